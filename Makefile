@@ -1,0 +1,63 @@
+# Everything a newcomer needs is `make demo` and `make test`; both set up .venv first.
+# What stands behind each target, for machines without make: CONTRIBUTING.md.
+
+PYTHON ?= python3
+DEMO_FLAGS ?= --minutes 5
+TEST_FLAGS ?= -n 2
+
+ENVIRONMENT := .venv
+OLDEST := .venv-oldest
+RUN := $(ENVIRONMENT)/bin/python
+# What an environment was made from: when one of these changes, it is brought up to date.
+SOURCES := pyproject.toml $(wildcard common/native/*.c)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow test-oldest lint bench ext clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(ENVIRONMENT)/.ready ## train SOLOv2 on the built-in dataset (a few minutes on 2 cores), evaluate it, write a report
+	$(RUN) -m solov2.train $(DEMO_FLAGS)
+
+test: $(ENVIRONMENT)/.ready ## the test suite, minutes
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" $(TEST_FLAGS)
+
+test-slow: $(ENVIRONMENT)/.ready ## the proofs that take long: learning to a score, memorising photographs
+	$(RUN) -m pytest -m slow
+
+test-oldest: $(OLDEST)/.ready ## imports and parity with the lowest versions that pyproject.toml allows (its own environment)
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -m "not slow" $(TEST_FLAGS) tests/test_imports.py tests/parity
+
+lint: $(ENVIRONMENT)/.ready ## ruff, ruff format and mypy --strict; changes nothing
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+bench: $(ENVIRONMENT)/.ready ## every program of scripts/bench; writes BENCHMARKS.md
+	$(RUN) scripts/benchmarks.py
+
+ext: $(ENVIRONMENT)/.ready ## build the C code, and the CUDA code where nvcc is, in place
+	$(RUN) -c "import setuptools; setuptools.setup()" -q build_ext --inplace --force
+	$(RUN) -m common.ops.cuda
+
+clean: ## remove what was built and cached; the environments, data and runs stay
+	rm -rf build dist *.egg-info */build */dist */*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f common/native/*.so
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+$(ENVIRONMENT)/.ready: $(SOURCES) constraints.txt
+	$(call install,$(ENVIRONMENT),constraints.txt,dev)
+
+$(OLDEST)/.ready: $(SOURCES) constraints-oldest.txt
+	$(call install,$(OLDEST),constraints-oldest.txt,test)
+
+# install(environment, constraints, extra): the stamp is written last, so that a broken set-up is taken up again.
+define install
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	  { echo "maskworks needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --disable-pip-version-check --constraint $(2) --editable ".[$(3)]"
+	@touch $@
+endef

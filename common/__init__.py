@@ -1,0 +1,1 @@
+"""What every model package needs, and nothing that only one model needs."""

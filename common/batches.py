@@ -1,0 +1,89 @@
+"""What goes into a network: images padded to one size, with their ground truth, and how to undo the padding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass
+class Prepared:
+    """A network input and how to get from its coordinates back to the photograph's."""
+
+    tensor: Tensor  # [3, H, W] float, normalised and padded
+    original_size: tuple[int, int]  # height, width of the photograph
+    resized_size: tuple[int, int]  # height, width of the part of the tensor that is not padding
+
+
+@dataclass
+class Target:
+    """The ground truth of one training image, in network-input pixels."""
+
+    boxes: Tensor  # [n, 4] float: x1, y1, x2, y2
+    labels: Tensor  # [n] int64
+    masks: Tensor  # [n, H, W] bool
+    name: str = ""  # the image's file, for messages
+
+    def to(self, device: torch.device) -> "Target":
+        return replace(
+            self,
+            boxes=self.boxes.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            masks=self.masks.to(device, non_blocking=True),
+        )
+
+
+@dataclass
+class Batch:
+    """Training images of one step; bytes until they are on the device, as that is a quarter of the traffic."""
+
+    images: Tensor  # [N, 3, H, W] uint8, zero-padded at the right and the bottom
+    sizes: Tensor  # [N, 2] int64: height, width before padding
+    targets: list[Target]
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(
+            self.images.to(device, non_blocking=True),
+            self.sizes.to(device, non_blocking=True),
+            [target.to(device) for target in self.targets],
+        )
+
+    def pin_memory(self) -> "Batch":
+        return Batch(
+            self.images.pin_memory(),
+            self.sizes.pin_memory(),
+            [
+                replace(t, boxes=t.boxes.pin_memory(), labels=t.labels.pin_memory(), masks=t.masks.pin_memory())
+                for t in self.targets
+            ],
+        )
+
+
+def collate(items: Sequence[tuple[Tensor, Target]], divisor: int) -> Batch:
+    """Pad uint8 images [3, h, w] and their masks to a common size, a multiple of `divisor`."""
+    height = round_up(max(image.shape[1] for image, _ in items), divisor)
+    width = round_up(max(image.shape[2] for image, _ in items), divisor)
+    images, targets = [], []
+    for image, target in items:
+        padding = (0, width - image.shape[2], 0, height - image.shape[1])
+        images.append(F.pad(image, padding))
+        targets.append(replace(target, masks=F.pad(target.masks, padding)))
+    sizes = torch.tensor([image.shape[1:] for image, _ in items])
+    return Batch(torch.stack(images), sizes, targets)
+
+
+def normalise(images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Normalise uint8 images [N, 3, H, W]; what lies outside each image's size becomes 0 afterwards."""
+    centre = torch.tensor(mean, device=images.device)[:, None, None]
+    spread = torch.tensor(std, device=images.device)[:, None, None]
+    values = (images.to(torch.float32) - centre) / spread
+    rows = torch.arange(images.shape[2], device=images.device) < sizes[:, :1]  # [N, H]
+    columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1:]  # [N, W]
+    inside = rows[:, None, :, None] & columns[:, None, None, :]
+    return values.masked_fill(~inside, 0.0)
+
+
+def round_up(value: int, divisor: int) -> int:
+    return -(-value // divisor) * divisor

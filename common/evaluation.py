@@ -1,0 +1,120 @@
+"""Run a model over a COCO-format data set and score it; photographs are shared out over the processes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from common.coco import CocoDataset, Sample
+from common.distributed import gather, is_main, process_count, process_index
+from common.errors import UserError
+from common.images import read_image
+from common.loader import single_threaded
+from common.metrics import CocoDetails, coco_details
+from common.report import Example
+from common.results import Instances
+from common.runlog import Bar
+
+Detection = dict[str, Any]
+
+
+@dataclass
+class Evaluation:
+    """The scores of a model on a data set; complete in every process."""
+
+    details: dict[str, CocoDetails]  # for "segm" and "bbox"
+    detections: list[Detection]  # in COCO's results format
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        return {kind: details.summary for kind, details in self.details.items()}
+
+
+def evaluate_instances(
+    model: nn.Module,
+    dataset: CocoDataset,
+    batch_size: int,
+    workers: int,
+    kinds: tuple[str, ...] = ("segm", "bbox"),
+) -> Evaluation:
+    detections = gather(detect(model, dataset, batch_size, workers))
+    annotations = dataset.annotations_json()
+    return Evaluation({kind: coco_details(annotations, detections, kind) for kind in kinds}, detections)
+
+
+def detect(model: nn.Module, dataset: CocoDataset, batch_size: int, workers: int) -> list[Detection]:
+    """This process's share of the detections; of each image only their RLE is kept."""
+    detections: list[Detection] = []
+    indices = range(process_index(), len(dataset), process_count())
+    with Bar("evaluating", len(dataset), show=is_main()) as bar:
+        for numbers, images in photographs(dataset, indices, batch_size, workers):
+            results: list[Instances] = model.predict(images)  # type: ignore[operator]
+            for number, result in zip(numbers, results, strict=True):
+                detections += result.to_coco(int(dataset.image_ids[number]), dataset.category_ids)
+            bar.advance(len(images) * process_count())
+    return detections
+
+
+def photographs(
+    dataset: CocoDataset, indices: range, batch_size: int, workers: int
+) -> Iterator[tuple[list[int], list[NDArray[np.uint8]]]]:
+    """Batches of a data set's photographs with their numbers, read ahead by workers."""
+    loader: DataLoader[Any] = DataLoader(
+        _Photographs(dataset, indices),
+        batch_size,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=single_threaded,
+    )
+    for batch in loader:
+        for item in batch:
+            if isinstance(item, UserError):
+                raise item
+        yield [number for number, _ in batch], [image.numpy() for _, image in batch]
+
+
+class _Photographs(Dataset[Any]):
+    def __init__(self, dataset: CocoDataset, indices: range):
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> tuple[int, Tensor] | UserError:
+        number = self.indices[position]
+        try:
+            return number, torch.from_numpy(read_image(self.dataset.path(number)))
+        except UserError as error:  # returned, so that it crosses the process border as one line
+            return error
+
+
+def examples(model: nn.Module, dataset: CocoDataset, count: int) -> list[Example]:
+    """Images spread evenly over the data set, with ground truth and prediction, for the report."""
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)).tolist()
+    found = []
+    for number in chosen:
+        sample = dataset[number]
+        prediction: Instances = model.predict([sample.image])[0]  # type: ignore[operator]
+        truth = ground_truth(sample, dataset.class_names)
+        found.append(Example(sample.path.name, sample.image, truth, prediction))
+    return found
+
+
+def ground_truth(sample: Sample, class_names: tuple[str, ...]) -> Instances:
+    """A sample's annotations, crowds left out, in the form of a result."""
+    keep = ~sample.crowd
+    labels = torch.from_numpy(sample.labels[keep])
+    return Instances(
+        scores=torch.ones(len(labels)),
+        labels=labels,
+        boxes=torch.from_numpy(sample.boxes[keep]),
+        masks=torch.from_numpy(sample.masks[keep]),
+        size=(sample.image.shape[0], sample.image.shape[1]),
+        class_names=class_names,
+        image=sample.image,
+    )

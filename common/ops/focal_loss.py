@@ -1,0 +1,142 @@
+"""Sigmoid focal loss: one pass forward, one pass backward, and nothing kept between them but the inputs.
+
+Two ways behind one function, with the same values: a CUDA kernel (common/ops/cuda.py) and PyTorch operations
+on small chunks (common/ops/closed_form.py). Registered with torch.library, so torch.compile and torch.export
+see one operator.
+"""
+
+from types import ModuleType
+from typing import Any, Literal, NoReturn
+
+import torch
+from torch import Tensor
+
+from common.ops import closed_form
+
+Reduction = Literal["sum", "mean", "none"]
+Convention = Literal["zero_is_background", "last_is_background", "one_hot"]
+
+
+def sigmoid_focal_loss(
+    logits: Tensor, targets: Tensor, gamma: float = 2.0, alpha: float = 0.25, reduction: Reduction = "sum"
+) -> Tensor:
+    """Focal loss of independent sigmoids (Lin et al. 2017, equation 5); alpha < 0 leaves the classes unweighted.
+
+    logits [..., C] in any floating type. targets either [...] integer class indices, where C means background and
+    a negative index a row to ignore, or [..., C] bool or float from 0 to 1. Other conventions: convert_targets.
+    The loss is float32 (float64 for float64 logits), summed, averaged over all elements, or for each element.
+    """
+    if reduction not in ("sum", "mean", "none"):
+        raise ValueError(f"reduction is {reduction!r}; expected 'sum', 'mean' or 'none'")
+    if not logits.is_floating_point():
+        raise TypeError(f"logits are {logits.dtype}; expected a floating type")
+    if gamma < 0 or alpha > 1:
+        raise ValueError(f"gamma is {gamma} and alpha {alpha}; expected gamma >= 0 and alpha <= 1")
+    if targets.requires_grad:
+        raise ValueError("targets require a gradient, which the focal loss does not compute; detach them")
+    if targets.dtype == torch.bool or targets.is_floating_point():
+        if targets.shape != logits.shape:
+            raise ValueError(
+                f"{targets.dtype} targets of shape {tuple(targets.shape)} for logits of shape {tuple(logits.shape)};"
+                " expected the same shape, or integer class indices"
+            )
+        rows, row_targets = logits.reshape(-1, 1), targets.reshape(-1, 1)
+    else:
+        if targets.shape != logits.shape[:-1]:
+            raise ValueError(
+                f"class indices of shape {tuple(targets.shape)} for logits of shape {tuple(logits.shape)};"
+                " expected one index for each row of logits (a one-hot target must be bool or float)"
+            )
+        rows, row_targets = logits.unsqueeze(0).flatten(0, -2), targets.flatten().long()
+    loss: Tensor = _focal_loss(rows, row_targets, float(gamma), float(alpha), reduction != "none")
+    if reduction == "none":
+        return loss.reshape(logits.shape)
+    return loss / max(logits.numel(), 1) if reduction == "mean" else loss
+
+
+def convert_targets(targets: Tensor, convention: Convention, num_classes: int) -> Tensor:
+    """Targets of another code base -> class indices for sigmoid_focal_loss: background is num_classes, ignored is -1.
+
+    zero_is_background: mmdetection 1 and SOLO: [...] 0 is background, 1..C the classes, negative is ignored.
+    last_is_background: mmcv 1 and mmdetection 2 on: [...] 0..C-1 the classes, everything else is background.
+    one_hot: torchvision and fvcore: [..., C], at most one 1 in a row.
+    """
+    if convention == "one_hot":
+        if targets.shape[-1] != num_classes:
+            raise ValueError(f"one-hot targets have {targets.shape[-1]} columns for {num_classes} classes")
+        return torch.where(targets.bool().any(-1), targets.to(torch.float32).argmax(-1), num_classes)
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        raise TypeError(f"targets are {targets.dtype}; {convention} needs integer class indices")
+    targets = targets.long()
+    if convention == "zero_is_background":
+        return torch.where(targets == 0, num_classes, (targets - 1).clamp(min=-1))
+    if convention == "last_is_background":
+        return torch.where((targets >= 0) & (targets < num_classes), targets, num_classes)
+    raise ValueError(f"convention is {convention!r}; expected 'zero_is_background', 'last_is_background' or 'one_hot'")
+
+
+@torch.library.custom_op("maskworks::sigmoid_focal_loss", mutates_args=())
+def _focal_loss(logits: Tensor, targets: Tensor, gamma: float, alpha: float, summed: bool) -> Tensor:
+    _check_indices(logits, targets)
+    loss: Tensor = _way(logits).loss(logits, targets, gamma, _weights(alpha), summed)
+    return loss
+
+
+@_focal_loss.register_fake
+def _(logits: Tensor, targets: Tensor, gamma: float, alpha: float, summed: bool) -> Tensor:
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return logits.new_empty(() if summed else logits.shape, dtype=dtype)
+
+
+@torch.library.custom_op("maskworks::sigmoid_focal_loss_backward", mutates_args=())
+def _focal_loss_backward(upstream: Tensor, logits: Tensor, targets: Tensor, gamma: float, alpha: float) -> Tensor:
+    gradient: Tensor = _way(logits).gradient(upstream, logits, targets, gamma, _weights(alpha))
+    return gradient
+
+
+@_focal_loss_backward.register_fake
+def _(upstream: Tensor, logits: Tensor, targets: Tensor, gamma: float, alpha: float) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _remember(ctx: Any, inputs: tuple[Tensor, Tensor, float, float, bool], output: Tensor) -> None:
+    logits, targets, ctx.gamma, ctx.alpha, _ = inputs
+    ctx.save_for_backward(logits, targets)
+
+
+def _differentiate(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
+    logits, targets = ctx.saved_tensors
+    return _focal_loss_backward(upstream, logits, targets, ctx.gamma, ctx.alpha), None, None, None, None
+
+
+def _refuse(ctx: Any, upstream: Tensor) -> NoReturn:
+    raise RuntimeError("sigmoid_focal_loss cannot be differentiated twice")
+
+
+_focal_loss.register_autograd(_differentiate, setup_context=_remember)
+_focal_loss_backward.register_autograd(_refuse)
+
+
+def _way(logits: Tensor) -> ModuleType:
+    if logits.is_cuda:
+        from common.ops import cuda
+
+        if cuda.usable(logits):
+            return cuda
+    return closed_form
+
+
+def _weights(alpha: float) -> tuple[float, float]:
+    """What a target of 0 weighs, and a target of 1."""
+    return (1.0, 1.0) if alpha < 0 else (1 - alpha, alpha)
+
+
+def _check_indices(logits: Tensor, targets: Tensor) -> None:
+    """Only where looking costs nothing: on a GPU it would wait for the device, and such a row is background there."""
+    if targets.ndim == 1 and targets.device.type == "cpu" and targets.numel() > 0:
+        largest, classes = int(targets.max()), logits.shape[1]
+        if largest > classes:
+            raise ValueError(
+                f"targets hold class index {largest} for {classes} classes; expected 0 to {classes - 1}, {classes}"
+                " for background or a negative index to ignore (convert_targets knows other conventions)"
+            )

@@ -1,0 +1,293 @@
+"""What a model answers for one image: Instances, Panoptic or SceneGraph; each to JSON and to a drawing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from common.drawing import (
+    PAPER,
+    Colour,
+    Picture,
+    Tag,
+    label_colours,
+    paint_arrow,
+    paint_box,
+    paint_keypoints,
+    paint_mask,
+    paint_tags,
+)
+from common.errors import UserError
+from common.images import read_image
+from common.rle import encode
+
+PictureSource = Path | NDArray[np.uint8] | None
+Point = tuple[int, int]  # x, y
+
+
+@dataclass
+class Instances:
+    """Objects found in one image, in the original image's pixel coordinates."""
+
+    scores: Tensor  # [N] float
+    labels: Tensor  # [N] int64, index into class_names
+    boxes: Tensor  # [N, 4] x1, y1, x2, y2
+    masks: Tensor | None  # [N, H, W] bool
+    size: tuple[int, int]  # height, width of the original image
+    class_names: tuple[str, ...]
+    keypoints: Tensor | None = None  # [N, K, 3] x, y, visibility or score
+    image: PictureSource = None  # where draw() takes the picture from
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def select(self, index: Tensor) -> "Instances":
+        """The objects at index (int64 positions or a bool [N])."""
+        return Instances(
+            scores=self.scores[index],
+            labels=self.labels[index],
+            boxes=self.boxes[index],
+            masks=None if self.masks is None else self.masks[index],
+            size=self.size,
+            class_names=self.class_names,
+            keypoints=None if self.keypoints is None else self.keypoints[index],
+            image=self.image,
+        )
+
+    def to_coco(self, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """One entry of COCO's result format for each object; category_ids[label] is the class's id there."""
+        if len(self) == 0:
+            return []
+        # Differences in float64: a width must not be rounded once more.
+        boxes = self.boxes.detach().cpu().double()
+        boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)  # [N, 4] x, y, width, height
+        entries: list[dict[str, Any]] = [
+            {"image_id": image_id, "category_id": int(category_ids[label]), "bbox": box, "score": score}
+            for label, box, score in zip(
+                self.labels.tolist(), boxes.tolist(), self.scores.tolist(), strict=True
+            )
+        ]
+        if self.masks is not None:
+            for entry, mask in zip(entries, encode(self.masks), strict=True):
+                entry["segmentation"] = mask
+        if self.keypoints is not None:
+            for entry, points in zip(entries, self.keypoints.flatten(1).tolist(), strict=True):
+                entry["keypoints"] = points
+        return entries
+
+    def draw(
+        self,
+        image: PictureSource = None,
+        threshold: float = 0.3,
+        *,
+        scale: int = 1,
+        with_scores: bool = True,
+    ) -> Image.Image:
+        """The picture with every object that scores at least the threshold: mask or box, key points, name.
+
+        A tiny picture is hidden by the names on it; scale enlarges it first.
+        """
+        picture = enlarge(load_picture(self.image if image is None else image, self.size), scale)
+        # The best come first: they get the best places for their tags, and the nth colour of their class.
+        order = self.scores.detach().float().cpu().argsort(descending=True, stable=True).tolist()
+        scores, labels, boxes = self.scores.tolist(), self.labels.tolist(), (self.boxes * scale).tolist()
+        shown = [index for index in order if scores[index] >= threshold]
+        colours = label_colours([labels[index] for index in shown])
+        # Large objects are painted first, or they would cover the small ones.
+        for index, colour in sorted(zip(shown, colours, strict=True), key=lambda pair: -area(boxes[pair[0]])):
+            if self.masks is not None:
+                paint_mask(picture, enlarge(self.masks[index].cpu().numpy(), scale), colour)
+            else:
+                paint_box(picture, boxes[index], colour)
+            if self.keypoints is not None:
+                points = self.keypoints[index].float().cpu().numpy() * np.array([scale, scale, 1])
+                paint_keypoints(picture, points, colour)
+        names = [self.class_names[labels[index]] for index in shown]
+        if with_scores:
+            names = [f"{name} {scores[index]:.2f}" for name, index in zip(names, shown, strict=True)]
+        places = [tuple(boxes[index]) for index in shown]
+        paint_tags(picture, [Tag(*each) for each in zip(names, places, colours, strict=True)])
+        return Image.fromarray(picture)
+
+
+@dataclass
+class Segment:
+    """One entry of a panoptic map: an object (thing) or a region (stuff)."""
+
+    id: int  # its value in Panoptic.segments
+    label: int  # index into class_names
+    is_thing: bool
+    score: float = 1.0
+
+
+@dataclass
+class Panoptic:
+    """Every pixel of one image assigned to a segment, at the original image's size."""
+
+    segments: Tensor  # [H, W] int32, the id of a segment; 0 = void
+    infos: list[Segment]
+    class_names: tuple[str, ...]
+    size: tuple[int, int]  # height, width of the original image
+    image: PictureSource = None  # where draw() takes the picture from
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def to_png(self) -> Image.Image:
+        """The map as COCO panoptic stores it: id = R + 256 G + 65536 B."""
+        ids = self.segments.cpu().numpy()
+        return Image.fromarray(
+            np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
+        )
+
+    def to_coco(self, image_id: int, category_ids: Sequence[int], file_name: str) -> dict[str, Any]:
+        """The annotation of COCO panoptic that belongs to the PNG file_name."""
+        ids = self.segments.cpu().numpy()
+        entries = []
+        for info in self.infos:
+            mask = (ids == info.id).view(np.uint8)
+            pixels = int(np.count_nonzero(mask))
+            if pixels == 0:  # panopticapi refuses a segment that has no pixel in the PNG
+                continue
+            entry: dict[str, Any] = {"id": info.id, "category_id": int(category_ids[info.label])}
+            entry |= {"area": pixels, "bbox": list(cv2.boundingRect(mask)), "iscrowd": 0}
+            entries.append(entry | {"isthing": int(info.is_thing), "score": info.score})
+        return {"image_id": image_id, "file_name": file_name, "segments_info": entries}
+
+    def draw(self, image: PictureSource = None, threshold: float = 0.3) -> Image.Image:
+        """The picture with every segment that scores at least the threshold: tinted, outlined and named."""
+        picture = load_picture(self.image if image is None else image, self.size)
+        shown, colours, points = self._paint(picture, threshold)
+        paint_tags(picture, [self._tag(index, points, colours) for index in shown])
+        return Image.fromarray(picture)
+
+    def _paint(
+        self, picture: Picture, threshold: float
+    ) -> tuple[list[int], list[Colour], list[Point | None]]:
+        """Tint the segments; which ones, and for every segment its colour and a point well inside."""
+        ids = self.segments.cpu().numpy()
+        # Stuff of one class is one region, so the colour is its class's; things take turns.
+        colours = label_colours([info.label for info in self.infos])
+        points: list[Point | None] = []
+        for info, colour in zip(self.infos, colours, strict=True):
+            mask = ids == info.id
+            points.append(inner_point(mask))
+            if info.score >= threshold:
+                paint_mask(picture, mask, colour, opacity=0.5)
+        shown = [index for index, info in enumerate(self.infos) if info.score >= threshold and points[index]]
+        return shown, colours, points
+
+    def _tag(self, index: int, points: list[Point | None], colours: list[Colour]) -> Tag:
+        x, y = points[index] or (0, 0)
+        return Tag(self.class_names[self.infos[index].label], (x, y, x, y), colours[index], centred=True)
+
+
+@dataclass
+class Relation:
+    """Subject, predicate, object: "person 2" "riding" "horse 1"."""
+
+    subject: int  # index into Panoptic.infos
+    object: int  # index into Panoptic.infos
+    predicate: int  # index into predicate_names
+    score: float
+
+
+@dataclass
+class SceneGraph:
+    """A panoptic map and what its segments have to do with one another; the best relation first."""
+
+    panoptic: Panoptic
+    relations: list[Relation]
+    predicate_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.relations)
+
+    def to_json(self) -> dict[str, Any]:
+        """Segments and relations with their names: {"segments": [...], "relations": [...]}."""
+        panoptic = self.panoptic
+        segments = [
+            {
+                "id": info.id,
+                "label": info.label,
+                "name": panoptic.class_names[info.label],
+                "is_thing": info.is_thing,
+                "score": info.score,
+            }
+            for info in panoptic.infos
+        ]
+        relations = [
+            {
+                "subject": relation.subject,
+                "object": relation.object,
+                "predicate": relation.predicate,
+                "name": self.predicate_names[relation.predicate],
+                "score": relation.score,
+            }
+            for relation in self.relations
+        ]
+        return {"segments": segments, "relations": relations}
+
+    def draw(self, image: PictureSource = None, threshold: float = 0.3, limit: int = 12) -> Image.Image:
+        """The panoptic drawing with an arrow for each of the best relations of at least the threshold."""
+        panoptic = self.panoptic
+        picture = load_picture(panoptic.image if image is None else image, panoptic.size)
+        _, colours, points = panoptic._paint(picture, threshold)
+        best = sorted(self.relations, key=lambda relation: -relation.score)
+        names: dict[tuple[int, int], list[str]] = {}  # several predicates of one pair share an arrow
+        for relation in [relation for relation in best if relation.score >= threshold][:limit]:
+            names.setdefault((relation.subject, relation.object), []).append(
+                self.predicate_names[relation.predicate]
+            )
+        ends = sorted({index for pair in names for index in pair})
+        tags = [panoptic._tag(index, points, colours) for index in ends if points[index]]
+        for (subject, target), predicates in names.items():
+            start, end = points[subject], points[target]
+            if start and end and start != end:
+                x, y = paint_arrow(picture, start, end, colours[subject])
+                tags.append(Tag(", ".join(predicates), (x, y, x, y), PAPER, centred=True))
+        paint_tags(picture, tags)
+        return Image.fromarray(picture)
+
+
+def inner_point(mask: NDArray[np.bool_]) -> Point | None:
+    """The pixel (x, y) of mask [H, W] that is farthest from its outline; None for an empty mask."""
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    if width == 0 or height == 0:
+        return None
+    inside = np.ascontiguousarray(mask[top : top + height, left : left + width]).view(np.uint8)
+    # The rim of zeros makes the picture's border count as an outline.
+    depth = cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 3)
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return left + int(x) - 1, top + int(y) - 1
+
+
+def enlarge(pixels: NDArray[Any], scale: int) -> NDArray[Any]:
+    """Every pixel of [H, W, ...] repeated scale times in both directions."""
+    return pixels if scale == 1 else pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def area(box: Sequence[float]) -> float:
+    """The area of box x1, y1, x2, y2."""
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def load_picture(image: PictureSource, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A copy of the picture to paint on, checked to have the size (height, width) that the result is for."""
+    if image is None:
+        raise UserError("draw() has no picture: this result was not made from a file. Pass one: draw(image)")
+    picture = image.copy() if isinstance(image, np.ndarray) else read_image(image)
+    if picture.shape != (*size, 3):
+        name = "the picture" if isinstance(image, np.ndarray) else str(image)
+        expected = f"uint8 [{size[0]}, {size[1]}, 3]"
+        raise UserError(
+            f"{name} has shape {list(picture.shape)}, but the result is for {expected}: pass the original one"
+        )
+    return np.ascontiguousarray(picture)

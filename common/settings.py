@@ -1,0 +1,106 @@
+"""The settings that every model's configuration shares; each package's `Config` is made of these and its own."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class Training:
+    """How a run goes; these flags have no prefix."""
+
+    run: str = ""
+    """Folder the run writes to; empty: runs/<package>/<variant> under the current folder."""
+    resume: bool = False
+    """Go on with the run in that folder, where it stopped."""
+    weights: str = ""
+    """Start from this file: a converted checkpoint, or a torchvision backbone's state dict."""
+    seed: int = 0
+    """All randomness follows from this number, the epoch and the image's index."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes the best there is."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Number format of the forward pass; fp16 scales the loss."""
+    epochs: int = 12
+    """Passes over the training images."""
+    steps: int = 0
+    """Stop after so many optimizer steps; 0: when the epochs are done."""
+    minutes: float = 0.0
+    """Stop training after so many minutes, evaluate and finish; 0: no limit."""
+    batch_size: int = 16
+    """Images for each optimizer step, over all processes and accumulated batches."""
+    accumulate: int = 1
+    """Split each step's images into so many batches whose gradients add up."""
+    workers: int = 2
+    """Processes that load images, for each training process; 0: load in the training process."""
+    save_every: int = 500
+    """Optimizer steps between resume points."""
+    evaluate_every: int = 1
+    """Epochs between evaluations; the last epoch is always evaluated; 0: only the last."""
+    limit: int = 0
+    """Use only the first so many images of each data set; 0: all."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    report: bool = True
+    """Write report.html at the end of the run."""
+
+
+@dataclass
+class Images:
+    """One data set: COCO-format annotation files and the folders their images are in."""
+
+    images: list[str] = field(default_factory=list)
+    """Image folders: one for all annotation files, or one for each."""
+    annotations: list[str] = field(default_factory=list)
+    """COCO-format annotation files; several make a union. None: the built-in data set."""
+
+
+@dataclass
+class Data:
+    """Where the images and annotations are."""
+
+    train: Images = field(default_factory=Images)
+    val: Images = field(default_factory=Images)
+    seed: int = 0
+    """Seed of the built-in data set; another seed gives another data set."""
+    keep_empty: bool = True
+    """Train on images without objects too."""
+
+
+@dataclass
+class Optimizer:
+    """The optimizer and what is done to the gradients."""
+
+    name: Literal["sgd", "adamw", "apex_sgd", "apex_adam"] = "sgd"
+    """apex_*: apex's fused optimizers, if apex is installed."""
+    lr: float = 0.01
+    """Learning rate for `batch_size` images."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Running averages of Adam."""
+    weight_decay: float = 1e-4
+    """Weight decay."""
+    norm_and_bias_decay: bool = True
+    """Decay the parameters of normalisation layers and biases as well."""
+    backbone_lr_scale: float = 1.0
+    """The backbone's learning rate, as a factor of lr."""
+    clip: float = 0.0
+    """Largest norm of all gradients together; 0: no clipping."""
+    ema: float = 0.0
+    """Decay of the moving average of the weights that is evaluated and saved; 0: none."""
+
+
+@dataclass
+class Schedule:
+    """How the learning rate changes."""
+
+    name: Literal["step", "cosine"] = "step"
+    """step: multiplied by `factor` after each of `milestones`; cosine: down to 0 at the last step."""
+    milestones: list[float] = field(default_factory=list)
+    """Epochs after which the learning rate drops."""
+    factor: float = 0.1
+    """What it is multiplied by."""
+    warmup: int = 500
+    """Optimizer steps of linear warm-up."""
+    warmup_ratio: float = 0.01
+    """The first step's learning rate, as a fraction."""

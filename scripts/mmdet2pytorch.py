@@ -1,0 +1,85 @@
+"""Convert a published checkpoint: python scripts/mmdet2pytorch.py CHECKPOINT --out FILE.safetensors [--model NAME].
+
+Finds out which package and which variant the file belongs to from the names and shapes in it. Strict: a name that
+does not map, and a weight that is missing, is listed and is an error. --dry-run prints the mapping and writes nothing.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import solov2
+import solov2.convert
+from common import commands
+from common.checkpoint import Checkpoint, load_weights, read_published, save
+from common.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
+from common.configuration import choose, to_dict
+from common.errors import UserError
+
+
+@dataclass
+class Convert:
+    """Convert a published checkpoint into one safetensors file of ours."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """The published file: .pth, .pkl or .safetensors; only tensors and plain data are read from it."""
+    out: Path | None = None
+    """The file to write; without it: the checkpoint's name with .safetensors."""
+    model: str | None = None
+    """The variant, where the weights alone leave a choice (r50_1x and r50_3x are one network)."""
+    dry_run: bool = False
+    """Print each published name with ours, and write nothing."""
+
+
+def main() -> None:
+    options = tyro.cli(Convert, prog="mmdet2pytorch.py")
+    state, rest = read_published(options.checkpoint)
+    if solov2.convert.recognise(state) is None:
+        raise UserError(
+            f"{options.checkpoint}: no model known here has its names: {', '.join(list(state)[:3])}"
+        )
+    if options.model:
+        choose(solov2.VARIANTS, options.model)
+    converted = solov2.convert.convert(state, options.model)
+    class_names, category_ids = classes(rest, solov2.convert.class_count(converted.weights), options.checkpoint)
+    if options.dry_run:
+        show(converted.names, state)
+    model = solov2.SOLOv2(converted.config, class_names, category_ids)
+    load_weights(model, converted.weights, str(options.checkpoint))
+    print(f"{converted.source}, solov2 {converted.config.variant}, {len(state)} tensors, {len(class_names)} classes")
+    if options.dry_run:
+        return
+    out = options.out or options.checkpoint.with_suffix(".safetensors")
+    if out.resolve() == options.checkpoint.resolve():
+        raise UserError(f"{out}: is the checkpoint itself; name another file with --out")
+    save(out, Checkpoint("solov2", to_dict(converted.config), class_names, category_ids, model.state_dict()))
+    print(f"written: {out.resolve()}")
+
+
+def classes(rest: dict[str, Any], count: int, path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The class names that MMDetection writes beside its weights; COCO's if there are 80 and it doesn't."""
+    meta = rest.get("meta") if isinstance(rest.get("meta"), dict) else {}
+    dataset_meta = {key.lower(): value for key, value in (meta.get("dataset_meta") or {}).items()}
+    named = meta.get("CLASSES") or dataset_meta.get("classes")
+    names = tuple(str(name) for name in named) if isinstance(named, (list, tuple)) else ()
+    if len(names) == count and names != COCO_CLASSES:
+        return names, tuple(range(1, count + 1))
+    if count == len(COCO_CLASSES):
+        return COCO_CLASSES, COCO_CATEGORY_IDS
+    print(f"{path}: does not say what its {count} classes are called; they get numbers")
+    return tuple(f"class {number}" for number in range(1, count + 1)), tuple(range(1, count + 1))
+
+
+def show(names: dict[str, str], state: dict[str, Any]) -> None:
+    table = Table("published", "here", "shape")
+    for published, here in names.items():
+        table.add_row(published, here, "x".join(map(str, state[published].shape)))
+    Console(width=160).print(table)
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,163 @@
+"""Names in published checkpoints -> names here: WXinlong/SOLO, pytorch_solov2, MMDetection 2 and 3."""
+
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from common.errors import UserError
+from solov2.config import VARIANTS, Config, Model
+
+Rules = list[tuple[str, str]]  # pattern and replacement, applied one after the other
+
+# a deformable convolution's offsets: conv2.conv_offset, or conv2_offset in very old files
+OFFSETS: Rules = [(r"(conv\d?)(?:\.conv)?_offset\.", r"\1.offset.")]
+MASK_FEATURE: Rules = [
+    (r"^mask_feat_head\.", "mask_feature_head."),
+    (r"^mask_feature_head\.convs_all_levels\.(\d)\.conv(\d)\.", r"mask_feature_head.levels.\1.\2."),
+]
+MMDETECTION: Rules = [
+    *OFFSETS,
+    (r"^neck\.lateral_convs\.(\d)\.conv\.", r"fpn.inner_blocks.\1.0."),
+    (r"^neck\.fpn_convs\.(\d)\.conv\.", r"fpn.layer_blocks.\1.0."),
+    (r"\.gn\.", ".norm."),
+]
+SOLO: Rules = [
+    *MMDETECTION,
+    *MASK_FEATURE,
+    (r"^mask_feature_head\.conv_pred\.0\.", "mask_feature_head.project."),
+    (r"^bbox_head\.cate_convs\.", "category_kernel_head.category_tower."),
+    (r"^bbox_head\.kernel_convs\.", "category_kernel_head.kernel_tower."),
+    (r"^bbox_head\.solo_cate\.", "category_kernel_head.category."),
+    (r"^bbox_head\.solo_kernel\.", "category_kernel_head.kernel."),
+]
+MMDETECTION_3: Rules = [
+    *MMDETECTION,
+    (r"^mask_head\.mask_feature_head\.", "mask_feature_head."),
+    *MASK_FEATURE,
+    (r"^mask_feature_head\.conv_pred\.", "mask_feature_head.project."),
+    (r"^mask_head\.cls_convs\.", "category_kernel_head.category_tower."),
+    (r"^mask_head\.kernel_convs\.", "category_kernel_head.kernel_tower."),
+    (r"^mask_head\.conv_cls\.", "category_kernel_head.category."),
+    (r"^mask_head\.conv_kernel\.", "category_kernel_head.kernel."),
+]
+PYTORCH_SOLOV2: Rules = [
+    (r"^fpn\.lateral_convs\.(\d)\.", r"fpn.inner_blocks.\1.0."),
+    (r"^fpn\.fpn_convs\.(\d)\.", r"fpn.layer_blocks.\1.0."),
+    (r"^(bbox_head\.(?:cate|kernel)_convs\.\d)\.0\.", r"\1.conv."),
+    (r"^(bbox_head\.(?:cate|kernel)_convs\.\d)\.1\.", r"\1.norm."),
+    (r"^(mask_feat_head\.convs_all_levels\.\d\.conv\d)\.0\.", r"\1.conv."),
+    (r"^(mask_feat_head\.convs_all_levels\.\d\.conv\d)\.1\.", r"\1.norm."),
+    (r"^mask_feat_head\.conv_pred\.0\.", "mask_feature_head.project.conv."),
+    (r"^mask_feat_head\.conv_pred\.1\.", "mask_feature_head.project.norm."),
+    *SOLO,
+]
+# a name that only files of this origin have, and the origin's rules; the more particular first
+SOURCES: dict[str, tuple[str, Rules]] = {
+    "pytorch_solov2": ("fpn.lateral_convs.0.weight", PYTORCH_SOLOV2),
+    "WXinlong/SOLO": ("bbox_head.solo_cate.weight", SOLO),
+    "MMDetection 2 or 3": ("mask_head.conv_kernel.weight", MMDETECTION_3),
+}
+
+
+@dataclass
+class Converted:
+    """A published checkpoint, ready for SOLOv2.load_state_dict."""
+
+    source: str
+    config: Config
+    weights: dict[str, Tensor]
+    names: dict[str, str]  # published name -> name here
+
+
+def recognise(state: Mapping[str, Tensor]) -> str | None:
+    """Whose names these are, or None if they are not SOLOv2's."""
+    return next((source for source, (name, _) in SOURCES.items() if name in state), None)
+
+
+def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted:
+    """Rename a published state dict; the variant follows from its shapes, or is the one named."""
+    source = recognise(state)
+    if source is None:
+        raise UserError(
+            "this is not a SOLOv2 checkpoint that is known here: none of "
+            + ", ".join(name for name, _ in SOURCES.values())
+            + " is in it"
+        )
+    names = {name: rename(name, SOURCES[source][1]) for name in state}
+    weights = {names[name]: value for name, value in state.items()}
+    model = model_of(weights)
+    return Converted(source, _config(model, variant), weights, names)
+
+
+def rename(name: str, rules: Rules) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def model_of(weights: Mapping[str, Tensor]) -> Model:
+    """The network that weights under our names belong to, as far as their shapes tell."""
+    head = "category_kernel_head"
+    depth = _count(weights, rf"{head}\.category_tower\.(\d+)\.norm\.weight")
+    deformable_layers = _count(weights, rf"{head}\.category_tower\.(\d+)\.conv\.offset\.weight")
+    offsets = weights.get("backbone.layer2.0.conv2.offset.weight")
+    return Model(
+        backbone=_backbone(weights),
+        deformable="none" if offsets is None else "v1" if len(offsets) == 18 else "v2",
+        deformable_towers="none" if not deformable_layers else "all" if deformable_layers == depth else "last",
+        deformable_mask_feature="mask_feature_head.project.conv.offset.weight" in weights,
+        fpn_channels=len(weights["fpn.inner_blocks.0.0.weight"]),
+        tower_channels=len(weights[f"{head}.category_tower.0.conv.weight"]),
+        tower_depth=depth,
+        mask_head_channels=len(weights["mask_feature_head.levels.0.0.conv.weight"]),
+        mask_channels=len(weights[f"{head}.kernel.weight"]),
+    )
+
+
+def class_count(weights: Mapping[str, Tensor]) -> int:
+    return len(weights["category_kernel_head.category.weight"])
+
+
+def _backbone(weights: Mapping[str, Tensor]) -> Any:
+    blocks = _count(weights, r"backbone\.layer3\.(\d+)\.conv1\.weight")
+    if "backbone.layer1.0.conv3.weight" not in weights:
+        return {2: "resnet18", 6: "resnet34"}.get(blocks, "resnet10")
+    width, group = weights["backbone.layer1.0.conv2.weight"].shape[:2]
+    if width != group:
+        return "resnext101_64x4d"
+    return {6: "resnet50"}.get(blocks, "resnet101")
+
+
+def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
+    return len({match[1] for name in weights if (match := re.fullmatch(pattern, name))})
+
+
+def _config(model: Model, variant: str | None) -> Config:
+    """The published variant with this network (of the schedules, the longest), or the one named with this network."""
+    # scale ranges and statistics leave no trace in the shapes: they are the variant's
+    traceless = {
+        "norm",
+        "frozen_stages",
+        "grids",
+        "strides",
+        "scale_ranges",
+        "centre_fraction",
+        "mask_loss_weight",
+    }
+    traceless |= {"mean", "std"}
+    structure = [f.name for f in fields(Model) if f.name not in traceless]
+
+    def differences(name: str) -> int:
+        theirs = VARIANTS[name].model
+        return sum(getattr(theirs, field) != getattr(model, field) for field in structure)
+
+    published = [name for name in VARIANTS if name != "shapes"]
+    name = variant or min(reversed(published), key=differences)
+    config = deepcopy(VARIANTS[name])
+    for field in structure:  # MMDetection's light DCN model modulates, the original's does not, for example
+        setattr(config.model, field, getattr(model, field))
+    return config

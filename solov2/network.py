@@ -1,0 +1,209 @@
+"""SOLOv2 (arXiv 2003.10152): backbone, feature pyramid, mask feature head, category and kernel head."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from common.batches import Batch, Prepared, normalise, round_up
+from common.images import fit_within, read_image, resize
+from common.results import Instances
+from solov2.backbone import Backbone, DeformableConv2d
+from solov2.config import Config, Model
+from solov2.losses import solov2_losses
+from solov2.postprocess import instances_from_answers
+
+DIVISOR = 32  # the coarsest stride: inputs are padded to a multiple of it
+
+
+class Answers(NamedTuple):
+    """What the network says about a batch of images."""
+
+    category_logits: list[Tensor]  # for each level [N, classes, S, S]
+    kernels: list[Tensor]  # for each level [N, mask channels, S, S]
+    mask_feature: Tensor  # [N, mask channels, H/4, W/4]
+
+
+class SOLOv2(nn.Module):
+    """Segments objects by location: each grid cell names a category and gives a kernel that draws the mask."""
+
+    def __init__(self, config: Config, class_names: Sequence[str], category_ids: Sequence[int] = ()):
+        super().__init__()
+        self.config, self.class_names = config, tuple(class_names)
+        self.category_ids = tuple(category_ids) or tuple(range(1, len(self.class_names) + 1))  # in COCO JSON
+        self.backbone = Backbone(config.model)
+        self.fpn = FeaturePyramidNetwork(
+            self.backbone.channels, config.model.fpn_channels, extra_blocks=LastLevelMaxPool()
+        )
+        self.mask_feature_head = MaskFeatureHead(config.model)
+        self.category_kernel_head = CategoryKernelHead(config.model, len(self.class_names))
+        for conv in (m for m in self.fpn.modules() if isinstance(m, nn.Conv2d)):
+            nn.init.xavier_uniform_(conv.weight)
+
+    def forward(self, images: Tensor) -> Answers:
+        """Normalised images [N, 3, H, W], H and W multiples of 32."""
+        pyramid = self.pyramid(self.backbone(images))
+        category_logits, kernels = self.category_kernel_head(pyramid)
+        return Answers(category_logits, kernels, self.mask_feature_head(pyramid[:4]))
+
+    def pyramid(self, features: list[Tensor]) -> list[Tensor]:
+        """[C2..C5] -> [P2..P6]"""
+        return list(self.fpn({str(level): feature for level, feature in enumerate(features)}).values())
+
+    def preprocess(self, image: NDArray[np.uint8]) -> Prepared:
+        """A photograph [H, W, 3] RGB -> network input: scaled as the original does, normalised, padded with 0."""
+        test = self.config.test
+        original = image.shape[0], image.shape[1]
+        height, width = fit_within(*original, test.long_side, test.short_side)
+        pixels = torch.from_numpy(resize(image, height, width)).permute(2, 0, 1)
+        padded = F.pad(pixels, (0, round_up(width, DIVISOR) - width, 0, round_up(height, DIVISOR) - height))
+        sizes = torch.tensor([[height, width]])
+        tensor = normalise(padded[None], sizes, self.config.model.mean, self.config.model.std)[0]
+        return Prepared(tensor, original, (height, width))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The weighted loss terms of a training batch."""
+        images = normalise(batch.images, batch.sizes, self.config.model.mean, self.config.model.std)
+        answers = self(images)
+        return solov2_losses(
+            answers.category_logits, answers.kernels, answers.mask_feature, batch.targets, self.config.model
+        )
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[str | Path | NDArray[np.uint8]]) -> list[Instances]:
+        """Photographs (files or [H, W, 3] RGB arrays) -> their instances.
+
+        Images whose padded sizes agree go through the network together; the others don't, since padding
+        further would move the coordinates that the heads see and so change the result.
+        """
+        device = next(self.parameters()).device
+        arrays = [image if isinstance(image, np.ndarray) else read_image(Path(image)) for image in images]
+        prepared = [self.preprocess(array) for array in arrays]
+        groups: dict[torch.Size, list[int]] = {}
+        for index, item in enumerate(prepared):
+            groups.setdefault(item.tensor.shape, []).append(index)
+        results: dict[int, Instances] = {}
+        for indices in groups.values():
+            batch = torch.stack([prepared[i].tensor for i in indices]).to(device, non_blocking=True)
+            answers = self(batch)
+            for row, index in enumerate(indices):
+                results[index] = instances_from_answers(
+                    [logits[row] for logits in answers.category_logits],
+                    [kernels[row] for kernels in answers.kernels],
+                    answers.mask_feature[row],
+                    prepared[index],
+                    self.config.model.strides,
+                    self.config.test,
+                    self.class_names,
+                )
+                source = images[index]
+                results[index].image = source if isinstance(source, np.ndarray) else Path(source)
+        return [results[index] for index in range(len(arrays))]
+
+
+class MaskFeatureHead(nn.Module):
+    """[P2..P5] -> one map at stride 4 that kernels turn into masks (paper, section 3.1)."""
+
+    def __init__(self, config: Model):
+        super().__init__()
+        deformable = config.deformable if config.deformable_mask_feature else "none"
+        inner = config.mask_head_channels
+
+        def level(index: int) -> nn.Sequential:
+            inputs = config.fpn_channels + (2 if index == 3 else 0)  # the coarsest level also sees coordinates
+            convs = [ConvNorm(inputs if i == 0 else inner, inner, 3, deformable) for i in range(max(index, 1))]
+            return nn.Sequential(*convs)
+
+        self.levels = nn.ModuleList(level(index) for index in range(4))
+        self.project = ConvNorm(inner, config.mask_channels, 1, deformable)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # deformable weights keep their own initialisation, as in the original
+                nn.init.normal_(module.weight, std=0.01)
+
+    def forward(self, pyramid: list[Tensor]) -> Tensor:
+        total = self.levels[0](pyramid[0])
+        for index in (1, 2, 3):
+            features = with_coordinates(pyramid[index]) if index == 3 else pyramid[index]
+            for conv in self.levels[index].children():
+                features = resize_to(conv(features), (2 * features.shape[2], 2 * features.shape[3]))
+            total = total + features
+        projected: Tensor = self.project(total)
+        return projected
+
+
+class CategoryKernelHead(nn.Module):
+    """[P2..P6], each resized to a grid -> category logits and mask kernels for every cell."""
+
+    def __init__(self, config: Model, classes: int):
+        super().__init__()
+        self.grids = config.grids
+        self.category_tower = self._tower(config, config.fpn_channels)
+        self.kernel_tower = self._tower(config, config.fpn_channels + 2)
+        self.category = nn.Conv2d(config.tower_channels, classes, 3, padding=1)
+        self.kernel = nn.Conv2d(config.tower_channels, config.mask_channels, 3, padding=1)
+        for conv in (
+            *(unit.conv for unit in (*self.category_tower, *self.kernel_tower)),
+            self.category,
+            self.kernel,
+        ):
+            nn.init.normal_(conv.weight, std=0.01)
+        # a cell starts with a probability of 0.01 for each category (arXiv 1708.02002, section 4.1)
+        nn.init.constant_(self.category.bias, -float(np.log(99.0)))  # type: ignore[arg-type]
+        nn.init.zeros_(self.kernel.bias)  # type: ignore[arg-type]
+
+    def forward(self, pyramid: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        p2, p3, p4, p5, p6 = pyramid
+        halved = resize_to(p2, (p2.shape[2] // 2, p2.shape[3] // 2))
+        levels = [halved, p3, p4, p5, resize_to(p6, (p5.shape[2], p5.shape[3]))]
+        category_logits, kernels = [], []
+        for features, grid in zip(levels, self.grids, strict=True):
+            # resized after the coordinates are appended: on the grid they no longer reach exactly -1 and 1
+            cells = resize_to(with_coordinates(features), (grid, grid))
+            category_logits.append(self.category(self.category_tower(cells[:, :-2])))
+            kernels.append(self.kernel(self.kernel_tower(cells)))
+        return category_logits, kernels
+
+    @staticmethod
+    def _tower(config: Model, inputs: int) -> nn.Sequential:
+        width, depth = config.tower_channels, config.tower_depth
+        deformable = [
+            config.deformable
+            if config.deformable_towers == "all" or (config.deformable_towers == "last" and last)
+            else "none"
+            for last in [False] * (depth - 1) + [True]
+        ]
+        return nn.Sequential(*(ConvNorm(inputs if i == 0 else width, width, 3, deformable[i]) for i in range(depth)))
+
+
+class ConvNorm(nn.Module):
+    """Convolution (plain or deformable), group norm over 32 groups, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, deformable: str):
+        super().__init__()
+        self.conv: nn.Module = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
+        if deformable != "none":
+            self.conv = DeformableConv2d.like(self.conv, deformable == "v2")
+        self.norm = nn.GroupNorm(32, outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(features)))
+
+
+def with_coordinates(features: Tensor) -> Tensor:
+    """Append each pixel's x and y, from -1 to 1 including both ends. [N, C, H, W] -> [N, C + 2, H, W]"""
+    count, _, height, width = features.shape
+    x = torch.linspace(-1, 1, width, device=features.device, dtype=features.dtype)
+    y = torch.linspace(-1, 1, height, device=features.device, dtype=features.dtype)
+    planes = torch.stack((x.expand(height, width), y[:, None].expand(height, width)))
+    return torch.cat((features, planes.expand(count, -1, -1, -1)), dim=1)
+
+
+def resize_to(features: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(features, size, mode="bilinear", align_corners=False)

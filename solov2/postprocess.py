@@ -1,0 +1,134 @@
+"""Answers -> instances in the photograph's coordinates (paper, section 3.3)."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.batches import Prepared
+from common.ops import matrix_nms
+from common.results import Instances
+from solov2.config import Test
+
+
+class Candidates(NamedTuple):
+    """Masks at stride 4 with their scores, highest first."""
+
+    scores: Tensor  # [N]
+    labels: Tensor  # [N] int64
+    soft_masks: Tensor  # [N, H/4, W/4] probabilities
+    masks: Tensor  # [N, H/4, W/4] bool
+
+
+def instances_from_answers(
+    category_logits: list[Tensor],
+    kernels: list[Tensor],
+    mask_feature: Tensor,
+    prepared: Prepared,
+    strides: tuple[int, ...],
+    test: Test,
+    class_names: tuple[str, ...],
+) -> Instances:
+    """One image's answers, levels' tensors [C, S, S] and the mask feature [c, H/4, W/4], as instances."""
+    found = candidates(category_logits, kernels, mask_feature, strides, test)
+    decayed = matrix_nms(found.masks, found.labels, found.scores, test.kernel, test.sigma)
+    scores, labels, soft_masks = select(found, decayed, test)
+    masks = enlarge(soft_masks, prepared.resized_size, prepared.original_size, test.mask_threshold)
+    return Instances(
+        scores=scores,
+        labels=labels,
+        boxes=boxes_around(masks),
+        masks=masks,
+        size=prepared.original_size,
+        class_names=class_names,
+    )
+
+
+def points_nms(scores: Tensor) -> Tensor:
+    """Zero every score [.., S, S] that is beaten by its upper, left or upper left neighbour."""
+    largest = F.max_pool2d(scores, kernel_size=2, stride=1, padding=1)[..., :-1, :-1]
+    return scores * (scores == largest)
+
+
+def candidates(
+    category_logits: list[Tensor],
+    kernels: list[Tensor],
+    mask_feature: Tensor,
+    strides: tuple[int, ...],
+    test: Test,
+) -> Candidates:
+    """The masks that enter matrix NMS: confident cells, large enough masks, scored by category and maskness."""
+    # order: level, row, column, category
+    cell_scores = torch.cat(
+        [points_nms(logits.float().sigmoid()).permute(1, 2, 0).flatten(0, 1) for logits in category_logits]
+    )  # [cells, C]
+    cell_kernels = torch.cat([kernel.flatten(1) for kernel in kernels], dim=1).T  # [cells, c]
+    smallest = torch.cat(
+        [
+            torch.full((logits.shape[1] * logits.shape[2],), stride, device=logits.device)
+            for logits, stride in zip(category_logits, strides, strict=True)
+        ]
+    )
+    cells, labels = (cell_scores > test.score_threshold).nonzero(as_tuple=True)
+    scores = cell_scores[cells, labels]
+    soft_masks = (cell_kernels[cells] @ mask_feature.flatten(1)).float().sigmoid()  # [K, H/4 * W/4]
+    masks = soft_masks > test.mask_threshold
+    areas = masks.sum(dim=1)
+    keep = (areas > smallest[cells]).nonzero().squeeze(1)
+    soft_masks, masks = soft_masks[keep], masks[keep]
+    maskness = (soft_masks * masks).sum(dim=1) / areas[keep]
+    scores = scores[keep] * maskness
+    order = scores.argsort(descending=True, stable=True)[: test.max_candidates]
+    size = mask_feature.shape[1:]
+    return Candidates(
+        scores[order],
+        labels[keep][order],
+        soft_masks[order].view(-1, *size),
+        masks[order].view(-1, *size),
+    )
+
+
+def select(found: Candidates, decayed: Tensor, test: Test) -> tuple[Tensor, Tensor, Tensor]:
+    """The scores, labels and soft masks that matrix NMS leaves, highest score first."""
+    keep = (decayed >= test.update_threshold).nonzero().squeeze(1)
+    scores, order = decayed[keep].sort(descending=True, stable=True)
+    keep = keep[order[: test.max_instances]]
+    return scores[: test.max_instances], found.labels[keep], found.soft_masks[keep]
+
+
+def enlarge(
+    soft_masks: Tensor, resized: tuple[int, int], original: tuple[int, int], threshold: float, chunk: int = 16
+) -> Tensor:
+    """Soft masks at stride 4 -> masks [N, H, W] at the photograph's size.
+
+    In two bilinear steps, to the network input's size and from there, without the padding, to the photograph's,
+    as the original does; a single step gives other pixels at the borders.
+    """
+    count, height, width = soft_masks.shape
+    masks = torch.zeros((count, *original), dtype=torch.bool, device=soft_masks.device)
+    for start in range(0, count, chunk):  # a few at a time: 100 float maps of a large photograph are gigabytes
+        soft = soft_masks[start : start + chunk, None]
+        soft = F.interpolate(soft, (4 * height, 4 * width), mode="bilinear", align_corners=False)
+        soft = soft[:, :, : resized[0], : resized[1]]
+        soft = F.interpolate(soft, original, mode="bilinear", align_corners=False)
+        masks[start : start + chunk] = soft[:, 0] > threshold
+    return masks
+
+
+def boxes_around(masks: Tensor) -> Tensor:
+    """The tight box [N, 4] x1, y1, x2, y2 around each mask; 0 where a mask is empty."""
+    rows, columns = masks.any(dim=2), masks.any(dim=1)  # [N, H], [N, W]
+    top, bottom = _extent(rows)
+    left, right = _extent(columns)
+    return torch.stack((left, top, right, bottom), dim=1)
+
+
+def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and one past the last set entry of each row [N, L]; 0 and 0 where none is."""
+    length = occupied.shape[1]
+    some = occupied.any(dim=1)
+    numbers = occupied.to(torch.uint8)
+    first = numbers.argmax(dim=1)
+    last = length - numbers.flip(1).argmax(dim=1)
+    return torch.where(some, first, 0).float(), torch.where(some, last, 0).float()

@@ -1,0 +1,17 @@
+"""Predict with SOLOv2: python predict.py --weights FILE IMAGES... --out DIR."""
+
+import tyro
+
+import solov2
+from common import commands
+from common.prediction import Predict, predict
+
+
+def main() -> None:
+    options = tyro.cli(Predict, prog="predict.py")
+    model = solov2.load(options.weights)
+    predict(model, model.class_names, model.category_ids, options)
+
+
+if __name__ == "__main__":
+    commands.run(main)

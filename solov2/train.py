@@ -1,0 +1,34 @@
+"""Train SOLOv2: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in data set."""
+
+import sys
+
+from common import commands
+from common.augment import flip_and_scale
+from common.configuration import configure
+from solov2.config import VARIANTS
+from solov2.network import DIVISOR, SOLOv2
+from solov2.weights import initialise
+
+
+def main() -> None:
+    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+    device = commands.start(config.training)
+    training_data = commands.open_dataset(config.data, "train", config.training)
+    validation_data = commands.open_dataset(config.data, "val", config.training)
+    model = SOLOv2(config, training_data.class_names)
+    initialise(model, config.training.weights)
+    augment = config.augment
+    commands.train(
+        "solov2",
+        config,
+        model.to(device),
+        model.class_names,
+        flip_and_scale(augment.long_side, augment.short_sides, augment.flip),
+        training_data,
+        validation_data,
+        DIVISOR,
+    )
+
+
+if __name__ == "__main__":
+    commands.run(main)

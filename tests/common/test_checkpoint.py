@@ -1,0 +1,115 @@
+"""Checkpoints: what comes back, what is refused, and that nothing in a file can run."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import checkpoint
+from common.checkpoint import Checkpoint
+from common.errors import UserError
+from common.resume import State, differences, load_state, save_state
+
+
+def example() -> Checkpoint:
+    weights = {"a.weight": torch.arange(6.0).view(2, 3), "a.count": torch.tensor(3)}
+    return Checkpoint("solov2", {"model": {"grids": [4, 2]}}, ("cat", "日本"), (3, 17), weights)
+
+
+def test_everything_comes_back(tmp_path):
+    checkpoint.save(tmp_path / "deep" / "file.safetensors", example())
+    back = checkpoint.load(tmp_path / "deep" / "file.safetensors")
+    assert back.weights.keys() == example().weights.keys()
+    assert all(torch.equal(back.weights[name], value) for name, value in example().weights.items())
+    assert (back.package, back.config, back.class_names, back.category_ids) == (
+        "solov2",
+        {"model": {"grids": [4, 2]}},
+        ("cat", "日本"),
+        (3, 17),
+    )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_truncated_file_is_refused_by_name(tmp_path, share):
+    path = tmp_path / "file.safetensors"
+    checkpoint.save(path, example())
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(UserError, match=r"file\.safetensors: not a whole safetensors file"):
+        checkpoint.load(path)
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path):
+    checkpoint.write_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {})
+    with pytest.raises(UserError, match="no maskworks checkpoint"):
+        checkpoint.load(tmp_path / "x.safetensors")
+
+
+def test_a_failed_write_leaves_the_previous_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file.txt"
+    checkpoint.write_text(path, "before")
+
+    def half(temporary: Path) -> None:
+        temporary.write_text("aft")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.write_atomically(path, half)
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+class Malicious:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_does_not_run(tmp_path, how):
+    content = {"state_dict": {"a": torch.zeros(1)}, "meta": Malicious(tmp_path / "ran")}
+    path = tmp_path / "evil.pth"
+    if how == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=r"evil\.pth: not read"):
+        checkpoint.read_published(path)
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(pickle.dumps(Malicious(tmp_path / "ran")))
+    assert (tmp_path / "ran").exists()  # it would have
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "meta": {"epoch": 3}}, lambda s: {"model": s}])
+def test_published_files_are_read_however_they_wrap_their_weights(tmp_path, wrap):
+    torch.save(wrap({"module.conv.weight": torch.ones(2)}), tmp_path / "file.pth")
+    state, rest = checkpoint.read_published(tmp_path / "file.pth")
+    assert list(state) == ["conv.weight"]
+    assert rest.get("meta", {"epoch": 3}) == {"epoch": 3}
+
+
+def test_a_run_state_comes_back_with_its_optimizer(tmp_path):
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([parameter], 0.1)
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    before = optimizer.state_dict()
+    state = State(7, float("-inf"), {}, {"a": 1}, {"p": parameter.detach()}, None, before, {})
+    save_state(tmp_path / "last.state", state)
+    back = load_state(tmp_path / "last.state")
+    assert (back.step, back.best, back.average) == (7, float("-inf"), None)
+    other = torch.optim.AdamW([torch.nn.Parameter(torch.ones(3))], 0.5)
+    other.load_state_dict(back.optimizer)
+    after = other.state_dict()
+    assert after["param_groups"][0]["lr"] == 0.1
+    assert torch.equal(after["state"][0]["exp_avg"], before["state"][0]["exp_avg"])
+
+
+def test_configuration_differences_are_named():
+    before = {"optimizer": {"lr": 0.1, "clip": 1.0}, "seed": 0}
+    now = {"optimizer": {"lr": 0.2, "clip": 1.0}, "seed": 0, "extra": True}
+    assert differences(before, now) == ["optimizer.lr: 0.1 before, 0.2 now", "extra: None before, True now"]

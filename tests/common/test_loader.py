@@ -1,0 +1,154 @@
+"""The order of images and their augmentation: a function of seed, epoch and index alone."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision import tv_tensors
+
+from common import distributed, loader
+from common.augment import RandomScale, augmented, flip_and_scale, nearest
+from common.batches import Target, collate, normalise
+from common.coco import Sample
+from common.errors import UserError
+from common.loader import Steps
+
+
+def sizes(wide: int, tall: int) -> np.ndarray:
+    return np.array([[10, 20]] * wide + [[20, 10]] * tall, np.int32)
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(1, 7), st.integers(0, 5))
+def test_an_epoch_shows_every_image_and_only_its_last_step_repeats_any(wide, tall, batch_size, epoch):
+    if wide + tall == 0:
+        return
+    steps = Steps(sizes(wide, tall), batch_size, seed=1, start=0, stop=1)
+    batches = steps.epoch_batches(epoch)
+    assert batches.shape == (steps.steps_per_epoch, batch_size)
+    counts = np.bincount(batches.ravel(), minlength=wide + tall)
+    assert (counts >= 1).all()
+    assert counts.sum() - (wide + tall) < batch_size
+
+
+def test_steps_are_of_one_orientation_but_for_what_is_left_over():
+    batches = Steps(sizes(17, 11), 4, seed=0, start=0, stop=1).epoch_batches(3)
+    mixed = [batch for batch in batches if len(set(batch < 17)) == 2]
+    assert len(mixed) <= 1
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    def order(seed: int, epoch: int) -> list[int]:
+        return Steps(sizes(9, 9), 3, seed, 0, 1).epoch_batches(epoch).ravel().tolist()
+
+    assert order(0, 0) == order(0, 0)
+    assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_going_on_in_the_middle_of_an_epoch_continues_the_order():
+    whole = list(Steps(sizes(5, 6), 4, seed=2, start=0, stop=9))
+    assert list(Steps(sizes(5, 6), 4, seed=2, start=4, stop=9)) == whole[4:]
+
+
+def test_processes_and_accumulated_batches_share_out_each_steps_images(monkeypatch):
+    def batches(processes: int, process: int, accumulate: int) -> list[list[tuple[int, int]]]:
+        monkeypatch.setattr(loader, "process_count", lambda: processes)
+        monkeypatch.setattr(loader, "process_index", lambda: process)
+        return list(Steps(sizes(8, 8), 8, seed=0, start=0, stop=2, accumulate=accumulate))
+
+    alone = batches(1, 0, 1)
+    shares = [batches(2, process, 2) for process in (0, 1)]
+    for step in (0, 1):
+        parts = [share[2 * step + part] for share in shares for part in (0, 1)]
+        assert {len(part) for part in parts} == {2}
+        assert sorted(key for part in parts for key in part) == sorted(alone[step])
+
+
+def test_a_batch_size_that_cannot_be_shared_out_is_refused(monkeypatch):
+    monkeypatch.setattr(loader, "process_count", lambda: 3)
+    with pytest.raises(UserError, match="multiple of processes"):
+        Steps(sizes(8, 8), 8, seed=0, start=0, stop=1)
+
+
+def sample(height: int = 30, width: int = 50) -> Sample:
+    random = np.random.RandomState(0)
+    masks = np.zeros((2, height, width), bool)
+    masks[0, 5:15, 10:30] = True
+    masks[1, 20:25, 1:4] = True
+    return Sample(
+        image=random.randint(0, 256, (height, width, 3)).astype(np.uint8),
+        boxes=np.array([[10, 5, 30, 15], [1, 20, 4, 25]], np.float32),
+        labels=np.array([4, 2]),
+        masks=masks,
+        crowd=np.array([False, True]),
+        keypoints=None,
+        image_id=1,
+        path=None,
+    )
+
+
+def test_scaling_takes_opencvs_pixels_for_image_and_masks():
+    image, target = augmented(sample(), flip_and_scale(75, [40], flip=0.0), crowds=True)
+    assert image.shape == (3, 40, 67)
+    assert (image.permute(1, 2, 0).numpy() == cv2.resize(sample().image, (67, 40))).all()
+    for mask, before in zip(target.masks.numpy(), sample().masks, strict=True):
+        after = cv2.resize(before.astype(np.uint8), (67, 40), interpolation=cv2.INTER_NEAREST)
+        assert (mask == after.astype(bool)).all()
+    torch.testing.assert_close(target.boxes[0], torch.tensor([10.0, 5, 30, 15]) * 4 / 3)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 90), st.integers(1, 90))
+def test_nearest_takes_the_pixels_opencv_takes(height, width, new_height, new_width):
+    mask = np.random.RandomState(height * 41 + width).randint(0, 2, (height, width)).astype(np.uint8)
+    expected = cv2.resize(mask, (new_width, new_height), interpolation=cv2.INTER_NEAREST)
+    assert (nearest(torch.from_numpy(mask)[None], new_height, new_width)[0].numpy() == expected).all()
+
+
+def test_flipping_mirrors_image_boxes_and_masks_together():
+    image, target = augmented(sample(), flip_and_scale(50, [30], flip=1.0), crowds=True)
+    assert (image.permute(1, 2, 0).numpy() == sample().image[:, ::-1]).all()
+    assert target.boxes[0].tolist() == [20, 5, 40, 15]
+    assert (target.masks.numpy() == sample().masks[:, :, ::-1]).all()
+
+
+def test_crowds_are_left_out_unless_asked_for():
+    _, target = augmented(sample(), flip_and_scale(50, [30], flip=0.0), crowds=False)
+    assert target.labels.tolist() == [4]
+    assert len(target.boxes) == len(target.masks) == 1
+
+
+def test_the_short_side_is_drawn_from_the_whole_list():
+    image = tv_tensors.Image(torch.zeros(3, 10, 20, dtype=torch.uint8))
+    scale = RandomScale(100, [10, 20, 30])
+    assert {scale.make_params([image])["size"] for _ in range(60)} == {(10, 20), (20, 40), (30, 60)}
+
+
+def test_collated_images_are_padded_at_the_right_and_the_bottom():
+    def item(height: int, width: int):
+        image = torch.full((3, height, width), 200, dtype=torch.uint8)
+        masks = torch.ones(1, height, width, dtype=torch.bool)
+        return image, Target(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64), masks)
+
+    batch = collate([item(33, 20), item(10, 40)], divisor=32)
+    assert batch.images.shape == (2, 3, 64, 64)
+    assert batch.sizes.tolist() == [[33, 20], [10, 40]]
+    for image, target, (height, width) in zip(batch.images, batch.targets, batch.sizes.tolist(), strict=True):
+        assert image[:, :height, :width].eq(200).all()
+        assert image.float().sum() == 200 * 3 * height * width
+        assert target.masks.sum() == height * width
+
+
+def test_padding_is_zero_after_normalisation():
+    images = torch.full((1, 3, 4, 4), 100, dtype=torch.uint8)
+    values = normalise(images, torch.tensor([[2, 3]]), (10.0, 20.0, 30.0), (2.0, 4.0, 5.0))
+    assert values[0, :, :2, :3].unique(dim=1).shape[1] == 1
+    assert values[0, :, 0, 0].tolist() == [45.0, 20.0, 14.0]
+    assert values[0, :, 2:].eq(0).all()
+    assert values[0, :, :, 3:].eq(0).all()
+
+
+def test_one_process_is_its_own_main():
+    assert distributed.is_main()
+    assert distributed.gather([1, 2]) == [1, 2]
+    assert distributed.mean_over_processes(torch.tensor(3.0)) == 3

@@ -1,0 +1,67 @@
+"""Schedules by their formulas, parameter groups by their members, the moving average by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from common.errors import UserError
+from common.optimization import MovingAverage, lr_factor, make_optimizer, parameter_groups
+from common.settings import Optimizer, Schedule
+
+
+def test_steps_drop_after_whole_epochs():
+    schedule = Schedule("step", [2, 3], 0.1, warmup=0)
+    factors = [lr_factor(step, 10, 40, schedule) for step in (0, 19, 20, 29, 30)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_warm_up_is_linear_from_its_ratio():
+    schedule = Schedule("step", [], 0.1, warmup=500, warmup_ratio=0.01)
+    assert [lr_factor(step, 10, 999, schedule) for step in (0, 250, 500)] == pytest.approx([0.01, 0.505, 1])
+
+
+def test_cosine_ends_at_zero():
+    schedule = Schedule("cosine", warmup=0)
+    assert lr_factor(0, 10, 100, schedule) == 1
+    assert lr_factor(50, 10, 100, schedule) == pytest.approx(0.5)
+    assert lr_factor(100, 10, 100, schedule) == pytest.approx(0, abs=1e-12)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4))
+        self.head = nn.Linear(4, 2)
+        self.frozen = nn.Linear(2, 2).requires_grad_(False)
+
+
+def test_groups_separate_the_backbone_and_what_does_not_decay():
+    settings = Optimizer(weight_decay=0.5, norm_and_bias_decay=False, backbone_lr_scale=0.1)
+    net = Net()
+    groups = {(g["lr_scale"], g["weight_decay"]): {id(p) for p in g["params"]} for g in parameter_groups(net, settings)}
+    assert groups == {
+        (0.1, 0.5): {id(net.backbone[0].weight)},
+        (0.1, 0.0): {id(net.backbone[0].bias), id(net.backbone[1].weight), id(net.backbone[1].bias)},
+        (1.0, 0.5): {id(net.head.weight)},
+        (1.0, 0.0): {id(net.head.bias)},
+    }
+
+
+def test_apex_is_asked_for_clearly_when_it_is_not_installed():
+    with pytest.raises(UserError, match="needs apex, which is not installed"):
+        make_optimizer(Net(), Optimizer(name="apex_sgd"))
+
+
+def test_the_moving_average_follows_fast_at_first_and_then_slowly():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    average = MovingAverage(model, 0.9)
+    nn.init.constant_(model.weight, 2.0)
+    average.update(model, 0)  # decay 1/10
+    assert average.model.weight.item() == pytest.approx(0.1 * 1 + 0.9 * 2)
+    average.update(model, 10_000)  # decay 0.9
+    assert average.model.weight.item() == pytest.approx(0.9 * 1.9 + 0.1 * 2)
+    assert not average.model.weight.requires_grad
+    assert math.isclose(model.weight.item(), 2.0)

@@ -1,0 +1,169 @@
+"""Training as a user runs it: the same weights however it is interrupted, resumed, spread or loaded."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import shapes
+from common.checkpoint import load
+from common.resume import load_state
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "--model.fpn-channels 32 --model.tower-channels 32 --model.tower-depth 1 --augment.long-side 96 "
+    "--augment.short-sides 96 --test.long-side 96 --test.short-side 96 --batch-size 4 --no-report --device cpu"
+).split()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> list[str]:
+    cache = tmp_path_factory.mktemp("shapes")
+    flags = []
+    for split, count in (("train", 10), ("val", 4)):
+        folder = shapes.ensure(split, seed=3, count=count, cache=cache)
+        flags += [f"--data.{split}.images", str(folder.images), f"--data.{split}.annotations", str(folder.instances)]
+    return flags
+
+
+def command(data: list[str], run: Path, *flags: str) -> list[str]:
+    return ["-m", "solov2.train", "--run", str(run), *SMALL, *data, *flags]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+
+
+def train(data: list[str], run: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, *command(data, run, *flags)]
+    return subprocess.run(line, env=environment(), cwd=run.parent, capture_output=True, text=True, timeout=300)
+
+
+def steps(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "metrics" not in line]
+
+
+def assert_same_weights(one: Path, other: Path, tolerance: float = 0.0) -> None:
+    first, second = load(one / "last.safetensors").weights, load(other / "last.safetensors").weights
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+EXACT = ["--steps", "7", "--epochs", "3", "--accumulate", "2", "--optimizer.ema", "0.9", "--save-every", "1"]
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(data, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    done = train(data, run, *EXACT, "--workers", "0")
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_a_run_leaves_everything_it_promises(uninterrupted):
+    for name in ("config.yaml", "log.jsonl", "last.safetensors", "best.safetensors", "last.state", "metrics.json"):
+        assert (uninterrupted / name).stat().st_size > 0, name
+    assert list(uninterrupted.glob("events.out.tfevents.*"))
+    logged = steps(uninterrupted)
+    assert [line["step"] for line in logged] == [1, 2, 3, 4, 5, 6, 7]
+    assert {"epoch", "loss", "mask", "category", "lr", "images_per_second"} <= logged[0].keys()
+    assert set(json.loads((uninterrupted / "metrics.json").read_text())) == {"segm", "bbox"}
+
+
+def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(data, uninterrupted, tmp_path):
+    done = train(data, tmp_path / "run", *EXACT, "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert_same_weights(uninterrupted, tmp_path / "run")
+
+
+def test_another_seed_gives_other_weights(data, uninterrupted, tmp_path):
+    done = train(data, tmp_path / "run", *EXACT, "--workers", "0", "--seed", "1")
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AssertionError):
+        assert_same_weights(uninterrupted, tmp_path / "run")
+
+
+def test_a_killed_and_resumed_run_has_the_weights_of_one_never_killed(data, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    line = [sys.executable, *command(data, run, *EXACT, "--workers", "1")]
+    process = subprocess.Popen(line, env=environment(), cwd=tmp_path, stderr=subprocess.DEVNULL)
+    wait_for_step(run, 4, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    saved = load_state(run / "last.state").step
+    assert 3 <= saved < 7
+    done = train(data, run, *EXACT, "--workers", "2", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "workers: 1 before, 2 now" in done.stdout
+    assert_same_weights(uninterrupted, run)
+    assert [(line["step"], line["loss"]) for line in steps(run)] == [
+        (line["step"], line["loss"]) for line in steps(uninterrupted)
+    ]
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(data, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    line = [sys.executable, *command(data, run, *EXACT, "--workers", "0", "--save-every", "100")]
+    process = subprocess.Popen(line, env=environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for_step(run, 2, process)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "--resume" in error.splitlines()[-1]
+    assert "Traceback" not in error
+    done = train(data, run, *EXACT, "--workers", "0", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert_same_weights(uninterrupted, run)
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen) -> None:
+    log, deadline = run / "log.jsonl", time.monotonic() + 120
+    while not (log.exists() and log.read_text().count("\n") >= step):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_two_processes_give_the_weights_of_one_with_the_same_global_batch(data, tmp_path):
+    flags = ["--steps", "3", "--epochs", "3", "--workers", "0", "--optimizer.name", "sgd", "--optimizer.lr", "0.01"]
+    alone = train(data, tmp_path / "alone", *flags)
+    assert alone.returncode == 0, alone.stderr
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), "-m"]
+    # "--", since Python 3.11 takes --run for an abbreviation of a flag of torchrun
+    line = [sys.executable, *torchrun, "--", *command(data, tmp_path / "pair", *flags)[1:]]
+    pair = subprocess.run(line, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert pair.returncode == 0, pair.stderr
+    assert_same_weights(tmp_path / "alone", tmp_path / "pair", tolerance=1e-5)
+    scores = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("alone", "pair")]
+    assert scores[0] == scores[1]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(data, tmp_path):
+    done = train(data, tmp_path / "run", "--steps", "9", "--workers", "0", "--optimizer.lr", "1e30", "--schedule.warmup", "1")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "not finite" in last
+    assert ".png" in last
+
+
+@pytest.mark.parametrize("flags", [["--optimizer.lrr", "1"], ["--epoch", "3"]])
+def test_a_wrong_flag_is_answered_with_the_nearest_one(data, tmp_path, flags):
+    done = train(data, tmp_path / "run", *flags)
+    assert done.returncode == 2
+    assert {"--optimizer.lrr": "--optimizer.lr", "--epoch": "--epochs"}[flags[0]] in done.stderr
+    assert not (tmp_path / "run").exists()

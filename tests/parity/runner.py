@@ -1,0 +1,135 @@
+"""Computes every output of a case through a system's adapter and compares it with what the original computed.
+
+An adapter is the module tests/parity/<system>.py:
+    INPUTS                 inputs that our own preprocessing must reproduce, compared like outputs
+    compute(case, device)  -> {output's name: array}; whole arrays, also where the case holds a sample
+    rule(case, name)       -> how that output is compared, or None where nobody thought of it
+    on_scene(case, seed)   -> (spec, inputs): the case's network on drawn scenes instead (freeze.py)
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from common.errors import UserError
+from tests.parity.case import SAMPLE, Array, Case, sample
+from tests.parity.rules import Rule
+
+
+class System(Protocol):
+    """What tests/parity/<system>.py provides."""
+
+    INPUTS: tuple[str, ...]
+
+    def compute(self, case: Case, device: str) -> dict[str, Array]: ...
+
+    def rule(self, case: Case, name: str) -> Rule | None: ...
+
+    def on_scene(self, case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]: ...
+
+
+@dataclass(frozen=True)
+class Line:
+    """The comparison of one output."""
+
+    name: str
+    rule: str
+    error: float
+    tolerance: float
+    remark: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.remark and self.error <= self.tolerance  # a NaN is not <= anything
+
+    def __str__(self) -> str:
+        verdict = "ok" if self.passed else f"FAIL {self.remark}".rstrip()
+        return f"{self.name:<64} {self.rule:<18} {self.error:9.2e} <= {self.tolerance:7.1e}  {verdict}"
+
+
+def find_system(name: str) -> System:
+    """The adapter of the system that a spec names."""
+    module: Any = None
+    if re.fullmatch(r"[a-z][a-z0-9_]*", name) and importlib.util.find_spec(f"tests.parity.{name}"):
+        module = importlib.import_module(f"tests.parity.{name}")
+    if not all(hasattr(module, part) for part in ("INPUTS", "compute", "rule")):
+        raise UserError(f"no system {name!r}: tests/parity/{name}.py would have to say how to compare its cases")
+    system: System = module
+    return system
+
+
+def expected_arrays(case: Case, system: System) -> dict[str, Array]:
+    """What is compared: all outputs, and the inputs that our preprocessing makes itself (as "in/...")."""
+    checked = {f"in/{key}": value for key, value in case.inputs.items() if key.removesuffix(SAMPLE) in system.INPUTS}
+    return checked | case.outputs
+
+
+def as_stored(case: Case, system: System, computed: Mapping[str, Array]) -> dict[str, Array]:
+    """What was computed under the case's own names, sampled where the case holds a sample."""
+    arrays = {}
+    for name in expected_arrays(case, system):
+        whole = computed.get(name.removesuffix(SAMPLE))
+        if whole is not None:
+            arrays[name] = sample(whole, case.sample_limit) if name.endswith(SAMPLE) else np.asarray(whole)
+    return arrays
+
+
+def compare(case: Case, system: System, stored: Mapping[str, Array]) -> list[Line]:
+    """A line for each output of the case; one that was not computed or has no rule fails."""
+    return [
+        compare_one(case, system, name, stored.get(name), expected)
+        for name, expected in expected_arrays(case, system).items()
+    ]
+
+
+def compare_one(case: Case, system: System, name: str, computed: Array | None, expected: Array) -> Line:
+    rule = system.rule(case, name.removesuffix(SAMPLE))
+    if rule is None:
+        return Line(name, "none", math.inf, 0.0, "no rule for this output")
+    if computed is None:
+        return Line(name, rule.name, math.inf, rule.tolerance, "not computed")
+    if computed.shape != expected.shape:
+        shapes = f"shape {list(computed.shape)}, expected {list(expected.shape)}"
+        return Line(name, rule.name, math.inf, rule.tolerance, shapes)
+    error, tolerance = rule.error(computed, expected), rule.tolerance
+    if error > tolerance and rule.measured is not None:
+        return Line(name, f"{rule.name}, rounding", error, max(tolerance, rule.measured()))
+    return Line(name, rule.name, error, tolerance)
+
+
+def run_case(case: Case, device: str = "cpu") -> tuple[list[Line], dict[str, Array]]:
+    """The comparison of a case, and what was computed under the case's own output names."""
+    system = find_system(case.system)
+    stored = as_stored(case, system, system.compute(case, device))
+    lines = compare(case, system, stored)
+    return lines, {name: value for name, value in stored.items() if not name.startswith("in/")}
+
+
+@contextmanager
+def other_rounding() -> Iterator[None]:
+    """Other convolutions inside, which add up the same products in another order."""
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = True  # type: ignore[assignment]
+
+
+def find_cases(folders: list[str]) -> list[Path]:
+    """The case folders among `folders`; a folder that is no case stands for the cases right inside it."""
+    found: list[Path] = []
+    for folder in map(Path, folders):
+        inside = sorted(path.parent for path in folder.glob("*/spec.json"))
+        found += [folder] if (folder / "spec.json").exists() or not inside else inside
+    return found

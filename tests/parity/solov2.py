@@ -1,0 +1,335 @@
+"""SOLOv2's cases: from the made-up checkpoint, as a user would, to features, results, losses and gradients.
+
+Network cases come under the names of WXinlong/SOLO ("backbone/c2", "final/scores") or of MMDetection 3
+("fpn0", "scores"); what is computed is the same, so every quantity is simply given under both.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.batches import Batch, Target, collate, normalise
+from common.errors import UserError
+from common.ops import matrix_nms
+from common.scene_files import THING_IDS
+from common.scenes import Scene, draw_scene
+from solov2.config import Config, Model, Test
+from solov2.convert import Converted, convert
+from solov2.losses import solov2_losses
+from solov2.network import DIVISOR, SOLOv2
+from solov2.postprocess import boxes_around, candidates, points_nms
+from solov2.targets import assign, quarter
+from tests.parity import rules, solov2_ops
+from tests.parity.case import Array, Case, sample
+from tests.parity.rules import Rule
+from tests.parity.runner import other_rounding
+from tests.parity.solov2_ops import array
+
+INPUTS = ("tensor",)
+GRADIENT_SAMPLE = 2000
+
+
+def compute(case: Case, device: str) -> dict[str, Array]:
+    """Every output of the case, by name."""
+    if "annotations_json" in case.inputs:
+        return solov2_ops.compute_scores(case)
+    if not case.spec["state_dict"]:
+        return solov2_ops.compute(case, device)
+    converted = convert(published_checkpoint(case))
+    model = build(case, converted).to(device)
+    computed = infer(model, case.inputs["image"]) if "image" in case.inputs else {}
+    batch = training_batch(case)
+    return computed | (train(model, batch.to(torch.device(device)), converted) if batch else {})
+
+
+def rule(case: Case, name: str) -> Rule | None:
+    """How an output is compared."""
+    if "annotations_json" in case.inputs:
+        return solov2_ops.score_rule(case, name)
+    if not case.spec["state_dict"]:
+        return solov2_ops.rule(case, name)
+    return network_rule(case, name)
+
+
+def network_rule(case: Case, name: str) -> Rule | None:
+    """The spec's tolerances; MMDetection's cases have one number for all, SOLO's name them."""
+    tolerances = case.spec.get("tolerance", {})
+    if not isinstance(tolerances, dict):
+        tolerances = dict.fromkeys(("relative_error", "final_scores_abs", "masks"), tolerances)
+    general = rules.stated(tolerances.get("relative_error"), 1e-4)
+    choices = [
+        (r"in/tensor", rules.relative(1e-6)),
+        (r"(final/)?scores", rules.absolute(rules.stated(tolerances.get("final_scores_abs"), 1e-4))),
+        (r"final/masks_packed|masks", rules.mask_bits(rules.stated(tolerances.get("masks"), 1e-3))),
+        (
+            r"(final/|post/pre_nms_)?labels|target/(cate|ins_ind|grid_order|ins_masks)_\d+_\d+(_packed)?",
+            rules.exact(),
+        ),
+        (r"grad(_sample)?/.+", rules.relative(general, lambda: rounding_of_gradients(case, part_of(name)))),
+        (
+            r"backbone(/c)?\d|fpn(/p)?\d|(cate_logits|category_logits|kernel|cate_scores_nms)/?\d|mask_feat(ure)?"
+            r"|post/(pre_nms_scores|pre_nms_mask_areas|nms_scores)|final/mask_areas|loss/loss_(ins|cate)",
+            rules.relative(general),
+        ),
+    ]
+    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
+
+
+def published_checkpoint(case: Case) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.asarray(value)) for name, value in case.checkpoint().items()}
+
+
+def build(case: Case, converted: Converted) -> SOLOv2:
+    """The network the checkpoint was recognised as, with the case's settings and, strictly, its weights."""
+    classes = len(converted.weights["category_kernel_head.category.bias"])
+    config = with_settings(converted.config, case.spec["settings"])
+    model = SOLOv2(config, [f"class {index}" for index in range(classes)])
+    model.load_state_dict(converted.weights, strict=True)
+    return model.eval()
+
+
+def with_settings(variant: Config, settings: dict[str, Any]) -> Config:
+    """The variant with what a case may choose differently from the published configuration."""
+    return replace(
+        variant,
+        model=with_model_settings(variant.model, settings),
+        test=with_test_settings(variant.test, settings),
+    )
+
+
+def with_test_settings(test: Test, settings: dict[str, Any]) -> Test:
+    long_side, short_side = sorted(settings.get("test_img_scale") or settings["resize"], reverse=True)
+    original = settings["test_cfg"]
+    return replace(
+        test,
+        long_side=long_side,
+        short_side=short_side,
+        score_threshold=original["score_thr"],
+        mask_threshold=original["mask_thr"],
+        update_threshold=original["filter_thr"] if "filter_thr" in original else original["update_thr"],
+        kernel=original["kernel"],
+        sigma=original["sigma"],
+        max_candidates=original["nms_pre"],
+        max_instances=original["max_per_img"],
+    )
+
+
+def with_model_settings(model: Model, settings: dict[str, Any]) -> Model:
+    """Everything but the layers: those follow from the checkpoint, and strict loading checks them."""
+    if "model" not in settings:  # MMDetection's cases state only what inference needs
+        return model
+    head = settings["model"].get("bbox_head") or settings["model"]["mask_head"]
+    changed = replace(
+        model,
+        grids=tuple(head["num_grids"]),
+        strides=tuple(head["strides"]),
+        scale_ranges=tuple((float(low), float(high)) for low, high in head["scale_ranges"]),
+        centre_fraction=head["sigma"],
+        mask_loss_weight=head["loss_ins"]["loss_weight"],
+        mean=tuple(settings["img_norm_cfg"]["mean"]),
+        std=tuple(settings["img_norm_cfg"]["std"]),
+    )
+    focal = head["loss_cate"]
+    if (focal["gamma"], focal["alpha"], focal["loss_weight"]) != (2.0, 0.25, 1.0):
+        raise UserError(f"loss_cate is {focal}: the category loss has gamma 2, alpha 0.25 and weight 1")
+    return changed
+
+
+@torch.no_grad()
+def infer(model: SOLOv2, image: Array) -> dict[str, Array]:
+    """Features, answers and results of one photograph [H, W, 3] RGB."""
+    device = next(model.parameters()).device
+    prepared = model.preprocess(image)
+    images = prepared.tensor[None].to(device)
+    features = model.backbone(images)
+    answers = model(images)
+    computed = {"in/tensor": array(images), "mask_feat": array(answers.mask_feature)}
+    computed["mask_feature"] = computed["mask_feat"]
+    levels: dict[str, list[Tensor]] = {"backbone/c": features, "fpn/p": model.pyramid(features)}
+    for prefix, tensors in levels.items():
+        for level, values in enumerate(tensors):
+            computed[f"{prefix}{level + 2}"] = computed[f"{prefix.split('/')[0]}{level}"] = array(values)
+    for level, (logits, kernels) in enumerate(zip(answers.category_logits, answers.kernels, strict=True)):
+        computed[f"cate_logits/{level}"] = computed[f"category_logits{level}"] = array(logits)
+        computed[f"kernel/{level}"] = computed[f"kernel{level}"] = array(kernels)
+        computed[f"cate_scores_nms/{level}"] = array(points_nms(logits.sigmoid()).permute(0, 2, 3, 1))
+    found = candidates(
+        [logits[0] for logits in answers.category_logits],
+        [kernels[0] for kernels in answers.kernels],
+        answers.mask_feature[0],
+        model.config.model.strides,
+        model.config.test,
+    )
+    kernel, sigma = model.config.test.kernel, model.config.test.sigma
+    computed |= {
+        "post/pre_nms_scores": array(found.scores),
+        "post/pre_nms_labels": array(found.labels),
+        "post/pre_nms_mask_areas": array(found.masks.sum(dim=(1, 2))),
+        "post/nms_scores": array(matrix_nms(found.masks, found.labels, found.scores, kernel, sigma)),
+    }
+    return computed | results(model, image)
+
+
+def results(model: SOLOv2, image: Array) -> dict[str, Array]:
+    """What a user gets."""
+    instances = model.predict([image])[0]
+    assert instances.masks is not None
+    masks, scores, labels = array(instances.masks), array(instances.scores), array(instances.labels)
+    return {
+        "final/scores": scores,
+        "scores": scores,
+        "final/labels": labels,
+        "labels": labels,
+        "final/mask_areas": masks.sum(axis=(1, 2)),
+        "final/masks_packed": np.packbits(masks.reshape(-1)),
+        "masks": np.packbits(masks.reshape(len(masks), -1), axis=1),
+    }
+
+
+def training_batch(case: Case) -> Batch | None:
+    """The photographs that the losses are for, as one batch: of one array, or one array for each."""
+    inputs = case.inputs
+    photographs = list(inputs.get("train_image", ()))
+    photographs += [inputs[name] for name in sorted(inputs) if re.fullmatch(r"train_image_\d+", name)]
+    if not photographs:
+        return None
+    items = []
+    for index, photograph in enumerate(photographs):
+        target = Target(
+            boxes=torch.from_numpy(inputs[f"gt_boxes_{index}"]),
+            labels=torch.from_numpy(inputs[f"gt_labels_{index}"]).long() - 1,  # SOLO counts from 1: 0 is background
+            masks=torch.from_numpy(case.unpacked(f"gt_masks_{index}_packed")),
+        )
+        items.append((torch.from_numpy(photograph).permute(2, 0, 1).contiguous(), target))
+    return collate(items, DIVISOR)
+
+
+def train(model: SOLOv2, batch: Batch, converted: Converted) -> dict[str, Array]:
+    """Targets, loss terms, and the gradients of their sum under the published parameters' names."""
+    computed: dict[str, Array] = {}
+    for image, target in enumerate(batch.targets):
+        computed |= targets(model, image, target)
+    losses = model.train().losses(batch)
+    total(losses).backward()  # type: ignore[no-untyped-call]
+    computed |= {"loss/loss_ins": array(losses["mask"]), "loss/loss_cate": array(losses["category"])}
+    for published, gradient in gradients(model, converted).items():
+        computed[f"grad/{published}"] = np.asarray(np.linalg.norm(gradient.astype(np.float64)))
+        computed[f"grad_sample/{published}"] = sample(gradient, GRADIENT_SAMPLE)
+    return computed
+
+
+def targets(model: SOLOv2, image: int, target: Target) -> dict[str, Array]:
+    """What each level's grid must answer for one image."""
+    settings, classes = model.config.model, len(model.class_names)
+    levels = assign(target, settings.grids, settings.scale_ranges, settings.centre_fraction, classes)
+    small = quarter(target.masks)
+    computed: dict[str, Array] = {}
+    for level, answer in enumerate(levels):
+        positive = torch.zeros(answer.categories.numel(), dtype=torch.bool, device=answer.categories.device)
+        positive[answer.cells] = True
+        where = f"{image}_{level}"
+        computed |= {
+            f"target/cate_{where}": array(torch.where(answer.categories == classes, 0, answer.categories + 1)),
+            f"target/ins_ind_{where}": array(positive),
+            f"target/grid_order_{where}": array(answer.cells),
+            f"target/ins_masks_{where}_packed": np.packbits(array(small[answer.instances]).reshape(-1)),
+        }
+    return computed
+
+
+def total(losses: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(losses.values())).sum()
+
+
+def gradients(model: SOLOv2, converted: Converted) -> dict[str, Array]:
+    """By published name; frozen parameters have none."""
+    parameters = dict(model.named_parameters())
+    pairs = [(published, parameters[name].grad) for published, name in converted.names.items() if name in parameters]
+    return {published: array(gradient) for published, gradient in pairs if gradient is not None}
+
+
+def rounding_of_gradients(case: Case, part: str) -> float:
+    """How far float32 leaves the gradients of a part of the network open: see `gradient_spread`."""
+    folder = str(case.folder.resolve())
+    if folder not in SPREADS:
+        SPREADS[folder] = gradient_spread(case)
+    return min(2 * SPREADS[folder].get(part, 0.0), LARGEST_SPREAD)
+
+
+SPREADS: dict[str, dict[str, float]] = {}  # by case, as measuring takes three training steps
+LARGEST_SPREAD = 5e-3
+
+
+def gradient_spread(case: Case) -> dict[str, float]:
+    """The largest distance of float32 gradients, computed in two ways, from those in float64, for each part.
+
+    A ReLU whose input is within rounding of 0 passes its gradient or doesn't, so gradients of deep layers
+    jump by far more than float32's precision, and the original's did the same on its machine.
+    """
+    converted = convert(published_checkpoint(case))
+    batch = training_batch(case)
+    assert batch is not None
+    exact = gradients_in(case, converted, batch, torch.float64)
+    single = [gradients_in(case, converted, batch, torch.float32)]
+    with other_rounding():
+        single.append(gradients_in(case, converted, batch, torch.float32))
+    spread: dict[str, float] = {}
+    for name, values in exact.items():
+        largest = max(rules.relative_error(other[name], values) for other in single)
+        spread[part_of(name)] = max(spread.get(part_of(name), 0.0), largest)
+    return spread
+
+
+def gradients_in(case: Case, converted: Converted, batch: Batch, dtype: torch.dtype) -> dict[str, Array]:
+    model = build(case, converted).to(dtype).train()
+    settings = model.config.model
+    images = normalise(batch.images, batch.sizes, settings.mean, settings.std).to(dtype)
+    category_logits, kernels, mask_feature = model(images)
+    losses = solov2_losses(category_logits, kernels, mask_feature, batch.targets, settings)
+    total(losses).backward()  # type: ignore[no-untyped-call]
+    return gradients(model, converted)
+
+
+def part_of(name: str) -> str:
+    """backbone, neck, mask_feat_head or bbox_head, from a published name or an output named after it."""
+    return name.rpartition("/")[2].partition(".")[0]
+
+
+def on_scene(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Scenes of the built-in dataset for a network case's inputs: their entries in the spec, and the arrays."""
+    inputs: dict[str, Array] = {"image": draw_scene(seed, "val", 0).image}
+    entries: dict[str, Any] = {"image": {"meaning": "RGB, HWC; the original image"}}
+    if training_batch(case) is not None:
+        photographs = []
+        for index in range(2):
+            photograph, boxes, labels, masks = training_scene(draw_scene(seed, "train", index))
+            photographs.append(photograph)
+            inputs |= {
+                f"gt_boxes_{index}": boxes,
+                f"gt_labels_{index}": labels,
+                f"gt_masks_{index}_packed": np.packbits(masks.reshape(-1)),
+            }
+            entries[f"gt_masks_{index}_packed"] = {"unpacked_shape": list(masks.shape)}
+        inputs["train_image"] = np.stack(photographs)
+    return entries, inputs
+
+
+def training_scene(scene: Scene) -> tuple[Array, Array, Array, Array]:
+    """A scene at twice its size, cut to 256 x 256: image, boxes, labels from 1, masks of what is seen."""
+    names = list(THING_IDS)
+    image = scene.image.repeat(2, axis=0).repeat(2, axis=1)[:256, :256]
+    masks, labels = [], []
+    for thing in scene.things:
+        mask = thing.mask.repeat(2, axis=0).repeat(2, axis=1)[:256, :256]
+        if mask.any() and not thing.crowd:
+            masks.append(mask)
+            labels.append(names.index(thing.name) + 1)
+    stacked = np.stack(masks) if masks else np.zeros((0, 256, 256), bool)
+    boxes = boxes_around(torch.from_numpy(stacked))
+    return image, array(boxes), np.array(labels, np.int64), stacked

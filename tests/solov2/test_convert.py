@@ -1,0 +1,92 @@
+"""Published names -> ours: every variant, every naming, strictly."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.checkpoint import load_weights
+from common.errors import UserError
+from solov2.config import VARIANTS
+from solov2.convert import convert
+from solov2.network import SOLOv2
+
+PUBLISHED = [name for name in VARIANTS if name != "shapes"]
+CLASSES = [f"class {n}" for n in range(80)]
+LAYOUTS = sorted((Path(os.environ.get("MASKWORKS_DATA", "nowhere")) / "mmdet3_checkpoints").glob("solov2__*.json"))
+
+
+def published_by_solo(name: str) -> str:
+    """The name that WXinlong/SOLO's files have for one of ours, written the other way round."""
+    name = name.replace(".offset.", ".conv_offset.")
+    part, _, rest = name.partition(".")
+    if part == "fpn":
+        kind, level, _, last = rest.split(".")
+        return f"neck.{'lateral' if kind == 'inner_blocks' else 'fpn'}_convs.{level}.conv.{last}"
+    rest = rest.replace(".norm.", ".gn.").replace("project.norm.", "project.gn.")
+    if part == "mask_feature_head":
+        if rest.startswith("project."):
+            return "mask_feat_head.conv_pred.0." + rest.removeprefix("project.")
+        _, level, conv, last = rest.split(".", 3)
+        return f"mask_feat_head.convs_all_levels.{level}.conv{conv}.{last}"
+    if part == "category_kernel_head":
+        for ours, theirs in (("category_tower", "cate_convs"), ("kernel_tower", "kernel_convs")):
+            rest = rest.replace(ours, theirs)
+        for ours, theirs in (("category.", "solo_cate."), ("kernel.", "solo_kernel.")):
+            rest = theirs + rest.removeprefix(ours) if rest.startswith(ours) else rest
+        return f"bbox_head.{rest}"
+    return name
+
+
+def meta_model(variant: str) -> SOLOv2:
+    with torch.device("meta"):  # shapes only: the large variants hold 100 million weights
+        return SOLOv2(VARIANTS[variant], CLASSES)
+
+
+@pytest.mark.parametrize("variant", PUBLISHED)
+def test_every_variant_is_recognised_from_its_published_names_and_shapes(variant):
+    model = meta_model(variant)
+    state = {published_by_solo(name): value for name, value in model.state_dict().items()}
+    assert len(state) == len(model.state_dict())
+    converted = convert(state)
+    assert converted.source == "WXinlong/SOLO"
+    assert converted.config.model == VARIANTS[variant].model
+    assert set(converted.weights) == set(model.state_dict())
+    # one network, two schedules: the longer one is taken
+    assert converted.config.variant == ("r50_3x" if variant == "r50_1x" else variant)
+    assert convert(state, variant).config.variant == variant
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda path: path.stem)
+def test_mmdetection_3_layouts_load_strictly(layout):
+    shapes = json.loads(layout.read_text())["state_dict"]
+    converted = convert({name: torch.zeros(shape) for name, (shape, _) in shapes.items()})
+    assert converted.source == "MMDetection 2 or 3"
+    load_weights(SOLOv2(converted.config, CLASSES), converted.weights, layout.name)
+
+
+def test_offsets_of_very_old_files_are_recognised():
+    state = {published_by_solo(name): value for name, value in meta_model("r101_dcn_3x").state_dict().items()}
+    old = {name.replace("conv2.conv_offset.", "conv2_offset."): value for name, value in state.items()}
+    assert old.keys() != state.keys()
+    assert convert(old).weights.keys() == convert(state).weights.keys()
+
+
+def test_names_that_belong_to_no_solov2_are_refused():
+    with pytest.raises(UserError, match="not a SOLOv2 checkpoint"):
+        convert({"roi_head.bbox_head.fc_cls.weight": torch.zeros(81, 1024)})
+
+
+def test_a_missing_an_unexpected_and_a_misshapen_weight_are_all_listed():
+    torch.manual_seed(0)
+    model = SOLOv2(VARIANTS["shapes"], ["a", "b"])
+    weights = dict(model.state_dict())
+    weights.pop("backbone.conv1.weight")
+    weights["extra"] = torch.zeros(1)
+    weights["category_kernel_head.category.bias"] = torch.zeros(3)
+    with pytest.raises(UserError) as error:
+        load_weights(model, weights, "file.pth")
+    for expected in ("missing: backbone.conv1.weight", "unexpected: extra", "shape (3,), expected (2,)"):
+        assert expected in str(error.value)

@@ -1,0 +1,70 @@
+"""From answers to instances: each step against a plain restatement."""
+
+import torch
+import torch.nn.functional as F
+
+from common.batches import Prepared
+from solov2.config import Test as Settings
+from solov2.postprocess import boxes_around, candidates, enlarge, instances_from_answers, points_nms
+
+
+def test_points_nms_looks_up_left_and_up_left_only():
+    scores = torch.tensor([[[0.5, 0.4, 0.9], [0.6, 0.3, 0.2]]])
+    expected = torch.zeros_like(scores)
+    for row in range(2):
+        for column in range(3):
+            window = scores[0, max(0, row - 1) : row + 1, max(0, column - 1) : column + 1]
+            expected[0, row, column] = scores[0, row, column] * (scores[0, row, column] == window.max())
+    assert torch.equal(points_nms(scores), expected)
+
+
+def test_boxes_are_tight_and_empty_masks_have_empty_boxes():
+    masks = torch.zeros(2, 6, 9, dtype=torch.bool)
+    masks[0, 2:4, 3:8] = True
+    assert boxes_around(masks).tolist() == [[3, 2, 8, 4], [0, 0, 0, 0]]
+    assert boxes_around(masks[:0]).shape == (0, 4)
+
+
+def test_enlarging_in_chunks_is_the_two_step_resize():
+    soft = torch.rand(5, 8, 10, generator=torch.Generator().manual_seed(0))
+    whole = F.interpolate(soft[:, None], (32, 40), mode="bilinear", align_corners=False)[:, :, :30, :37]
+    whole = F.interpolate(whole, (61, 75), mode="bilinear", align_corners=False)[:, 0] > 0.5
+    assert torch.equal(enlarge(soft, (30, 37), (61, 75), 0.5, chunk=2), whole)
+
+
+def one_confident_cell(score: float) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
+    """Two classes on a 2 x 2 grid; the first cell's kernel draws the left half of an 8 x 8 mask feature."""
+    logits = torch.full((2, 2, 2), -9.0)
+    logits[1, 0, 0] = score
+    kernels = torch.zeros(1, 2, 2)
+    kernels[0, 0, 0] = 10.0
+    feature = -torch.ones(1, 8, 8)
+    feature[:, :, :4] = 1.0
+    return [logits], [kernels], feature
+
+
+def test_one_confident_cell_becomes_one_instance():
+    prepared = Prepared(torch.zeros(3, 32, 32), (64, 64), (32, 32))
+    result = instances_from_answers(*one_confident_cell(3.0), prepared, (8,), Settings(), ("a", "b"))
+    assert result.labels.tolist() == [1]
+    maskness = torch.sigmoid(torch.tensor(10.0))
+    torch.testing.assert_close(result.scores, (torch.sigmoid(torch.tensor(3.0)) * maskness)[None])
+    assert result.masks is not None
+    assert result.masks.shape == (1, 64, 64)
+    assert result.masks[0, :, :31].all()
+    assert not result.masks[0, :, 33:].any()
+
+
+def test_nothing_above_the_threshold_is_an_empty_result():
+    prepared = Prepared(torch.zeros(3, 32, 32), (20, 30), (32, 32))
+    result = instances_from_answers(*one_confident_cell(-8.0), prepared, (8,), Settings(), ("a", "b"))
+    assert len(result) == 0
+    assert result.masks is not None
+    assert result.masks.shape == (0, 20, 30)
+    assert result.to_coco(1, (1, 2)) == []
+
+
+def test_masks_not_larger_than_the_stride_are_dropped():
+    logits, kernels, feature = one_confident_cell(3.0)
+    assert len(candidates(logits, kernels, feature, (31,), Settings()).scores) == 1
+    assert len(candidates(logits, kernels, feature, (32,), Settings()).scores) == 0

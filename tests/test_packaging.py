@@ -1,0 +1,120 @@
+"""What gets installed: all packages from the root, or one by one, with and without a C compiler."""
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.rle import encode
+
+ROOT = Path(__file__).resolve().parent.parent
+NEEDED = ["pyproject.toml", "README.md", "common", "solov2"]
+NOT_SHIPPED = {".md", ".toml", ".png", ".jpg", ".svg"}  # what a package folder holds for its readers
+LEFT_OVER = shutil.ignore_patterns("build", "dist", "runs", "__pycache__", "*.egg-info", "*.so")
+
+pytest.importorskip("setuptools")
+
+
+def copied(target: Path) -> Path:
+    """The tree that is built, without what earlier builds left in the checkout."""
+    for name in NEEDED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=LEFT_OVER)
+        else:
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target / name)
+    return target
+
+
+def built(folder: Path, out: Path, **environment: str) -> Path:
+    """The wheel of the project in a folder."""
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
+    before = set(out.glob("*.whl"))
+    subprocess.run([*command, "--wheel-dir", str(out), str(folder)], check=True, env=os.environ | environment)
+    (wheel,) = set(out.glob("*.whl")) - before
+    return wheel
+
+
+def contents(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def sources(tree: Path, *packages: str) -> set[str]:
+    found = (path for package in packages for path in (tree / package).rglob("*") if path.is_file())
+    return {path.relative_to(tree).as_posix() for path in found if path.suffix not in NOT_SHIPPED}
+
+
+def extensions(names: set[str]) -> set[str]:
+    return {name for name in names if name.endswith((".so", ".pyd"))}
+
+
+def run_from_outside(tmp_path: Path, wheels: list[Path]) -> str:
+    """Installs wheels in a new environment beside this one's dependencies; runs a program elsewhere."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    target = subprocess.run([python, "-c", purelib], check=True, capture_output=True, text=True).stdout.strip()
+    (Path(target) / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--no-deps",
+        "--no-index",
+        "--quiet",
+    ]
+    subprocess.run([*install, *map(str, wheels)], check=True)
+    program = """
+import common, solov2, torch
+from pathlib import Path
+from common.rle import decode, encode
+import solov2.train, solov2.eval, solov2.predict
+mask = torch.zeros(1, 40, 30, dtype=torch.bool)
+mask[0, 5:20, 7:11] = True
+assert (decode(encode(mask)) == mask.numpy()).all()
+print(encode(mask)[0]["counts"], Path(common.__file__).parent.parent)
+"""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    finished = subprocess.run(
+        [python, "-c", program], check=False, cwd=tmp_path, env=clean, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    counts, where = finished.stdout.split(maxsplit=1)
+    assert Path(where.strip()).resolve() == Path(target).resolve()
+    return counts
+
+
+def test_packages_install_one_by_one_and_the_root_ships_nothing_stray(tmp_path: Path) -> None:
+    tree, out = copied(tmp_path / "tree"), tmp_path / "wheels"
+    shipped = {name: sources(tree, name) for name in ("common", "solov2")}
+    common, solov2 = built(tree / "common", out), built(tree / "solov2", out)
+    assert contents(common) - extensions(contents(common)) == shipped["common"]
+    assert contents(solov2) == shipped["solov2"]
+    # Those two left build folders inside the packages; none of it may get into the next wheel.
+    assert any((tree / "solov2" / "build").rglob("*.py"))
+    everything = contents(built(tree, out))
+    assert everything - extensions(everything) == shipped["common"] | shipped["solov2"]
+    if shutil.which("cc"):
+        assert len(extensions(everything)) == len(extensions(contents(common))) == 1
+    assert run_from_outside(tmp_path, [common, solov2])
+
+
+def test_without_a_compiler_everything_still_installs_and_works(tmp_path: Path) -> None:
+    tree, out = copied(tmp_path / "tree"), tmp_path / "wheels"
+    wheel = built(tree, out, CC="false", CXX="false")
+    assert extensions(contents(wheel)) == set()
+    mask = torch.zeros(1, 40, 30, dtype=torch.bool)
+    mask[0, 5:20, 7:11] = True
+    assert run_from_outside(tmp_path, [wheel]) == encode(mask)[0]["counts"]
