@@ -39,12 +39,13 @@ bench: $(ENVIRONMENT)/.ready ## every program of scripts/bench; writes BENCHMARK
 	$(RUN) scripts/benchmarks.py
 
 ext: $(ENVIRONMENT)/.ready ## build the C code, and the CUDA code where nvcc is, in place
-	$(RUN) -c "import setuptools; setuptools.setup()" -q build_ext --inplace --force
-	$(RUN) -m common.ops.cuda
+	$(RUN) -W ignore -c "import setuptools; setuptools.setup()" -q build_ext --inplace --force
+	@if command -v nvcc >/dev/null || [ -x "$$CUDA_HOME/bin/nvcc" ]; then $(RUN) -m common.ops.cuda; \
+	  else echo "nvcc was not found: the CUDA code was not built"; fi
 
-clean: ## remove what was built and cached; the environments, data and runs stay
+clean: ## remove what was built and cached (built again when next needed); environments, data and runs stay
 	rm -rf build dist *.egg-info */build */dist */*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f common/native/*.so
+	rm -f common/native/*.so $(ENVIRONMENT)/.ready $(OLDEST)/.ready
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 $(ENVIRONMENT)/.ready: $(SOURCES) constraints.txt

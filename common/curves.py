@@ -36,9 +36,7 @@ def loss_charts(steps: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
     """A chart for every number that the step lines carry: loss terms first, then lr and images per second."""
     names = list(dict.fromkeys(name for line in steps for name in line if name not in ("step", "epoch")))
     names = [name for name in names if any(is_number(line.get(name)) for line in steps)]
-    names = [name for name in names if name not in LAST_CURVES] + [
-        name for name in LAST_CURVES if name in names
-    ]
+    names = [name for name in names if name not in LAST_CURVES] + [name for name in LAST_CURVES if name in names]
     x = [line["step"] for line in steps]
     charts = {}
     for name in names:
@@ -61,9 +59,7 @@ def score_charts(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
         lines = [line for line in evaluations if isinstance(line["metrics"].get(kind), Mapping)]
         history = [(line.get("epoch", line["step"]), flat_scores(line["metrics"][kind])) for line in lines]
         names = [
-            name
-            for name in ("AP", "AP50", "AP75", "pq", "sq", "rq")
-            if any(name in scores for _, scores in history)
+            name for name in ("AP", "AP50", "AP75", "pq", "sq", "rq") if any(name in scores for _, scores in history)
         ]
         names = names or list(dict.fromkeys(name for _, scores in history for name in scores))[:4]
         series = [
@@ -96,9 +92,7 @@ def thin(name: str, x: Sequence[int], y: Sequence[float]) -> Series:
     """A series of at most CURVE_POINTS points: means over bins of equal length."""
     places, values = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     values[~np.isfinite(values)] = np.nan
-    bins = np.arange(len(values)) // max(
-        1, math.ceil(len(values) / CURVE_POINTS)
-    )  # [n] which bin a line is in
+    bins = np.arange(len(values)) // max(1, math.ceil(len(values) / CURVE_POINTS))  # [n] which bin a line is in
     filled = np.isfinite(values)
     counts = np.bincount(bins, filled)
     with np.errstate(invalid="ignore", divide="ignore"):

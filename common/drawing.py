@@ -107,9 +107,7 @@ def paint_keypoints(picture: Picture, keypoints: NDArray[np.floating[Any]], colo
             cv2.circle(picture, point, line * 2, colour, -1, cv2.LINE_AA)
 
 
-def paint_arrow(
-    picture: Picture, start: Sequence[int], end: Sequence[int], colour: Colour
-) -> tuple[int, int]:
+def paint_arrow(picture: Picture, start: Sequence[int], end: Sequence[int], colour: Colour) -> tuple[int, int]:
     """Draw an arrow with a light rim, visible on any ground; returns its middle, where a label goes."""
     line = stroke(picture) + 1
     length = max(1.0, math.dist(start, end))
@@ -170,9 +168,7 @@ def tag_font(size: int, text: str) -> Font:
     return _font(size, any(ord(letter) > 0x24F for letter in text))
 
 
-def free_place(
-    tag: Tag, plate: tuple[int, int], picture: tuple[int, int], taken: Sequence[Rectangle]
-) -> Rectangle:
+def free_place(tag: Tag, plate: tuple[int, int], picture: tuple[int, int], taken: Sequence[Rectangle]) -> Rectangle:
     """Where a plate (width, height) goes: the first place at its box that is free, else the first of all."""
     width, height = plate
     x1, y1, x2, y2 = (int(value) for value in np.clip(np.nan_to_num(tag.box), -1e6, 1e6))

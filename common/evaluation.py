@@ -16,6 +16,7 @@ from common.errors import UserError
 from common.images import read_image
 from common.loader import single_threaded
 from common.metrics import CocoDetails, coco_details
+from common.metrics.coco_input import Kind
 from common.report import Example
 from common.results import Instances
 from common.runlog import Bar
@@ -40,7 +41,7 @@ def evaluate_instances(
     dataset: CocoDataset,
     batch_size: int,
     workers: int,
-    kinds: tuple[str, ...] = ("segm", "bbox"),
+    kinds: tuple[Kind, ...] = ("segm", "bbox"),
 ) -> Evaluation:
     detections = gather(detect(model, dataset, batch_size, workers))
     annotations = dataset.annotations_json()

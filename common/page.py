@@ -91,8 +91,7 @@ def number_table(rows: Mapping[str, Mapping[str, Any]], corner: str) -> str:
     """A table of scores, one row for each name."""
     keys = list(dict.fromkeys(key for row in rows.values() for key in row))
     heads = "".join(
-        f'<th scope="col"><abbr title="{escape(MEANINGS.get(key, key))}">{escape(key)}</abbr></th>'
-        for key in keys
+        f'<th scope="col"><abbr title="{escape(MEANINGS.get(key, key))}">{escape(key)}</abbr></th>' for key in keys
     )
     lines = "".join(
         f'<tr><th scope="row">{escape(name)}</th>'
@@ -127,8 +126,7 @@ def bar_table(values: Mapping[str, float], heading: str) -> str:
 def fact_table(facts: Mapping[str, str]) -> str:
     """Names and what they are."""
     lines = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>'
-        for name, value in facts.items()
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in facts.items()
     )
     return f'<table class="facts"><tbody>{lines}</tbody></table>'
 

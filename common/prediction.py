@@ -59,7 +59,7 @@ class Written:
 def predict(model: nn.Module, class_names: Sequence[str], category_ids: Sequence[int], options: Predict) -> None:
     """Predict everything that the command line names; what can't be read is named in a line and skipped."""
     out = Path(options.out)
-    model = model.to(choose_device(options.device))
+    model = model.to(choose_device(options.device)).to(memory_format=torch.channels_last)
     found = list_images(options.images)
     videos = [path for path in found if is_video(path)]
     stills = [path for path in found if not is_video(path)][: options.limit or None]

@@ -230,9 +230,7 @@ def example_figure(example: Example) -> str:
     truth = jpeg(example.truth.draw(example.image, threshold=-math.inf, scale=scale, with_scores=False))
     prediction = jpeg(example.prediction.draw(example.image, scale=scale))
     found = int((example.prediction.scores >= 0.3).sum())
-    pair = picture(truth, f"{example.name}, ground truth") + picture(
-        prediction, f"{example.name}, prediction"
-    )
+    pair = picture(truth, f"{example.name}, ground truth") + picture(prediction, f"{example.name}, prediction")
     caption = f"<b>{escape(example.name)}</b> {len(example.truth)} annotated, {found} predicted"
     return f'<figure class="card"><div class="pair">{pair}</div><figcaption>{caption}</figcaption></figure>'
 
@@ -241,11 +239,7 @@ def configuration(config: Mapping[str, Any]) -> str:
     """The configuration as YAML."""
     plain = json.loads(json.dumps(config, default=str))
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-    return (
-        f'<details class="card"><summary>config.yaml</summary><pre>{escape(text)}</pre></details>'
-        if plain
-        else ""
-    )
+    return f'<details class="card"><summary>config.yaml</summary><pre>{escape(text)}</pre></details>' if plain else ""
 
 
 def repetition(command: str) -> str:
@@ -270,9 +264,7 @@ def started_command() -> str:
 
 def gallery_filter(entries: Sequence[Entry], class_names: Sequence[str]) -> str:
     """What to show: a class, a least score, an order."""
-    found = sorted(
-        {label for entry in entries for label in entry.labels}, key=lambda label: class_names[label]
-    )
+    found = sorted({label for entry in entries for label in entry.labels}, key=lambda label: class_names[label])
     classes = [("", "all"), *((str(label), class_names[label]) for label in found)]
     orders = [
         ("given", "as given"),
@@ -297,9 +289,7 @@ def gallery_figure(entry: Entry, class_names: Sequence[str]) -> str:
     for label, value in zip(entry.labels, entry.scores, strict=True):
         if value >= 0.3:
             counts[class_names[label]] = counts.get(class_names[label], 0) + 1
-    objects = ", ".join(
-        f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])
-    )
+    objects = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
     caption = f"<b>{escape(entry.name)}</b> {escape(objects or 'nothing found')}"
     image = picture(entry.picture, entry.name)
     return f'<figure class="card">{image}<figcaption>{caption}</figcaption></figure>'

@@ -70,9 +70,7 @@ class Instances:
         boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)  # [N, 4] x, y, width, height
         entries: list[dict[str, Any]] = [
             {"image_id": image_id, "category_id": int(category_ids[label]), "bbox": box, "score": score}
-            for label, box, score in zip(
-                self.labels.tolist(), boxes.tolist(), self.scores.tolist(), strict=True
-            )
+            for label, box, score in zip(self.labels.tolist(), boxes.tolist(), self.scores.tolist(), strict=True)
         ]
         if self.masks is not None:
             for entry, mask in zip(entries, encode(self.masks), strict=True):
@@ -143,9 +141,7 @@ class Panoptic:
     def to_png(self) -> Image.Image:
         """The map as COCO panoptic stores it: id = R + 256 G + 65536 B."""
         ids = self.segments.cpu().numpy()
-        return Image.fromarray(
-            np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
-        )
+        return Image.fromarray(np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8))
 
     def to_coco(self, image_id: int, category_ids: Sequence[int], file_name: str) -> dict[str, Any]:
         """The annotation of COCO panoptic that belongs to the PNG file_name."""
@@ -168,9 +164,7 @@ class Panoptic:
         paint_tags(picture, [self._tag(index, points, colours) for index in shown])
         return Image.fromarray(picture)
 
-    def _paint(
-        self, picture: Picture, threshold: float
-    ) -> tuple[list[int], list[Colour], list[Point | None]]:
+    def _paint(self, picture: Picture, threshold: float) -> tuple[list[int], list[Colour], list[Point | None]]:
         """Tint the segments; which ones, and for every segment its colour and a point well inside."""
         ids = self.segments.cpu().numpy()
         # Stuff of one class is one region, so the colour is its class's; things take turns.
@@ -243,9 +237,7 @@ class SceneGraph:
         best = sorted(self.relations, key=lambda relation: -relation.score)
         names: dict[tuple[int, int], list[str]] = {}  # several predicates of one pair share an arrow
         for relation in [relation for relation in best if relation.score >= threshold][:limit]:
-            names.setdefault((relation.subject, relation.object), []).append(
-                self.predicate_names[relation.predicate]
-            )
+            names.setdefault((relation.subject, relation.object), []).append(self.predicate_names[relation.predicate])
         ends = sorted({index for pair in names for index in pair})
         tags = [panoptic._tag(index, points, colours) for index in ends if points[index]]
         for (subject, target), predicates in names.items():

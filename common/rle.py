@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, NoReturn, TypedDict
 
 import numpy as np
@@ -23,8 +23,12 @@ MAX_COORDINATE = 2.0**20  # of a polygon, in pixels
 MAX_OUTLINE = 2.0**24  # length of all outlines of one object, in pixels
 CHUNK = 8192  # RLEs checked at once: few enough for their strings to stay in the processor's cache
 
-Rle = TypedDict("Rle", {"size": list[int], "counts": str})
 Int = NDArray[np.int64]
+
+
+class Rle(TypedDict):
+    size: list[int]  # [height, width]
+    counts: str
 
 
 def encode(masks: Tensor | NDArray[Any]) -> list[Rle]:
@@ -49,7 +53,9 @@ def decode(rles: Sequence[Mapping[str, Any]]) -> NDArray[np.bool_]:
     different = (sizes != sizes[0]).any(axis=1)
     if different.any():
         index = int(different.argmax())
-        raise UserError(f"RLE {index} is {sizes[index].tolist()}, RLE 0 is {sizes[0].tolist()}: decode one size at a time")
+        raise UserError(
+            f"RLE {index} is {sizes[index].tolist()}, RLE 0 is {sizes[0].tolist()}: decode one size at a time"
+        )
     height, width = sizes[0].tolist()
     return mask_engine().decode(text, ends, height, width).view(np.bool_)
 
@@ -111,11 +117,10 @@ def check(rle: object, height: int, width: int) -> str | None:
         return problem
     if (size[0], size[1]) != (height, width):
         return f"RLE of size {list(size)} for an image of [{height}, {width}] (height, width)"
-    if isinstance(counts, list):
-        return _check_counts(counts, height * width)
-    if isinstance(counts, str | bytes):
-        return _check_string(counts, height * width)
-    return f"RLE counts must be a string or a list of numbers, not {type(counts).__name__}"
+    if not isinstance(counts, list | str | bytes):
+        return f"RLE counts must be a string or a list of numbers, not {type(counts).__name__}"
+    pixels = size[0] * size[1]
+    return _check_counts(counts, pixels) if isinstance(counts, list) else _check_string(counts, pixels)
 
 
 def _check_size(size: object) -> str | None:
@@ -140,18 +145,21 @@ def _check_string(counts: str | bytes, pixels: int) -> str | None:
         text = counts.encode("ascii") if isinstance(counts, str) else counts
     except UnicodeEncodeError:
         return "RLE string has characters that are not ASCII"
-    runs = masks_numpy.read_strings(text, np.array([len(text)]))
-    if isinstance(runs, int):
-        if not text:
-            return "RLE string is empty"
-        if not all(48 <= character < 112 for character in text):
-            return "RLE string has characters outside of the code ('0' to 'o')"
-        return "RLE string is cut off or holds a count of too many characters"
-    if runs[0].min() < 0:
-        return f"RLE string holds a negative count ({runs[0].min()})"
-    if runs[0].sum() != pixels:
-        return f"RLE counts sum to {runs[0].sum()}, not to height * width = {pixels}"
-    return None
+    end = np.array([len(text)])
+    if mask_engine().first_bad(text, end, np.array([pixels])) < 0:
+        return None
+    runs = masks_numpy.read_strings(text, end)
+    if not text:
+        problem = "is empty"
+    elif not all(48 <= character < 112 for character in text):
+        problem = "has characters outside of the code ('0' to 'o')"
+    elif isinstance(runs, int):
+        problem = "is cut off or holds a count of too many characters"
+    elif runs[0].min() < 0:
+        problem = f"holds a negative count ({runs[0].min()})"
+    else:
+        problem = f"holds counts that sum to {runs[0].sum()}, not to height * width = {pixels}"
+    return f"RLE string {problem}"
 
 
 def check_polygons(polygons: object, height: int, width: int) -> str | None:
@@ -162,21 +170,28 @@ def check_polygons(polygons: object, height: int, width: int) -> str | None:
         return f"an image of {height} x {width} pixels: at most {MAX_AREA} pixels are supported"
     outline = 0.0
     for index, polygon in enumerate(polygons):
-        try:
-            corners = np.asarray(polygon)
-        except (ValueError, OverflowError):
-            corners = np.zeros((0, 2))
-        if corners.ndim != 1 or corners.dtype.kind not in "iuf":
-            return f"polygon {index} must be a list of numbers x1, y1, x2, y2, ..."
-        if len(corners) < 6 or len(corners) % 2:
-            return f"polygon {index} has {len(corners)} numbers: it needs x and y of at least 3 corners"
-        corners = corners.astype(np.float64).reshape(-1, 2)
-        if not (np.abs(corners) <= MAX_COORDINATE).all():
-            return f"polygon {index} has a corner that is not finite or beyond {MAX_COORDINATE:.0f} pixels"
+        corners, problem = _corners(polygon)
+        if problem:
+            return f"polygon {index} {problem}"
         outline += float(np.abs(corners - np.roll(corners, 1, axis=0)).sum())
-    if outline > MAX_OUTLINE:
-        return f"the polygons' outlines are longer than {MAX_OUTLINE:.0f} pixels"
-    return None
+    return f"the polygons' outlines are longer than {MAX_OUTLINE:.0f} pixels" if outline > MAX_OUTLINE else None
+
+
+def _corners(polygon: object) -> tuple[NDArray[np.float64], str | None]:
+    """Corners [K, 2] of a polygon; or what is wrong with it."""
+    none = np.zeros((0, 2))
+    try:
+        numbers = np.asarray(polygon)
+    except (ValueError, OverflowError):
+        numbers = none
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iuf":
+        return none, "must be a list of numbers x1, y1, x2, y2, ..."
+    if len(numbers) < 6 or len(numbers) % 2:
+        return none, f"has {len(numbers)} numbers: it needs x and y of at least 3 corners"
+    corners = numbers.astype(np.float64).reshape(-1, 2)
+    if not (np.abs(corners) <= MAX_COORDINATE).all():
+        return none, f"has a corner that is not finite or beyond {MAX_COORDINATE:.0f} pixels"
+    return corners, None
 
 
 def first_bad(rles: Sequence[Mapping[str, Any]], sizes: Sequence[list[int]]) -> tuple[int, str] | None:
@@ -254,8 +269,7 @@ def _refuse(rles: Sequence[Any]) -> NoReturn:
 
 def _pack(text: bytes, ends: Int, size: list[int]) -> list[Rle]:
     string, bounds = text.decode("ascii"), [0, *ends.tolist()]
-    pairs = zip(bounds[:-1], bounds[1:], strict=True)
-    return [{"size": list(size), "counts": string[begin:end]} for begin, end in pairs]
+    return [{"size": list(size), "counts": string[begin:end]} for begin, end in pairwise(bounds)]
 
 
 def _is_whole(value: object) -> bool:

@@ -39,9 +39,7 @@ def main() -> None:
     options = tyro.cli(Convert, prog="mmdet2pytorch.py")
     state, rest = read_published(options.checkpoint)
     if solov2.convert.recognise(state) is None:
-        raise UserError(
-            f"{options.checkpoint}: no model known here has its names: {', '.join(list(state)[:3])}"
-        )
+        raise UserError(f"{options.checkpoint}: no model known here has its names: {', '.join(list(state)[:3])}")
     if options.model:
         choose(solov2.VARIANTS, options.model)
     converted = solov2.convert.convert(state, options.model)

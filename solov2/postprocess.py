@@ -97,38 +97,57 @@ def select(found: Candidates, decayed: Tensor, test: Test) -> tuple[Tensor, Tens
     return scores[: test.max_instances], found.labels[keep], found.soft_masks[keep]
 
 
-def enlarge(
-    soft_masks: Tensor, resized: tuple[int, int], original: tuple[int, int], threshold: float, chunk: int = 16
-) -> Tensor:
-    """Soft masks at stride 4 -> masks [N, H, W] at the photograph's size.
+def enlarge(soft_masks: Tensor, resized: tuple[int, int], original: tuple[int, int], threshold: float) -> Tensor:
+    """Soft masks [N, h, w] at stride 4 -> masks [N, H, W] at the photograph's size.
 
-    In two bilinear steps, to the network input's size and from there, without the padding, to the photograph's,
-    as the original does; a single step gives other pixels at the borders.
+    The original resizes twice, to the network input's size and from there, without the padding, to the
+    photograph's; a single step would give other pixels at the borders. Both steps are linear and separable, so
+    together they are one matrix for the rows and one for the columns. And since they average, a pixel can only
+    pass the threshold near source pixels that do: of each mask only the window around those is computed.
     """
-    count, height, width = soft_masks.shape
-    masks = torch.zeros((count, *original), dtype=torch.bool, device=soft_masks.device)
-    for start in range(0, count, chunk):  # a few at a time: 100 float maps of a large photograph are gigabytes
-        soft = soft_masks[start : start + chunk, None]
-        soft = F.interpolate(soft, (4 * height, 4 * width), mode="bilinear", align_corners=False)
-        soft = soft[:, :, : resized[0], : resized[1]]
-        soft = F.interpolate(soft, original, mode="bilinear", align_corners=False)
-        masks[start : start + chunk] = soft[:, 0] > threshold
+    rows = resize_matrix(soft_masks.shape[1], resized[0], original[0]).to(soft_masks.device)  # [H, h]
+    columns = resize_matrix(soft_masks.shape[2], resized[1], original[1]).to(soft_masks.device)  # [W, w]
+    above = soft_masks > threshold
+    windows = torch.cat((windows_along(above.any(dim=2), rows), windows_along(above.any(dim=1), columns)), dim=1)
+    masks = torch.zeros((len(soft_masks), *original), dtype=torch.bool, device=soft_masks.device)
+    for mask, soft, (top, bottom, y0, y1, left, right, x0, x1) in zip(masks, soft_masks, windows.tolist(), strict=True):
+        window = rows[top:bottom, y0:y1] @ soft[y0:y1, x0:x1] @ columns[left:right, x0:x1].T
+        mask[top:bottom, left:right] = window > threshold
     return masks
+
+
+def resize_matrix(length: int, resized: int, original: int) -> Tensor:
+    """What each of `original` pixels along a side is made of, [original, length]: the two bilinear steps in one."""
+    identity = torch.eye(length)[None]
+    enlarged = F.interpolate(identity, 4 * length, mode="linear", align_corners=False)[:, :, :resized]
+    return F.interpolate(enlarged, original, mode="linear", align_corners=False)[0].T.contiguous()
+
+
+def windows_along(occupied: Tensor, matrix: Tensor) -> Tensor:
+    """For each row of `occupied` [N, length]: the targets it reaches and the sources these need, as ends [N, 4]."""
+    source_first, source_end = extent(matrix > 0)  # of each target; both only grow
+    first, end = extent(occupied)
+    start = torch.searchsorted(source_end, first, right=True)  # the first target that looks at or beyond `first`
+    stop = torch.searchsorted(source_first, end)  # one past the last that looks before `end`
+    stop = torch.maximum(start, torch.where(first < end, stop, 0))
+    lowest = source_first[start.clamp(max=len(matrix) - 1)]
+    highest = source_end[(stop - 1).clamp(min=0)]
+    return torch.stack((start, stop, lowest, torch.maximum(lowest, highest)), dim=1)
 
 
 def boxes_around(masks: Tensor) -> Tensor:
     """The tight box [N, 4] x1, y1, x2, y2 around each mask; 0 where a mask is empty."""
     rows, columns = masks.any(dim=2), masks.any(dim=1)  # [N, H], [N, W]
-    top, bottom = _extent(rows)
-    left, right = _extent(columns)
-    return torch.stack((left, top, right, bottom), dim=1)
+    top, bottom = extent(rows)
+    left, right = extent(columns)
+    return torch.stack((left, top, right, bottom), dim=1).float()
 
 
-def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+def extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
     """The first and one past the last set entry of each row [N, L]; 0 and 0 where none is."""
     length = occupied.shape[1]
     some = occupied.any(dim=1)
     numbers = occupied.to(torch.uint8)
     first = numbers.argmax(dim=1)
     last = length - numbers.flip(1).argmax(dim=1)
-    return torch.where(some, first, 0).float(), torch.where(some, last, 0).float()
+    return torch.where(some, first, 0), torch.where(some, last, 0)

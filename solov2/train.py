@@ -2,6 +2,8 @@
 
 import sys
 
+import torch
+
 from common import commands
 from common.augment import flip_and_scale
 from common.configuration import configure
@@ -21,7 +23,7 @@ def main() -> None:
     commands.train(
         "solov2",
         config,
-        model.to(device),
+        model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
         flip_and_scale(augment.long_side, augment.short_sides, augment.flip),
         training_data,

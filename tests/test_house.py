@@ -28,9 +28,7 @@ LONGEST_FILE = 450
 
 def packages(root: Path) -> list[str]:
     """The installable packages: folders with an __init__.py and a pyproject.toml of their own."""
-    return sorted(
-        path.parent.name for path in root.glob("*/pyproject.toml") if (path.parent / "__init__.py").exists()
-    )
+    return sorted(path.parent.name for path in root.glob("*/pyproject.toml") if (path.parent / "__init__.py").exists())
 
 
 def files(folder: Path, *suffixes: str) -> list[Path]:
@@ -40,9 +38,7 @@ def files(folder: Path, *suffixes: str) -> list[Path]:
 
 
 def is_left_over(path: Path) -> bool:
-    return any(
-        part in NOT_SOURCE or part.startswith(".") or part.endswith(".egg-info") for part in path.parts
-    )
+    return any(part in NOT_SOURCE or part.startswith(".") or part.endswith(".egg-info") for part in path.parts)
 
 
 def configuration(folder: Path) -> dict[str, Any]:
@@ -68,9 +64,7 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             yield "." * node.level + (node.module or "")
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            yield from (
-                str(argument.value) for argument in node.args[:1] if isinstance(argument, ast.Constant)
-            )
+            yield from (str(argument.value) for argument in node.args[:1] if isinstance(argument, ast.Constant))
 
 
 def import_faults(root: Path) -> list[str]:
@@ -154,9 +148,7 @@ def dependency_names() -> set[str]:
         needed = (Requirement(line) for line in lines)
         wanted += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
     distributions = importlib.metadata.packages_distributions().items()
-    return {
-        module for module, owners in distributions if seen & {canonicalize_name(owner) for owner in owners}
-    }
+    return {module for module, owners in distributions if seen & {canonicalize_name(owner) for owner in owners}}
 
 
 def name_faults(root: Path, taken: set[str]) -> list[str]:
@@ -258,17 +250,12 @@ def test_every_pyproject_asks_for_the_same_versions() -> None:
             *(one for extra in extras for one in requirements(ROOT / package, extra).values()),
         ]:
             assert one.specifier == root[canonicalize_name(one.name)].specifier, f"{package}: {one}"
-        assert (
-            configuration(ROOT / package)["project"]["version"] == configuration(ROOT)["project"]["version"]
-        )
+        assert configuration(ROOT / package)["project"]["version"] == configuration(ROOT)["project"]["version"]
 
 
 def pins(path: Path) -> dict[str, str]:
     lines = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    return {
-        canonicalize_name(name): version
-        for name, _, version in (line.partition("==") for line in lines if line)
-    }
+    return {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines if line)}
 
 
 def test_constraints_pin_what_is_asked_for() -> None:
@@ -278,9 +265,7 @@ def test_constraints_pin_what_is_asked_for() -> None:
         assert one.specifier.contains(newest[name]), f"constraints.txt: {name}"
     for name, one in lowest.items():
         (bound,) = [clause.version for clause in one.specifier if clause.operator == ">="]
-        assert re.match(rf"{re.escape(bound)}(\.|$)", oldest[name]), (
-            f"constraints-oldest.txt: {name}, not {bound}"
-        )
+        assert re.match(rf"{re.escape(bound)}(\.|$)", oldest[name]), f"constraints-oldest.txt: {name}, not {bound}"
     assert not any("+" in version for version in [*newest.values(), *oldest.values()])
 
 
@@ -295,9 +280,7 @@ def outside_faults(root: Path, paths: list[Path]) -> list[str]:
             continue
         lines = path.read_bytes().splitlines()
         faults += [
-            f"{path.relative_to(root).as_posix()}:{n}"
-            for n, line in enumerate(lines, 1)
-            if OUTSIDE.encode() in line
+            f"{path.relative_to(root).as_posix()}:{n}" for n, line in enumerate(lines, 1) if OUTSIDE.encode() in line
         ]
     return faults
 

@@ -67,7 +67,13 @@ def _evaluate(truth: COCO, detections: Detections, kind: Kind) -> COCOeval:
         points = detections.keypoints.tolist()
         found = truth.load_res(
             [
-                {"image_id": int(row[0]), "bbox": row[1:5], "score": row[5], "category_id": int(row[6]), "keypoints": each}
+                {
+                    "image_id": int(row[0]),
+                    "bbox": row[1:5],
+                    "score": row[5],
+                    "category_id": int(row[6]),
+                    "keypoints": each,
+                }
                 for row, each in zip(detections.columns.tolist(), points, strict=True)
             ]
         )

@@ -38,7 +38,7 @@ class Truth:
 class Detections:
     columns: NDArray[np.float64]  # [N, 7] image id, x, y, width, height, score, category id
     areas: NDArray[np.float64] | None  # [N] where they are not width * height
-    segmentations: list[Json] | None
+    segmentations: list[Any] | None
     keypoints: NDArray[np.float64] | None  # [N, 51]
 
 
@@ -99,7 +99,7 @@ def _annotations(
     _refuse_doubles(ids, where)
     if 0 in ids:
         warnings.warn(
-            f"{name}: there is an annotation with id 0; it counts like any other here (pycocotools takes it for a miss)",
+            f"{name}: annotation with id 0; it counts like any other here (pycocotools takes it for a miss)",
             stacklevel=4,
         )
     image_ids = whole_numbers(entries, "image_id", where)
@@ -120,9 +120,7 @@ def _add_boxes(annotations: list[dict[str, Any]], entries: list[Json], sizes: Si
         annotation.update(bbox=box, area=area)
 
 
-def _add_masks(
-    annotations: list[dict[str, Any]], entries: list[Json], sizes: Sizes, name: str
-) -> None:
+def _add_masks(annotations: list[dict[str, Any]], entries: list[Json], sizes: Sizes, name: str) -> None:
     masks = column(entries, "segmentation", f"{name}: annotation")
     own_sizes = [sizes[each["image_id"]] or [0, 0] for each in annotations]
     polygons = np.fromiter((isinstance(mask, list) for mask in masks), bool, len(masks))
@@ -142,9 +140,7 @@ def _add_masks(
         annotation.update(segmentation=mask, area=area)
 
 
-def _check_polygons(
-    masks: list[list[list[float]]], where: NDArray[np.intp], sizes: list[list[int]], name: str
-) -> None:
+def _check_polygons(masks: list[list[list[float]]], where: NDArray[np.intp], sizes: list[list[int]], name: str) -> None:
     """All at once; one by one, in words, where something is odd."""
     try:
         flat = [polygon for i in where for polygon in masks[i]]
@@ -176,9 +172,13 @@ def _add_keypoints(annotations: list[dict[str, Any]], entries: list[Json], sizes
 def _areas(entries: list[Json], computed: NDArray[np.float64] | None, name: str) -> list[float]:
     """The areas that the file gives; where one is missing, those that were computed."""
     if computed is None or all("area" in entry for entry in entries):
-        return finite(entries, "area", f"{name}: annotation").tolist()
-    given = [entry.get("area", own) for entry, own in zip(entries, computed.tolist(), strict=True)]
-    return finite([{"area": area} for area in given], "area", f"{name}: annotation").tolist()
+        areas = finite(entries, "area", f"{name}: annotation")
+    else:
+        given: list[Json] = [
+            {"area": entry.get("area", own)} for entry, own in zip(entries, computed.tolist(), strict=True)
+        ]
+        areas = finite(given, "area", f"{name}: annotation")
+    return list(map(float, areas))
 
 
 def read_detections(source: object, truth: Truth, kind: Kind) -> Detections:

@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from common.annotation_checks import leads_inside
 from common.errors import UserError
 from common.metrics.coco_input import column, finite, read_json, whole_numbers
+from common.native import mask_engine
 
 Int = NDArray[np.int64]
 Source = str | Path | dict[str, Any]
@@ -60,11 +62,17 @@ def evaluate_panoptic(
     images = truth_data["annotations"]
     image_ids = whole_numbers(images, "image_id", f"{truth_name}: annotation")
     predictions = _predictions_of(image_ids, found_data["annotations"], found_name)
-    truth = _segments(images, truth_name, given_areas=True)
-    found = _segments(predictions, found_name, given_areas=False)
-    pairs = zip(_pictures(images, truth_folder, truth_name), _pictures(predictions, found_folder, found_name), strict=True)
+    truth = read_segments(images, truth_name, given_areas=True)
+    found = read_segments(predictions, found_name, given_areas=False)
+    files = zip(
+        _pictures(images, truth_folder, truth_name), _pictures(predictions, found_folder, found_name), strict=True
+    )
+
+    def count(pair: tuple[Path, Path]) -> tuple[Int, Int, Int]:
+        return count_pairs(read_picture(pair[0]), read_picture(pair[1]), f"{pair[0]} and {pair[1]}")
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV and numpy let go of the interpreter lock
-        overlaps = collect(list(pool.map(lambda pair: count_pairs(read_ids(pair[0]), read_ids(pair[1]), pair), pairs)))
+        overlaps = collect(list(pool.map(count, files)))
     ids = np.array(list(categories), np.int64)
     refuse_contradictions(found, overlaps, ids, image_ids, found_name)
     return summarize(match(truth, found, overlaps, ids), categories)
@@ -104,7 +112,7 @@ def _predictions_of(image_ids: list[int], entries: list[Mapping[str, Any]], name
     return [by_id[image] for image in image_ids]
 
 
-def _segments(images: list[Mapping[str, Any]], name: str, *, given_areas: bool) -> Segments:
+def read_segments(images: list[Mapping[str, Any]], name: str, *, given_areas: bool) -> Segments:
     lists = column(images, "segments_info", f"{name}: annotation")
     for index, each in enumerate(lists):
         if not isinstance(each, list):
@@ -131,13 +139,13 @@ def _segments(images: list[Mapping[str, Any]], name: str, *, given_areas: bool) 
 def _pictures(images: list[Mapping[str, Any]], folder: Path, name: str) -> Iterator[Path]:
     root = folder.resolve()
     for index, file in enumerate(column(images, "file_name", f"{name}: annotation")):
-        if not isinstance(file, str) or not (root / file).resolve().is_relative_to(root):
+        if not isinstance(file, str) or not leads_inside(root / file, root):
             raise UserError(f"{name}: annotation {index}: file_name {file!r:.80} leads out of {folder}")
         yield folder / file
 
 
-def read_ids(file: Path) -> NDArray[np.uint32]:
-    """A PNG's segment ids [H, W]."""
+def read_picture(file: Path) -> NDArray[np.uint8]:
+    """A PNG as OpenCV decodes it: [H, W, 3], blue, green, red."""
     try:
         picture = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except OSError as error:
@@ -146,33 +154,27 @@ def read_ids(file: Path) -> NDArray[np.uint32]:
         picture = None
     if picture is None:
         raise UserError(f"{file}: not a picture that can be decoded; a panoptic PNG was expected")
-    return (cv2.cvtColor(picture, cv2.COLOR_BGR2RGBA).view("<u4") & (IDS - 1))[..., 0].astype(np.uint32, copy=False)
+    return np.ascontiguousarray(picture, np.uint8)
 
 
 # ---- counting ----
 
 
-def count_pairs(truth: NDArray[np.uint32], found: NDArray[np.uint32], names: object = "") -> tuple[Int, Int, Int]:
-    """Two maps of ids [H, W] -> pairs of ids that meet, and in how many pixels."""
+def count_pairs(truth: NDArray[np.uint8], found: NDArray[np.uint8], names: object = "") -> tuple[Int, Int, Int]:
+    """Two pictures [H, W, 3] -> pairs of true and predicted ids that meet, and in how many pixels."""
     if truth.shape != found.shape:
-        raise UserError(
-            f"the pictures {' and '.join(map(str, names if isinstance(names, tuple) else ('', '')))} differ in size: "
-            f"{truth.shape} and {found.shape} (height, width)"
-        )
-    both = (truth.astype(np.uint64).ravel() << np.uint64(24)) | found.ravel()
-    # Neighbours mostly belong to the same pair: only the runs are sorted.
-    starts = np.flatnonzero(np.append(True, both[1:] != both[:-1])) if both.size else np.zeros(0, np.int64)
-    lengths = np.diff(starts, append=both.size)
-    pairs, which = np.unique(both[starts], return_inverse=True)
-    pixels = np.bincount(which, lengths, len(pairs)).astype(np.int64)
-    return (pairs >> np.uint64(24)).astype(np.int64), (pairs & np.uint64(IDS - 1)).astype(np.int64), pixels
+        raise UserError(f"{names} differ in size: {truth.shape[:2]} and {found.shape[:2]} (height, width)")
+    pairs, pixels = mask_engine().count_pairs(truth, found)
+    return pairs // IDS, pairs % IDS, pixels
 
 
 def collect(counted: list[tuple[Int, Int, Int]]) -> Overlaps:
     """The pairs of every image, as those of the whole data set."""
     nothing = np.zeros(0, np.int64)
     image = np.repeat(np.arange(len(counted)), [len(each[0]) for each in counted]) * IDS
-    truth, found, pixels = (np.concatenate([nothing, *parts]) for parts in (zip(*counted, strict=True) if counted else [()] * 3))
+    truth, found, pixels = (
+        np.concatenate([nothing, *parts]) for parts in (zip(*counted, strict=True) if counted else [()] * 3)
+    )
     return Overlaps(image + truth, image + found, pixels)
 
 
@@ -185,7 +187,9 @@ def _rows(keys: Int, segments: Segments) -> Int:
     return np.where(segments.keys[at] == keys, at, -1)
 
 
-def refuse_contradictions(found: Segments, overlaps: Overlaps, categories: Int, image_ids: list[int], name: str) -> None:
+def refuse_contradictions(
+    found: Segments, overlaps: Overlaps, categories: Int, image_ids: list[int], name: str
+) -> None:
     """Predictions whose pictures and JSON do not tell of the same segments."""
     rows = _rows(overlaps.found, found)
     stray = (rows < 0) & (overlaps.found % IDS != VOID)
@@ -243,6 +247,8 @@ def match(truth: Segments, found: Segments, overlaps: Overlaps, categories: Int)
     number = len(categories)
 
     def count(rows: Segments, which: NDArray[Any], weights: NDArray[np.float64] | None = None) -> NDArray[Any]:
+        if not number:
+            return np.zeros(0)
         order = np.argsort(categories)
         chosen = rows.categories[which]
         at = order[np.minimum(np.searchsorted(categories, chosen, sorter=order), number - 1)]
@@ -262,7 +268,7 @@ def _on_crowd(truth: Segments, found: Segments, overlaps: Overlaps, found_row: I
     true_row = _rows(overlaps.truth, truth)
     met = np.flatnonzero((true_row >= 0) & (found_row >= 0))
     met = met[chosen[true_row[met]] & (truth.categories[true_row[met]] == found.categories[found_row[met]])]
-    return np.bincount(found_row[met], overlaps.pixels[met], len(found.keys))
+    return np.bincount(found_row[met], overlaps.pixels[met], len(found.keys)).astype(np.float64)
 
 
 def summarize(matches: Matches, categories: dict[int, bool]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The compiled helpers: plain C, found beside this file and loaded with ctypes, replaced by numpy when not built."""
+"""The compiled helpers: plain C, found beside this file, loaded with ctypes; numpy does the work when not built."""
 
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -15,7 +15,7 @@ Int = NDArray[np.int64]
 
 
 class MaskEngine(Protocol):
-    """What common.rle needs; strings come one after the other in one buffer, with the index where each ends."""
+    """What common.rle and the metrics need; strings lie one after the other, with the index where each ends."""
 
     def encode(self, masks: NDArray[np.uint8]) -> tuple[bytes, Int]: ...
     def first_bad(self, text: bytes, ends: Int, areas: Int) -> int: ...
@@ -31,6 +31,7 @@ class MaskEngine(Protocol):
         crowd: NDArray[np.bool_],
     ) -> NDArray[np.float64]: ...
     def from_polygons(self, polygons: list[NDArray[np.float64]], height: int, width: int) -> bytes: ...
+    def count_pairs(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[Int, Int]: ...
 
 
 @cache

@@ -538,3 +538,51 @@ EXPORT int64_t masks_from_polygons(const double *corners, const int64_t *polygon
     *out = text.bytes;
     return fine ? text.used : -1;
 }
+
+/* ---- maps of ids ---- */
+
+static int64_t id_at(const uint8_t *picture, int64_t pixel) {
+    const uint8_t *p = picture + 3 * pixel;
+    return p[2] | (int64_t)p[1] << 8 | (int64_t)p[0] << 16;
+}
+
+static int same_as_before(const uint8_t *picture, int64_t pixel) {
+    const uint8_t *p = picture + 3 * pixel;
+    return p[0] == p[-3] && p[1] == p[-2] && p[2] == p[-1];
+}
+
+/* The first pixel after `pixel` where either picture changes. */
+static int64_t run_end(const uint8_t *a, const uint8_t *b, int64_t pixel, int64_t pixels) {
+    pixel++;
+    while (3 * pixel + BLOCK <= 3 * pixels && !blocks_differ(a + 3 * pixel - 3, a + 3 * pixel) &&
+           !blocks_differ(b + 3 * pixel - 3, b + 3 * pixel))
+        pixel += BLOCK / 3;
+    while (pixel < pixels && same_as_before(a, pixel) && same_as_before(b, pixel)) pixel++;
+    return pixel;
+}
+
+/* Two pictures [pixels, 3] of ids (blue, green, red) -> the pairs id of a << 24 | id of b that occur, and in how many
+   pixels each. A hash table of 2^bits entries; returns how many pairs there are, -1 if more than half of the table. */
+EXPORT int64_t masks_count_pairs(const uint8_t *a, const uint8_t *b, int64_t pixels, int64_t bits, int64_t *pairs,
+                                 int64_t *counts) {
+    int64_t capacity = (int64_t)1 << bits, pixel = 0, used = 0, i;
+    for (i = 0; i < capacity; i++) pairs[i] = -1;
+    while (pixel < pixels) {
+        int64_t pair = id_at(a, pixel) << 24 | id_at(b, pixel), end = run_end(a, b, pixel, pixels);
+        int64_t slot = (int64_t)(((uint64_t)pair * UINT64_C(0x9E3779B97F4A7C15)) >> (64 - bits));
+        while (pairs[slot] != pair && pairs[slot] >= 0) slot = (slot + 1) & (capacity - 1);
+        if (pairs[slot] < 0) {
+            if (++used > capacity / 2) return -1;
+            pairs[slot] = pair;
+            counts[slot] = 0;
+        }
+        counts[slot] += end - pixel;
+        pixel = end;
+    }
+    for (i = 0, used = 0; i < capacity; i++)
+        if (pairs[i] >= 0) {
+            pairs[used] = pairs[i];
+            counts[used++] = counts[i];
+        }
+    return used;
+}

@@ -17,6 +17,7 @@ SIGNATURES = {
     "masks_boxes": "pppnp",
     "masks_iou": "pppnpppnpp",
     "masks_from_polygons": "ppnnno",
+    "masks_count_pairs": "ppnnpp",
     "masks_free": "p",
 }
 KINDS = {"p": c_void_p, "n": c_int64, "o": POINTER(c_void_p)}
@@ -80,6 +81,16 @@ class CompiledMasks:
         text = c_void_p()
         length = self.c.masks_from_polygons(_at(corners), _at(ends), len(ends), height, width, byref(text))
         return self._take(text, length)
+
+    def count_pairs(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[Int, Int]:
+        pixels = a.size // 3
+        for bits in range(10, 64, 4):
+            pairs, counts = np.empty(1 << bits, np.int64), np.empty(1 << bits, np.int64)
+            used = self.c.masks_count_pairs(_at(a), _at(b), pixels, bits, _at(pairs), _at(counts))
+            if used >= 0:
+                break
+        order = np.argsort(pairs[:used])
+        return pairs[order], counts[order]
 
     def _take(self, text: c_void_p, length: int) -> bytes:
         """The text that C allocated, as bytes; frees it."""

@@ -248,7 +248,8 @@ def draw_polygon(points: NDArray[np.float64], height: int, width: int) -> Int:
     inside = (np.floor(column) == column) & (column >= 0) & (column <= width - 1)
     row = np.ceil(np.clip((np.minimum(y0, y1)[inside] + 0.5) / UPSAMPLING - 0.5, 0, height))
     positions, times = np.unique(column[inside].astype(np.int64) * height + row.astype(np.int64), return_counts=True)
-    return positions[(times % 2 == 1) & (positions < height * width)]
+    odd: Int = positions[(times % 2 == 1) & (positions < height * width)]
+    return odd
 
 
 def unite(changes: list[Int]) -> Int:
@@ -261,7 +262,8 @@ def unite(changes: list[Int]) -> Int:
     positions, depth = positions[order], np.cumsum(signs[order])
     final = np.append(positions[1:] != positions[:-1], True)  # several changes at one place: what holds after all
     positions, covered = positions[final], depth[final] > 0
-    return positions[np.diff(covered, prepend=False)]
+    changed: Int = positions[np.diff(covered, prepend=False)]
+    return changed
 
 
 def intersection(a: Int, b: Int) -> int:
@@ -272,3 +274,21 @@ def intersection(a: Int, b: Int) -> int:
     run = np.clip(np.searchsorted(bounds_b, bounds_a, "right") - 1, 0, len(b) - 1)
     below = ones_b[run] + np.where(run % 2 == 1, bounds_a - bounds_b[run], 0)  # ones of b before each bound of a
     return int(np.diff(below)[::2].sum())
+
+
+def count_pairs(a: Bytes, b: Bytes) -> tuple[Int, Int]:
+    """Two pictures [H, W, 3] of ids (blue, green, red) -> the pairs that occur, id of a << 24 | id of b, ascending,
+    and in how many pixels each.
+    """
+    # Neighbours mostly belong to the same pair: ids are looked at only where a run of one pair begins.
+    flat_a, flat_b = a.reshape(-1), b.reshape(-1)
+    changes = flat_a[3:] != flat_a[:-3]
+    changes |= flat_b[3:] != flat_b[:-3]
+    after = np.flatnonzero(changes) // 3 + 1
+    starts = np.append(np.zeros(min(1, a.size), np.int64), after[np.diff(after, prepend=0) > 0])
+    ids = []
+    for picture in (a, b):
+        blue, green, red = picture.reshape(-1, 3)[starts].astype(np.int64).T
+        ids.append(red | green << 8 | blue << 16)
+    pairs, which = np.unique(ids[0] << 24 | ids[1], return_inverse=True)
+    return pairs, np.bincount(which, np.diff(starts, append=a.size // 3), len(pairs)).astype(np.int64)

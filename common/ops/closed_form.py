@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_CHUNK_PER_THREAD = 32768  # elements: the least that PyTorch gives to a thread, and it stays in the L2 cache
-_CHUNK_ON_DEVICE = 1 << 22  # elsewhere: few launches, still a small part of what a whole copy would need
+# Elements at once: small enough for the cache, large enough that threads seldom wait for each other.
+_CHUNK_PER_THREAD = 1 << 17
+_LARGEST_CHUNK = 1 << 20
+_CHUNK_ON_DEVICE = 1 << 22  # elsewhere few launches matter more
 
 
 class Chunk(NamedTuple):
@@ -95,8 +97,13 @@ def _dense_loss(logits: Tensor, targets: Tensor, gamma: float, weights: tuple[fl
     out = logits.new_empty(0 if summed else logits.shape, dtype=_computed_in(logits))
     sums = [out.new_zeros(())]
     for rows, logit, target in _dense_chunks(logits, targets):
-        wrong, cost, weight = _dense_terms(logit, target, weights)
-        values = wrong.pow_(gamma).mul_(cost).mul_(weight)
+        if _is_hard(targets, target):
+            wrong = logit.mul_(1 - 2 * target)
+            values = torch.sigmoid(wrong).pow_(gamma).mul_(F.softplus(wrong))
+        else:
+            probability, cost = _soft_terms(logit, target)
+            values = probability.pow_(gamma).mul_(cost)
+        values.mul_(_soft_weight(target, weights))
         if summed:
             sums.append(values.sum())
         else:
@@ -109,13 +116,16 @@ def _dense_gradient(
 ) -> Tensor:
     out = torch.empty_like(logits, memory_format=torch.contiguous_format)
     for rows, logit, target in _dense_chunks(logits, targets):
-        wrong, cost, weight = _dense_terms(logit, target, weights)
-        right_if_1, right_if_0 = torch.sigmoid(logit), torch.sigmoid(-logit)
-        # d wrong / d logit, over wrong: finite also where wrong itself vanishes.
-        relative = right_if_1 * right_if_0 * (1 - 2 * target) / wrong.clamp(min=torch.finfo(wrong.dtype).tiny)
-        pull = (1 - target) * right_if_1 - target * right_if_0  # d cost / d logit
-        slope = wrong.pow_(gamma) * (gamma * relative * cost + pull) * weight
-        out[rows] = slope * (upstream if upstream.ndim == 0 else upstream[rows])
+        if _is_hard(targets, target):
+            sign = 1 - 2 * target
+            wrong = logit.mul_(sign)
+            probability, cost = torch.sigmoid(wrong), F.softplus(wrong)
+            slope = cost.addcmul_(cost, probability, value=-1).mul_(gamma).add_(probability).mul_(sign)
+            slope.mul_(probability.pow_(gamma))
+        else:
+            slope = _soft_slope(logit, target, gamma)
+        slope.mul_(_soft_weight(target, weights))
+        torch.mul(slope, upstream if upstream.ndim == 0 else upstream[rows], out=out[rows])
     return out
 
 
@@ -128,12 +138,29 @@ def _dense_chunks(logits: Tensor, targets: Tensor) -> Iterator[tuple[slice, Tens
         yield rows, finite, targets[rows].to(computed_in)
 
 
-def _dense_terms(logit: Tensor, target: Tensor, weights: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor]:
-    """The probability of the wrong answer, the cross-entropy and the weight, for targets from 0 to 1."""
+def _is_hard(targets: Tensor, target: Tensor) -> bool:
+    """Whether a chunk's targets are all 0 or 1, which takes half the work."""
+    return targets.dtype == torch.bool or not bool((target * (1 - target)).any())
+
+
+def _soft_terms(logit: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The probability of the wrong answer and the cross-entropy, for targets from 0 to 1."""
     wrong = target * torch.sigmoid(-logit) + (1 - target) * torch.sigmoid(logit)
-    cost = -(target * F.logsigmoid(logit) + (1 - target) * F.logsigmoid(-logit))
+    return wrong, -(target * F.logsigmoid(logit) + (1 - target) * F.logsigmoid(-logit))
+
+
+def _soft_slope(logit: Tensor, target: Tensor, gamma: float) -> Tensor:
+    wrong, cost = _soft_terms(logit, target)
+    one, zero = torch.sigmoid(logit), torch.sigmoid(-logit)
+    # d wrong / d logit, over wrong: finite also where wrong itself vanishes.
+    relative = one * zero * (1 - 2 * target) / wrong.clamp(min=torch.finfo(wrong.dtype).tiny)
+    pull = (1 - target) * one - target * zero  # d cost / d logit
+    return wrong.pow_(gamma) * (gamma * relative * cost + pull)
+
+
+def _soft_weight(target: Tensor, weights: tuple[float, float]) -> Tensor:
     negative_weight, positive_weight = weights
-    return wrong, cost, negative_weight + (positive_weight - negative_weight) * target
+    return target.mul(positive_weight - negative_weight).add_(negative_weight)
 
 
 def _computed_in(logits: Tensor) -> torch.dtype:
@@ -141,4 +168,6 @@ def _computed_in(logits: Tensor) -> torch.dtype:
 
 
 def _chunk_size(logits: Tensor) -> int:
-    return _CHUNK_PER_THREAD * max(2, torch.get_num_threads()) if logits.device.type == "cpu" else _CHUNK_ON_DEVICE
+    if logits.device.type != "cpu":
+        return _CHUNK_ON_DEVICE
+    return min(_CHUNK_PER_THREAD * torch.get_num_threads(), _LARGEST_CHUNK)

@@ -19,16 +19,14 @@ def measure(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, lis
 
 
 def print_table(title: str, seconds: dict[str, list[float]], peer: str, target: float | None = None) -> None:
-    """One line for each way: median, spread (slowest minus fastest, over the median), how often faster than the peer."""
-    print(f"### {title}\n")
-    print("| way | CPU time, median | spread | against the peer |")
-    print("| --- | ---: | ---: | ---: |")
+    """One line for each way: median, spread (slowest minus fastest, over the median), the peer's over it."""
+    print(f"{title}\n")
+    print(f"{'':36}{'CPU time, median':>18}{'spread':>9}{'against the peer':>19}")
     for name, times in seconds.items():
         middle = median(times)
-        spread = (max(times) - min(times)) / middle if middle else 0.0
-        ratio = median(seconds[peer]) / middle if middle else float("inf")
-        print(f"| {name} | {_readable(middle)} | {spread:.0%} | {ratio:.1f}x |")
-    print(f"\nTarget: {target:g}x.\n" if target else "")
+        spread = f"{(max(times) - min(times)) / middle:.0%}" if len(times) > 1 else "one run"
+        print(f"{name:36}{_readable(middle):>18}{spread:>9}{median(seconds[peer]) / middle:>18.1f}x")
+    print(f"target: {target:g}x\n" if target else "")
 
 
 def _readable(seconds: float) -> str:

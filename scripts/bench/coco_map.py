@@ -60,7 +60,9 @@ def generate(images: int, truths: int, each: int) -> tuple[dict[str, Any], Json]
             true = rank < len(hits) and random.random() < 0.9
             category = int(class_of[shape]) if true else int(random.integers(1, CLASSES + 1))
             score = float(random.beta(4, 2) if true else random.beta(1, 4))
-            detections.append({"image_id": image, "category_id": category, "score": score, **copy.deepcopy(masks[shape])})
+            detections.append(
+                {"image_id": image, "category_id": category, "score": score, **copy.deepcopy(masks[shape])}
+            )
     dataset = {
         "images": [{"id": i, "height": HEIGHT, "width": WIDTH, "file_name": f"{i}.jpg"} for i in range(images)],
         "categories": [{"id": i + 1, "name": f"class {i + 1}"} for i in range(CLASSES)],
@@ -96,7 +98,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of ours; pycocotools has one for each kind")
     arguments = parser.parse_args()
     dataset, detections = generate(arguments.images, round(arguments.images * 7.2), arguments.detections)
-    print(f"{len(dataset['images'])} images, {len(dataset['annotations'])} ground truths, {len(detections)} detections\n")
+    print(
+        f"{len(dataset['images'])} images, {len(dataset['annotations'])} ground truths, {len(detections)} detections\n"
+    )
     for kind in ("segm", "bbox"):
         ours = [with_ours(dataset, detections, kind) for _ in range(arguments.rounds)]
         theirs = with_pycocotools(dataset, detections, kind)

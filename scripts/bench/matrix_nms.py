@@ -40,9 +40,9 @@ def example(count: int, classes: int, height: int = 112, width: int = 168) -> tu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=1, help="with more, their waiting counts as CPU time too")
     arguments = parser.parse_args()
-    torch.set_num_threads(min(2, torch.get_num_threads()))
-    print(f"{torch.get_num_threads()} threads\n")
+    torch.set_num_threads(arguments.threads)
     for count, classes in ((100, 80), (500, 80), (500, 1), (2000, 80), (2000, 1)):
         inputs = example(count, classes)
         difference = float((matrix_nms(*inputs) - textbook(*inputs)).abs().max())

@@ -9,8 +9,8 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from pycocotools import mask as coco
 from _timing import measure, print_table
+from pycocotools import mask as coco
 from torch import Tensor
 
 from common import rle

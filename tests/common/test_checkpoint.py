@@ -1,6 +1,5 @@
 """Checkpoints: what comes back, what is refused, and that nothing in a file can run."""
 
-import os
 import pickle
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def test_a_failed_write_leaves_the_previous_file_and_nothing_else(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         checkpoint.write_atomically(path, half)
     assert path.read_text() == "before"
-    assert os.listdir(tmp_path) == ["file.txt"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 class Malicious:
@@ -84,7 +83,9 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_does_not_run(tmp_p
     assert (tmp_path / "ran").exists()  # it would have
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "meta": {"epoch": 3}}, lambda s: {"model": s}])
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, lambda s: {"state_dict": s, "meta": {"epoch": 3}}, lambda s: {"model": s}]
+)
 def test_published_files_are_read_however_they_wrap_their_weights(tmp_path, wrap):
     torch.save(wrap({"module.conv.weight": torch.ones(2)}), tmp_path / "file.pth")
     state, rest = checkpoint.read_published(tmp_path / "file.pth")

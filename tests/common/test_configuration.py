@@ -22,7 +22,8 @@ def test_every_variant_survives_yaml_and_flags(variant, tmp_path):
 
 def test_flags_win_over_the_file_and_the_file_over_the_variant(tmp_path):
     (tmp_path / "my.yaml").write_text("epochs: 5\nseed: 9\noptimizer:\n  lr: 0.5\nresume: true\n")
-    config = configure(VARIANTS, ["light_r18_448", "--config", str(tmp_path / "my.yaml"), "--seed", "4", "--no-resume"])
+    file = str(tmp_path / "my.yaml")
+    config = configure(VARIANTS, ["light_r18_448", "--config", file, "--seed", "4", "--no-resume"])
     assert (config.training.epochs, config.training.seed, config.optimizer.lr) == (5, 4, 0.5)
     assert not config.training.resume
     assert config.model == VARIANTS["light_r18_448"].model
@@ -47,7 +48,8 @@ def test_an_unknown_key_names_the_nearest(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("a: [", "not YAML"), ("- 1", "expected settings"), ("!!python/object:os.x {}", "not YAML")]
+    ("content", "message"),
+    [("a: [", "not YAML"), ("- 1", "expected settings"), ("!!python/object:os.x {}", "not YAML")],
 )
 def test_a_file_that_holds_no_settings_is_refused(tmp_path, content, message):
     (tmp_path / "my.yaml").write_text(content)

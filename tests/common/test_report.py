@@ -55,13 +55,9 @@ def make_instances(labels: list[int], scores: list[float]) -> Instances:
 def write_log(path: Path) -> None:
     lines: list[dict[str, Any]] = []
     for step in range(1, 21):
-        lines.append(
-            {"step": step, "epoch": step // 10, "loss": 2.0 / step, "lr": 0.01, "images_per_second": 12.5}
-        )
+        lines.append({"step": step, "epoch": step // 10, "loss": 2.0 / step, "lr": 0.01, "images_per_second": 12.5})
         if step % 10 == 0:
-            lines.append(
-                {"step": step, "epoch": step // 10, "metrics": {"segm": {"AP": step / 50, "AP50": 0.6}}}
-            )
+            lines.append({"step": step, "epoch": step // 10, "metrics": {"segm": {"AP": step / 50, "AP50": 0.6}}})
     path.write_text("\n".join(json.dumps(line) for line in lines) + '\n{"step": 21, "lo', encoding="utf-8")
 
 
@@ -257,18 +253,14 @@ def test_a_long_log_is_averaged_down_and_gaps_stay_gaps() -> None:
 
 
 def test_loss_terms_come_before_lr_and_speed() -> None:
-    charts = loss_charts(
-        [{"step": 1, "epoch": 0, "lr": 1.0, "images_per_second": 3.0, "loss": 2.0, "note": "x"}]
-    )
+    charts = loss_charts([{"step": 1, "epoch": 0, "lr": 1.0, "images_per_second": 3.0, "loss": 2.0, "note": "x"}])
     assert list(charts) == ["curve loss", "curve lr", "curve images_per_second"]
 
 
 def browse(path: Path, script: str = "", address: str = "") -> tuple[str, list[str]]:
     """Use the page in Chromium with a script: what it put into #answer, and the console's lines."""
     tried = path.with_name("tried.html")
-    ending = (
-        "<pre id=answer></pre><script>const tell = value => document.getElementById('answer').textContent = "
-    )
+    ending = "<pre id=answer></pre><script>const tell = value => document.getElementById('answer').textContent = "
     ending += f"JSON.stringify(value); {script}</script></body>"
     tried.write_text(path.read_text(encoding="utf-8").replace("</body>", ending), encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]

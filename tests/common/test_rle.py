@@ -104,9 +104,7 @@ def test_runs_of_no_length_are_read_as_any_other(counts: list[int]) -> None:
     clean = rle.encode(mask[None])
     np.testing.assert_array_equal(rle.boxes([ours]), rle.boxes(clean))
     half = rle.encode(np.arange(35).reshape(1, 5, 7) % 2 == 1)
-    np.testing.assert_array_equal(
-        rle.iou([ours], half, np.array([False])), rle.iou(clean, half, np.array([False]))
-    )
+    np.testing.assert_array_equal(rle.iou([ours], half, np.array([False])), rle.iou(clean, half, np.array([False])))
 
 
 coordinate = st.one_of(st.floats(-30, 60), st.integers(-30, 60), st.integers(-60, 120).map(lambda v: v / 2))
@@ -224,6 +222,20 @@ def test_reads_uncompressed_counts_and_bytes_like_strings() -> None:
     assert rle.area(forms).tolist() == [4, 4, 4]
     assert (decoded == decoded[0]).all()
     assert decoded[0].sum() == decoded[0, :4, 1].sum() == 4
+
+
+@settings(deadline=None)
+@given(st.integers(1, 30), st.integers(1, 90), st.integers(0, 2**32), st.sampled_from([2, 2000]))
+def test_pairs_of_ids_are_counted_as_by_sorting(height: int, width: int, seed: int, kinds: int) -> None:
+    random = np.random.default_rng(seed)
+    palette = random.integers(0, 2**24, (2, kinds))
+    coarse = random.integers(0, kinds, (2, height, width // 15 + 1)).repeat(15, axis=2)[:, :, :width]
+    ids = [palette[i][coarse[i]] for i in range(2)]
+    pictures = [np.stack((each >> 16, each >> 8 & 255, each & 255), axis=2).astype(np.uint8) for each in ids]
+    expected, times = np.unique((ids[0] << 24) | ids[1], return_counts=True)
+    pairs, pixels = rle.mask_engine().count_pairs(*pictures)
+    np.testing.assert_array_equal(pairs, expected)
+    np.testing.assert_array_equal(pixels, times)
 
 
 def test_refuses_masks_of_different_sizes() -> None:

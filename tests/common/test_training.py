@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,10 +18,10 @@ from common.checkpoint import load
 from common.resume import load_state
 
 ROOT = Path(__file__).parents[2]
-SMALL = (
+SMALL = shlex.split(
     "--model.fpn-channels 32 --model.tower-channels 32 --model.tower-depth 1 --augment.long-side 96 "
     "--augment.short-sides 96 --test.long-side 96 --test.short-side 96 --batch-size 4 --no-report --device cpu"
-).split()
+)
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +44,12 @@ def environment() -> dict[str, str]:
 
 def train(data: list[str], run: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, *command(data, run, *flags)]
-    return subprocess.run(line, env=environment(), cwd=run.parent, capture_output=True, text=True, timeout=300)
+    return run_command(line, run.parent)
+
+
+def run_command(line: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    settings = {"env": environment(), "cwd": folder, "capture_output": True, "text": True, "timeout": 300}
+    return subprocess.run(line, check=False, **settings)
 
 
 def steps(run: Path) -> list[dict]:
@@ -55,7 +61,7 @@ def assert_same_weights(one: Path, other: Path, tolerance: float = 0.0) -> None:
     first, second = load(one / "last.safetensors").weights, load(other / "last.safetensors").weights
     assert first.keys() == second.keys()
     for name, value in first.items():
-        torch.testing.assert_close(value, second[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(value, second[name], rtol=tolerance, atol=tolerance)
 
 
 EXACT = ["--steps", "7", "--epochs", "3", "--accumulate", "2", "--optimizer.ema", "0.9", "--save-every", "1"]
@@ -139,7 +145,7 @@ def test_two_processes_give_the_weights_of_one_with_the_same_global_batch(data, 
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), "-m"]
     # "--", since Python 3.11 takes --run for an abbreviation of a flag of torchrun
     line = [sys.executable, *torchrun, "--", *command(data, tmp_path / "pair", *flags)[1:]]
-    pair = subprocess.run(line, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    pair = run_command(line, tmp_path)
     assert pair.returncode == 0, pair.stderr
     assert_same_weights(tmp_path / "alone", tmp_path / "pair", tolerance=1e-5)
     scores = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("alone", "pair")]
@@ -153,7 +159,8 @@ def free_port() -> int:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(data, tmp_path):
-    done = train(data, tmp_path / "run", "--steps", "9", "--workers", "0", "--optimizer.lr", "1e30", "--schedule.warmup", "1")
+    flags = ["--steps", "9", "--workers", "0", "--optimizer.lr", "1e30", "--schedule.warmup", "1"]
+    done = train(data, tmp_path / "run", *flags)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]

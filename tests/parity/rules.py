@@ -103,7 +103,7 @@ def mask_bits(tolerance: float) -> Rule:
     def error(computed: Array, expected: Array) -> float:
         if computed.shape != expected.shape or computed.dtype != np.uint8:
             return INFINITE
-        differing = int(np.unpackbits(computed ^ expected).sum())
+        differing = int(np.unpackbits(np.bitwise_xor(computed, expected)).sum())
         return differing / max(int(np.unpackbits(expected).sum()), 1)
 
     return Rule("mask pixels", tolerance, error)
@@ -115,7 +115,7 @@ def mask_bits_except(undecided: Array) -> Rule:
     def error(computed: Array, expected: Array) -> float:
         if computed.shape != expected.shape or computed.dtype != np.uint8:
             return INFINITE
-        differing = np.unpackbits(computed ^ expected)[: undecided.size].astype(bool)
+        differing = np.unpackbits(np.bitwise_xor(computed, expected))[: undecided.size].astype(bool)
         return float(np.count_nonzero(differing & ~undecided.reshape(-1)))
 
     return Rule("exact mask", 0.0, error)

@@ -15,7 +15,7 @@ from common import rle
 from common.metrics import coco_details, evaluate_coco
 from common.ops import convert_targets, matrix_nms, sigmoid_focal_loss
 from solov2.losses import dice_loss
-from solov2.postprocess import enlarge, points_nms
+from solov2.postprocess import enlarge, points_nms, resize_matrix
 from solov2.targets import quarter
 from tests.parity import rules
 from tests.parity.case import Array, Case
@@ -81,7 +81,7 @@ def compute_focal(case: Case, name: str, device: str) -> dict[str, Array]:
         return {name: array(sigmoid_focal_loss(logits[rows], targets[rows], reduction="none"))}
     if average := re.fullmatch(r"focal/reduced_avg_factor_([\d.]+)", name):
         losses = saturated(array(sigmoid_focal_loss(logits, ours, reduction="none")), case, 0.25)
-        return {name: np.float32(losses.sum(dtype=np.float64) / float(average[1]))}
+        return {name: np.asarray(losses.sum(dtype=np.float64) / float(average[1]))}
     match = FOCAL.fullmatch(name)
     if match is None:
         return {}
@@ -151,14 +151,10 @@ def compute_resize(case: Case, name: str, device: str) -> dict[str, Array]:
 
 
 def soft_values(soft: Tensor, resized: tuple[int, int], original: tuple[int, int]) -> Array:
-    """The enlarged soft masks before the threshold, by bisection: `enlarge` tells on which side they are."""
-    low = torch.zeros((len(soft), *original), dtype=torch.float64)
-    high = torch.ones_like(low)
-    for _ in range(30):
-        middle = (low + high) / 2
-        above = enlarge(soft, resized, original, middle.to(soft.device), chunk=len(soft)).cpu()  # type: ignore[arg-type]
-        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-    return array(((low + high) / 2).float())
+    """The enlarged soft masks before the threshold, by the matrices that `enlarge` takes its windows from."""
+    rows = resize_matrix(soft.shape[1], resized[0], original[0])
+    columns = resize_matrix(soft.shape[2], resized[1], original[1])
+    return array(rows @ soft.cpu() @ columns.T)
 
 
 def resize_rule(case: Case, name: str, tolerance: float) -> Rule | None:

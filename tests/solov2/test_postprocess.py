@@ -2,6 +2,8 @@
 
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.batches import Prepared
 from solov2.config import Test as Settings
@@ -25,11 +27,35 @@ def test_boxes_are_tight_and_empty_masks_have_empty_boxes():
     assert boxes_around(masks[:0]).shape == (0, 4)
 
 
-def test_enlarging_in_chunks_is_the_two_step_resize():
-    soft = torch.rand(5, 8, 10, generator=torch.Generator().manual_seed(0))
-    whole = F.interpolate(soft[:, None], (32, 40), mode="bilinear", align_corners=False)[:, :, :30, :37]
-    whole = F.interpolate(whole, (61, 75), mode="bilinear", align_corners=False)[:, 0] > 0.5
-    assert torch.equal(enlarge(soft, (30, 37), (61, 75), 0.5, chunk=2), whole)
+def enlarged_plainly(soft: torch.Tensor, resized: tuple[int, int], original: tuple[int, int]) -> torch.Tensor:
+    """The two resizes as the original does them, on whole maps."""
+    size = (4 * soft.shape[1], 4 * soft.shape[2])
+    whole = F.interpolate(soft[:, None], size, mode="bilinear", align_corners=False)
+    whole = whole[:, :, : resized[0], : resized[1]]
+    return F.interpolate(whole, original, mode="bilinear", align_corners=False)[:, 0]
+
+
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.tuples(st.integers(0, 31), st.integers(0, 31)),
+    st.tuples(st.integers(1, 80), st.integers(1, 80)),
+    st.integers(0, 2**31),
+)
+def test_enlarging_windows_gives_the_masks_of_the_plain_two_step_resize(blocks, cut, original, seed):
+    generator = torch.Generator().manual_seed(seed)
+    height, width = 8 * blocks[0], 8 * blocks[1]
+    # smooth blobs of all extents, some of them empty, some over the whole map
+    coarse = torch.rand(6, 1, 3, 4, generator=generator) ** torch.linspace(0.3, 6, 6)[:, None, None, None]
+    soft = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)[:, 0].clamp(0, 1)
+    resized = max(1, 4 * height - cut[0]), max(1, 4 * width - cut[1])
+    plain = enlarged_plainly(soft, resized, original)
+    clear = (plain - 0.5).abs() > 1e-5
+    assert torch.equal(enlarge(soft, resized, original, 0.5)[clear], (plain > 0.5)[clear])
+
+
+def test_enlarging_nothing_and_an_empty_mask():
+    assert enlarge(torch.zeros(0, 8, 8), (32, 32), (20, 30), 0.5).shape == (0, 20, 30)
+    assert not enlarge(torch.full((2, 8, 8), 0.4), (32, 32), (20, 30), 0.5).any()
 
 
 def one_confident_cell(score: float) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:

@@ -31,7 +31,9 @@ def expected(target: Target, grid: int, smallest: float, largest: float, classes
     height, width = target.masks.shape[1:]
     categories = np.full((grid, grid), classes)
     pairs = []
-    for i, (box, label, mask) in enumerate(zip(target.boxes.tolist(), target.labels, target.masks.numpy(), strict=True)):
+    for i, (box, label, mask) in enumerate(
+        zip(target.boxes.tolist(), target.labels, target.masks.numpy(), strict=True)
+    ):
         w, h = box[2] - box[0], box[3] - box[1]
         if not smallest <= math.sqrt(w * h) <= largest or not mask.any():
             continue

@@ -1,0 +1,454 @@
+"""The scores equal pycocotools' and panopticapi's, and broken input is refused by name."""
+
+import contextlib
+import copy
+import io
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from common import rle
+from common.errors import UserError
+from common.metrics import coco_details, evaluate_coco, evaluate_panoptic
+
+PQ_CASE = Path(__file__).parents[1] / "parity" / "cases" / "upsnet" / "pq_eval"
+SCENARIOS: dict[str, Any] = json.loads((PQ_CASE / "spec.json").read_text())["scenarios"]
+Json = dict[str, Any]
+
+
+def given_folder(variable: str, name: str) -> Path:
+    folder = Path(os.environ.get(variable, "")) / name
+    if not os.environ.get(variable) or not folder.is_dir():
+        pytest.skip(f"{variable} does not name a folder with {name}")
+    return folder
+
+
+def with_pycocotools(truth: Json, detections: list[Json], kind: str) -> COCOeval:
+    """pycocotools on ids + 1: to it, 0 would mean "not matched"."""
+    dataset = COCO()
+    dataset.dataset = copy.deepcopy(truth)
+    for annotation in dataset.dataset["annotations"]:
+        annotation["id"] += 1
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset.createIndex()
+        found = COCO()
+        found.dataset = {**dataset.dataset, "annotations": []}
+        found.createIndex()
+        if detections:  # loadRes fails on an empty list
+            found = dataset.loadRes(copy.deepcopy(detections))
+        evaluation = COCOeval(dataset, found, kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def assert_equal(truth: Json, detections: list[Json], kind: Any) -> None:
+    ours = evaluate_coco(truth, detections, kind)
+    theirs = with_pycocotools(truth, detections, kind).stats
+    np.testing.assert_allclose(list(ours.values()), theirs, rtol=0, atol=1e-12)
+
+
+# ---- COCO: generated sets ----
+
+SIDE = 40
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> np.ndarray[Any, Any]:
+    x, y = draw(st.integers(0, SIDE - 2)), draw(st.integers(0, SIDE - 2))
+    width, height = draw(st.integers(1, SIDE)), draw(st.integers(1, SIDE))
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[y : y + height, x : x + width] = True
+    return mask
+
+
+@st.composite
+def coco_sets(draw: st.DrawFn, *, polygons: bool = False, boxed: bool = False) -> tuple[Json, list[Json]]:
+    """Few images and classes, so that objects compete; crowds, ties, classes and images without anything."""
+    images = [{"id": i * 7, "height": SIDE, "width": SIDE} for i in range(draw(st.integers(1, 3)))]
+    categories = [{"id": i * 3 + 1, "name": f"class {i}"} for i in range(draw(st.integers(1, 3)))]
+    annotations, detections = [], []
+    for i in range(draw(st.integers(0, 6))):
+        mask = rle.encode(draw(masks())[None])[0]
+        box = rle.boxes([mask])[0].tolist()
+        x0, y0, x1, y1 = box[0], box[1], box[0] + box[2], box[1] + box[3]
+        shape: Any = [[x0, y0, x1, y0, x1, y1, x0, y1]] if polygons and draw(st.booleans()) else mask
+        crowd = draw(st.integers(0, 3)) == 0
+        scale = draw(st.sampled_from([1, 20, 400]))  # areas are taken from the file: all size classes occur
+        owner = {
+            "id": i,
+            "image_id": draw(st.sampled_from(images))["id"],
+            "category_id": draw(st.sampled_from(categories))["id"],
+        }
+        annotations.append(
+            {
+                **owner,
+                "iscrowd": int(crowd),
+                "area": int(rle.area([mask])[0]) * scale,
+                "bbox": box,
+                "segmentation": shape,
+            }
+        )
+    for _ in range(draw(st.integers(0, 8))):
+        mask = rle.encode(draw(masks())[None])[0]
+        if annotations and draw(st.booleans()):
+            near = draw(st.sampled_from(annotations))
+            mask = near["segmentation"] if isinstance(near["segmentation"], dict) else mask
+        found = {
+            "image_id": draw(st.sampled_from(images))["id"],
+            "category_id": draw(st.sampled_from(categories))["id"],
+            "score": draw(st.sampled_from([0.1, 0.5, 0.5, 0.9])),
+            "segmentation": mask,
+        }
+        detections.append({**found, "bbox": rle.boxes([mask])[0].tolist()} if boxed else found)
+    return {"images": images, "categories": categories, "annotations": annotations}, detections
+
+
+@pytest.mark.filterwarnings("ignore:.*annotation with id 0")
+@pytest.mark.parametrize("kind", ["segm", "bbox"])
+@pytest.mark.parametrize("boxed", [False, True])
+def test_generated_sets_score_as_with_pycocotools(kind: str, boxed: bool) -> None:
+    @settings(deadline=None, max_examples=60)
+    @given(coco_sets(polygons=True, boxed=boxed))
+    def check(example: tuple[Json, list[Json]]) -> None:
+        assert_equal(*example, kind)
+
+    check()
+
+
+@st.composite
+def people(draw: st.DrawFn, *, boxed: bool) -> tuple[Json, list[Json]]:
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    images = [{"id": i, "height": 200, "width": 200} for i in range(2)]
+    annotations, detections = [], []
+    for i in range(draw(st.integers(0, 4))):
+        points = np.column_stack((random.uniform(0, 200, (17, 2)).round(1), random.integers(0, 3, 17)))
+        points[points[:, 2] == 0] = 0
+        if draw(st.integers(0, 4)) == 0:
+            points[:] = 0
+        box = [*random.uniform(0, 90, 2).tolist(), *random.uniform(20, 110, 2).tolist()]
+        owner = {"image_id": draw(st.integers(0, 1)), "category_id": 1}
+        annotations.append(
+            {
+                "id": i,
+                **owner,
+                "iscrowd": draw(st.integers(0, 1)) * draw(st.integers(0, 1)),
+                "bbox": box,
+                "area": box[2] * box[3] / 2,
+            }
+            | {"keypoints": points.ravel().tolist(), "num_keypoints": int((points[:, 2] > 0).sum())}
+        )
+        for _ in range(draw(st.integers(0, 3))):
+            noise = np.column_stack((random.normal(0, draw(st.sampled_from([0.5, 4, 40])), (17, 2)), np.zeros(17)))
+            guess = (points + noise).ravel().tolist()
+            found = {**owner, "score": float(random.random()), "keypoints": guess}
+            detections.append({**found, "bbox": box} if boxed else found)
+    return {"images": images, "categories": [{"id": 1, "name": "person"}], "annotations": annotations}, detections
+
+
+@pytest.mark.filterwarnings("ignore:.*annotation with id 0")
+@pytest.mark.parametrize("boxed", [False, True])
+def test_keypoints_score_as_with_pycocotools(boxed: bool) -> None:
+    @settings(deadline=None, max_examples=60)
+    @given(people(boxed=boxed))
+    def check(example: tuple[Json, list[Json]]) -> None:
+        assert_equal(*example, "keypoints")
+
+    check()
+
+
+# ---- COCO: given sets ----
+
+
+@pytest.mark.parametrize("kind", ["segm", "bbox"])
+def test_photographs_score_as_recorded(kind: Any) -> None:
+    folder = given_folder("MASKWORKS_DATA", "casia100")
+    expected = json.loads((folder / "expected.json").read_text())[kind]
+    computed = evaluate_coco(folder / "annotations.json", str(folder / "detections.json"), kind)
+    assert computed == pytest.approx(expected, rel=0, abs=1e-12)
+    assert list(computed) == list(expected)
+
+
+@pytest.mark.parametrize("kind", ["segm", "bbox"])
+def test_parity_set_scores_as_with_pycocotools_but_for_annotation_0(kind: Any) -> None:
+    """The recorded numbers take annotation 0 for missed, as pycocotools does; adding 1 to its ids gives ours."""
+    arrays = np.load(given_folder("MASKWORKS_PARITY", "solov2/coco_eval") / "golden.npz")
+    truth, detections = (json.loads(arrays[f"in/{name}_json"].tobytes()) for name in ("annotations", "detections"))
+    with pytest.warns(UserWarning, match="id 0"):
+        details = coco_details(truth, detections, kind)
+    evaluation = with_pycocotools(truth, detections, kind)
+    np.testing.assert_allclose(list(details.summary.values()), evaluation.stats, rtol=0, atol=1e-12)
+    precision = evaluation.eval["precision"][..., 0, -1]
+    known = (precision > -1).any(axis=(0, 1))
+    expected = np.where(known, precision.mean(axis=(0, 1)), np.nan)
+    np.testing.assert_allclose(list(details.per_class.values()), expected, rtol=0, atol=1e-12)
+    # Only the class of annotation 0 differs from the record.
+    recorded = arrays[f"out/per_category_ap_{kind}"]
+    different = np.flatnonzero(~np.isclose(expected, recorded, rtol=0, atol=1e-9, equal_nan=True))
+    ids = sorted(category["id"] for category in truth["categories"])
+    zero = next(annotation for annotation in truth["annotations"] if annotation["id"] == 0)
+    assert [ids[i] for i in different] == [zero["category_id"]]
+
+
+# ---- COCO: small sets by hand ----
+
+
+def small_set() -> tuple[Json, list[Json]]:
+    """Two classes; the first is found, the second has one object and is not."""
+    square = rle.encode(np.pad(np.ones((1, 20, 20), bool), ((0, 0), (2, 18), (2, 18))))[0]
+    truth = {
+        "images": [{"id": 5, "height": 40, "width": 40}],
+        "categories": [{"id": 2, "name": "dog"}, {"id": 1, "name": "cat"}, {"id": 9, "name": "bird"}],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": 5,
+                "category_id": 1,
+                "segmentation": square,
+                "bbox": [2, 2, 20, 20],
+                "area": 400,
+                "iscrowd": 0,
+            },
+            {
+                "id": 2,
+                "image_id": 5,
+                "category_id": 2,
+                "segmentation": square,
+                "bbox": [2, 2, 20, 20],
+                "area": 400,
+                "iscrowd": 0,
+            },
+        ],
+    }
+    return truth, [{"image_id": 5, "category_id": 1, "score": 0.5, "segmentation": square}]
+
+
+def test_annotation_0_counts_like_any_other() -> None:
+    truth, detections = small_set()
+    expected = evaluate_coco(truth, detections)
+    truth["annotations"][0]["id"] = 0
+    with pytest.warns(UserWarning, match="annotation with id 0") as caught:
+        assert evaluate_coco(truth, detections) == expected
+    assert len(caught) == 1
+    assert expected["AP"] == pytest.approx(0.5)
+    assert expected["APs"] == pytest.approx(0.5)
+    assert expected["APl"] == -1
+
+
+def test_details_name_every_class() -> None:
+    details = coco_details(*small_set())
+    assert list(details.per_class) == ["cat", "dog", "bird"]
+    assert details.per_class["cat"] == pytest.approx(1)
+    assert details.per_class["dog"] == 0
+    assert np.isnan(details.per_class["bird"])
+    assert details.summary["AP"] == pytest.approx(0.5)
+    assert list(details.precision) == ["cat", "dog"]
+    assert details.precision["cat"].shape == (101,)
+    assert details.precision["cat"].min() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", ["segm", "bbox", "keypoints"])
+def test_nothing_to_find_and_nothing_found_are_defined(kind: Any) -> None:
+    truth, detections = small_set()
+    person = {"keypoints": [10.0, 10.0, 2.0] * 17, "num_keypoints": 17}
+    truth["annotations"] = [{**annotation, **person} for annotation in truth["annotations"]]
+    detections = [{**detection, **person} for detection in detections]
+    nothing_found = evaluate_coco(truth, [], kind)
+    assert nothing_found["AP"] == 0
+    assert nothing_found["APl"] == -1
+    empty = {**truth, "annotations": []}
+    assert set(evaluate_coco(empty, detections, kind).values()) == {-1.0}
+    assert set(evaluate_coco(empty, [], kind).values()) == {-1.0}
+    assert set(evaluate_coco({"images": [], "annotations": [], "categories": []}, [], kind).values()) == {-1.0}
+
+
+def test_objects_given_are_left_as_they_were() -> None:
+    truth, detections = small_set()
+    before = copy.deepcopy((truth, detections))
+    evaluate_coco(truth, detections)
+    assert (truth, detections) == before
+
+
+def test_areas_that_the_file_lacks_are_those_of_the_masks() -> None:
+    truth, detections = small_set()
+    expected = evaluate_coco(truth, detections)
+    for annotation in truth["annotations"]:
+        del annotation["area"]
+    truth["annotations"][0]["segmentation"] = [[2, 2, 22, 2, 22, 22, 2, 22]]
+    assert evaluate_coco(truth, detections) == expected
+
+
+BROKEN_DETECTIONS: list[tuple[str, Any, str]] = [
+    ("image_id", 6, "detection 1 is of image 6"),
+    ("category_id", 7, "detection 1 is of category 7"),
+    ("image_id", "5", "detection 1: 'image_id' must be a whole number"),
+    ("score", float("nan"), "detection 1: 'score' is nan"),
+    ("score", "high", "detection 1: 'score' must be a number"),
+    ("segmentation", {"size": [40, 40], "counts": "R1"}, "detection 1: RLE string holds counts that sum to"),
+    ("segmentation", {"size": [30, 40], "counts": "Pl0"}, "detection 1: RLE of size"),
+    ("segmentation", None, "detection 1: an RLE must be"),
+    ("bbox", None, "detection 1 has no 'segmentation'"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "words"), BROKEN_DETECTIONS)
+def test_broken_detections_are_named(key: str, value: Any, words: str) -> None:
+    truth, detections = small_set()
+    broken = {**detections[0], key: value}
+    if key == "bbox":
+        del broken["segmentation"]
+    with pytest.raises(UserError, match=words):
+        evaluate_coco(truth, [detections[0], broken])
+
+
+@pytest.mark.parametrize("box", [[1, 2, 3], [1, 2, -3, 4], [1, 2, 3, float("inf")], "box", ["a"] * 4])
+def test_broken_boxes_are_named(box: Any) -> None:
+    truth, detections = small_set()
+    good = {**detections[0], "bbox": [1, 2, 3, 4]}
+    with pytest.raises(UserError, match="detection 1: 'bbox'"):
+        evaluate_coco(truth, [good, {**good, "bbox": box}], "bbox")
+
+
+BROKEN_TRUTH: list[tuple[str, Any, str]] = [
+    ("id", 1, "annotation 1: id 1 occurs twice"),
+    ("image_id", 6, "annotation 1 is of image 6"),
+    ("category_id", 6, "annotation 1 is of category 6"),
+    ("segmentation", [[1.0, 2.0, 3.0, 4.0]], "annotation 1: polygon 0 has 4 numbers"),
+    ("segmentation", [], "annotation 1: a segmentation must be"),
+    ("segmentation", [[1.0, 2.0, 3.0, float("nan"), 5.0, 6.0]], "annotation 1: polygon 0 has a corner"),
+    ("segmentation", {"size": [40, 40], "counts": [1599]}, "annotation 1: RLE counts sum to 1599"),
+    ("area", float("nan"), "annotation 1: 'area' is nan"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "words"), BROKEN_TRUTH)
+def test_broken_ground_truth_is_named(key: str, value: Any, words: str) -> None:
+    truth, detections = small_set()
+    truth["annotations"][1][key] = value
+    with pytest.raises(UserError, match=words):
+        evaluate_coco(truth, detections)
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text('{"images": [')
+    (tmp_path / "other.json").write_text('{"name": 1}')
+    for file, words in (("broken", "not valid JSON"), ("other", "not COCO ground truth"), ("absent", "cannot be read")):
+        with pytest.raises(UserError, match=f"{file}.json: {words}"):
+            evaluate_coco(tmp_path / f"{file}.json", [])
+
+
+# ---- panoptic quality ----
+
+
+def write_scenario(name: str, folder: Path) -> tuple[Path, Path]:
+    """A scenario of the parity case as JSON files beside folders of PNGs of the same names."""
+    arrays = np.load(PQ_CASE / "golden.npz")
+    for part, data in (("gt", "gt_json"), ("pred", "pred_json")):
+        (folder / part).mkdir()
+        (folder / f"{part}.json").write_text(json.dumps(SCENARIOS[name][data]))
+        for annotation in SCENARIOS[name][data]["annotations"]:
+            key = f"in/{name}/{part}/{annotation['image_id']}"
+            if key in arrays:
+                cv2.imwrite(str(folder / part / annotation["file_name"]), arrays[key][..., ::-1])
+    return folder / "gt.json", folder / "pred.json"
+
+
+VALID = [name for name in SCENARIOS if "error" not in SCENARIOS[name]["expected"]]
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_panoptic_scenarios_score_as_with_panopticapi(name: str, tmp_path: Path) -> None:
+    computed = evaluate_panoptic(*write_scenario(name, tmp_path))
+    expected = SCENARIOS[name]["expected"]
+    for group in ("All", "Things", "Stuff"):
+        assert computed[group] == pytest.approx(expected[group], rel=0, abs=1e-12)
+    assert [str(category) for category in computed["per_class"]] == list(expected["per_class"])
+    for category, numbers in expected["per_class"].items():
+        assert computed["per_class"][int(category)] == pytest.approx(numbers, rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("error_id_only_in_png", "image 5: segment 62 is in the PNG but not in the JSON"),
+        ("error_id_only_in_json", "image 5: segment 63 is in the JSON but not in the PNG"),
+        ("error_unknown_category", "image 5: segment 61 has the unknown category_id 77"),
+        ("error_missing_prediction", "no prediction for the image with id 6"),
+        ("error_shape_mismatch", r"differ in size: \(40, 60\) and \(39, 60\)"),
+    ],
+)
+def test_pictures_and_json_that_contradict_each_other_are_refused(name: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        evaluate_panoptic(*write_scenario(name, tmp_path))
+
+
+def test_a_group_without_any_segment_has_no_quality(tmp_path: Path) -> None:
+    computed = evaluate_panoptic(*write_scenario("no_thing_at_all", tmp_path))
+    assert computed["Things"] == {"pq": None, "sq": None, "rq": None, "n": 0}
+    assert computed["All"] == computed["Stuff"]
+    assert computed["All"]["n"] > 0
+
+
+@pytest.mark.parametrize("name", ["prediction_a", "prediction_b"])
+def test_panoptic_sample_scores_as_recorded(name: str) -> None:
+    folder = given_folder("MASKWORKS_DATA", "panoptic_sample")
+    expected = json.loads((folder / "expected.json").read_text())[name]
+    computed = evaluate_panoptic(folder / "panoptic.json", folder / f"{name}.json")
+    for group in ("All", "Things", "Stuff"):
+        assert computed[group] == pytest.approx(expected[group], rel=0, abs=1e-12)
+    for category, numbers in expected["per_class"].items():
+        ours = {key: computed["per_class"][int(category)][key] for key in numbers}
+        assert ours == pytest.approx(numbers, rel=0, abs=1e-12)
+
+
+def test_panoptic_takes_objects_with_folders_and_no_images_at_all(tmp_path: Path) -> None:
+    truth, predictions = write_scenario("random", tmp_path)
+    objects = json.loads(truth.read_text()), json.loads(predictions.read_text())
+    computed = evaluate_panoptic(*objects, tmp_path / "gt", tmp_path / "pred")
+    assert computed == evaluate_panoptic(truth, predictions)
+    nothing = evaluate_panoptic({"annotations": [], "categories": []}, {"annotations": []}, tmp_path, tmp_path)
+    assert nothing["All"] == {"pq": None, "sq": None, "rq": None, "n": 0}
+    with pytest.raises(UserError, match="name the folder"):
+        evaluate_panoptic(*objects)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"file_name": "../gt/1.png"}, "leads out of"),
+        ({"file_name": "absent.png"}, "absent.png: cannot be read"),
+        ({"segments_info": [{"id": 2**24, "category_id": 1}]}, "out of range"),
+        ({"segments_info": [{"id": 9, "category_id": 1}] * 2}, "occurs twice"),
+        ({"segments_info": None}, "must be a list"),
+    ],
+)
+def test_broken_panoptic_predictions_are_named(change: Json, words: str, tmp_path: Path) -> None:
+    truth, predictions = write_scenario("iou_exactly_half", tmp_path)
+    data = json.loads(predictions.read_text())
+    data["annotations"][0].update(change)
+    with pytest.raises(UserError, match=words):
+        evaluate_panoptic(truth, data, None, tmp_path / "pred")
+
+
+def test_a_broken_png_is_named(tmp_path: Path) -> None:
+    truth, predictions = write_scenario("iou_exactly_half", tmp_path)
+    (tmp_path / "pred" / "1.png").write_bytes(b"\x89PNG no more")
+    with pytest.raises(UserError, match=r"1\.png: not a picture"):
+        evaluate_panoptic(truth, predictions)
+
+
+def test_the_warning_of_annotation_0_comes_only_then() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate_coco(*small_set())
