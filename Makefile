@@ -40,7 +40,7 @@ bench: $(ENVIRONMENT)/.ready ## every program of scripts/bench; writes BENCHMARK
 
 ext: $(ENVIRONMENT)/.ready ## build the C code, and the CUDA code where nvcc is, in place
 	$(RUN) -W ignore -c "import setuptools; setuptools.setup()" -q build_ext --inplace --force
-	@if command -v nvcc >/dev/null || [ -x "$$CUDA_HOME/bin/nvcc" ]; then $(RUN) -m common.ops.cuda; \
+	@if command -v nvcc >/dev/null || [ -x "$$CUDA_HOME/bin/nvcc" ]; then $(RUN) -m common.ops.focal_loss_cuda; \
 	  else echo "nvcc was not found: the CUDA code was not built"; fi
 
 clean: ## remove what was built and cached (built again when next needed); environments, data and runs stay

@@ -50,8 +50,9 @@ class RandomScale(v2.Transform):  # type: ignore[misc]
 
 def nearest(masks: Tensor, height: int, width: int) -> Tensor:
     """Masks [n, H, W] resized to the pixels that OpenCV's nearest neighbour takes."""
-    rows = torch.arange(height, dtype=torch.float64) * (masks.shape[1] / height)
-    columns = torch.arange(width, dtype=torch.float64) * (masks.shape[2] / width)
+    # one over the quotient, as OpenCV computes it: the quotient's reciprocal rounds otherwise
+    rows = torch.arange(height, dtype=torch.float64) * (1 / (height / masks.shape[1]))
+    columns = torch.arange(width, dtype=torch.float64) * (1 / (width / masks.shape[2]))
     return masks.as_subclass(Tensor)[:, rows.long()[:, None], columns.long()]
 
 

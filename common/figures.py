@@ -19,10 +19,10 @@ Colour = tuple[int, int, int]
 Option = TypeVar("Option")
 
 # How hard the figures are to tell apart (their number, sizes and places: scenes.py).
-MAX_TURN = 128  # shapes are turned by up to this to either side
+MAX_TURN = 20  # of 256 for a full circle: shapes are turned by up to this to either side
 BRIGHTNESS_JITTER = 16  # percent, for each thing
 TINT_JITTER = 10  # of 255, for each colour channel
-STRIPED_PERCENT = 20  # shapes with stripes
+STRIPED_PERCENT = 12  # shapes with stripes
 CROWD_MEMBERS = (14, 30)
 
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross", "heart")

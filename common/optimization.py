@@ -46,6 +46,19 @@ def parameter_groups(model: nn.Module, settings: Optimizer) -> list[dict[str, An
     ]
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restore an optimizer's state in its parameters' memory layout, which files don't keep.
+
+    Fused optimizers walk through parameter and state side by side in memory: with another layout they would pair
+    the wrong numbers, and say nothing.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]

@@ -22,7 +22,14 @@ from common.checkpoint import Checkpoint, save
 from common.distributed import any_process, is_main, mean_over_processes, process_count, process_index
 from common.errors import UserError
 from common.loader import Steps, TrainingSet, mix, steps_per_epoch, training_loader
-from common.optimization import MovingAverage, clip_gradients, lr_factor, make_optimizer, set_learning_rate
+from common.optimization import (
+    MovingAverage,
+    clip_gradients,
+    load_optimizer,
+    lr_factor,
+    make_optimizer,
+    set_learning_rate,
+)
 from common.resume import State, differences, load_state, save_state
 from common.runlog import Bar, RunLog
 from common.settings import Optimizer, Schedule, Training
@@ -180,7 +187,7 @@ class Trainer:
             print("the configuration has changed since the run was saved:\n  " + "\n  ".join(changes))
         try:
             self.model.load_state_dict(state.model)
-            self.optimizer.load_state_dict(state.optimizer)
+            load_optimizer(self.optimizer, state.optimizer)
             if self.average:
                 self.average.model.load_state_dict(state.average or state.model)
         except (RuntimeError, ValueError) as error:

@@ -1,6 +1,6 @@
 """Sigmoid focal loss: one pass forward, one pass backward, and nothing kept between them but the inputs.
 
-Two ways behind one function, with the same values: a CUDA kernel (common/ops/cuda.py) and PyTorch operations
+Two ways behind one function, with the same values: a CUDA kernel (common/ops/focal_loss_cuda.py) and PyTorch operations
 on small chunks (common/ops/closed_form.py). Registered with torch.library, so torch.compile and torch.export
 see one operator.
 """
@@ -119,10 +119,10 @@ _focal_loss_backward.register_autograd(_refuse)
 
 def _way(logits: Tensor) -> ModuleType:
     if logits.is_cuda:
-        from common.ops import cuda
+        from common.ops import focal_loss_cuda
 
-        if cuda.usable(logits):
-            return cuda
+        if focal_loss_cuda.usable(logits):
+            return focal_loss_cuda
     return closed_form
 
 

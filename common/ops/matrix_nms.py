@@ -83,7 +83,8 @@ def _intersections_by_class(pixels: Tensor, labels: Tensor) -> Tensor:
 def _intersections(pixels: Tensor) -> Tensor:
     """[N, P] bool -> [N, N] float32, exact below 2^24."""
     on_cpu = pixels.device.type == "cpu"
-    if on_cpu and platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.enabled:
+    by_bytes = on_cpu and platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.enabled
+    if by_bytes and pixels.shape[1] > 1:  # torch 2.8 multiplies a single column wrongly
         # The masks' own bytes are multiplied, with integer sums: nothing is copied.
         ones = pixels.view(torch.int8)
         return torch._int_mm(ones, ones.T).float()

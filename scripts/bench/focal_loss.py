@@ -18,7 +18,7 @@ from _timing import measure, print_table
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss as torchvision_loss
 
-from common.ops import cuda, sigmoid_focal_loss
+from common.ops import focal_loss_cuda, sigmoid_focal_loss
 
 Step = Callable[[], Tensor]
 OURS, PEER = "common.ops", "torchvision"
@@ -93,7 +93,7 @@ def compare_on_cpu(rows: int, classes: int, rounds: int) -> None:
 def compare_on_gpu(rows: int, classes: int) -> None:
     logits, targets = (tensor.cuda() for tensor in example(rows, classes))
     logits = logits.detach().requires_grad_()
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, kernel used: {cuda.usable(logits)}\n")
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, kernel used: {focal_loss_cuda.usable(logits)}\n")
     check_on_gpu(classes)
     dense = one_hot(targets, classes)
     compiled = torch.compile(torchvision_loss)
@@ -203,10 +203,10 @@ def shares(logits: Tensor, targets: Tensor, limit: float) -> list[str]:
     upstream = torch.ones((), device="cuda")
 
     def forward() -> Tensor:
-        return cuda.loss(logits, targets, 2.0, weights, True)
+        return focal_loss_cuda.loss(logits, targets, 2.0, weights, True)
 
     def backward() -> Tensor:
-        return cuda.gradient(upstream, logits, targets, 2.0, weights)
+        return focal_loss_cuda.gradient(upstream, logits, targets, 2.0, weights)
 
     seconds = [median(times) if (times := gpu_times(way)[1]) else float("nan") for way in (forward, backward)]
     moved = [logits.nbytes + targets.nbytes, 2 * logits.nbytes + targets.nbytes]

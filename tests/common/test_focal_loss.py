@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.errors import UserError
-from common.ops import closed_form, convert_targets, cuda, sigmoid_focal_loss
+from common.ops import closed_form, convert_targets, focal_loss_cuda, sigmoid_focal_loss
 
 CASE = Path(__file__).parents[1] / "parity" / "cases" / "solov2" / "ops" / "golden.npz"
 SETTINGS = [(2.0, 0.25), (1.5, 0.4)]
@@ -292,7 +292,7 @@ def test_the_kernel_builds(tmp_path: Path) -> None:
     import ctypes
 
     path = tmp_path / "built" / "focal_loss.so"
-    cuda.build(path, "-gencode=arch=compute_90,code=[sm_90,compute_90]")
+    focal_loss_cuda.build(path, "-gencode=arch=compute_90,code=[sm_90,compute_90]")
     library = ctypes.CDLL(str(path))
     assert library.focal_loss_forward and library.focal_loss_backward and library.focal_loss_usable
     assert [file.name for file in path.parent.iterdir()] == ["focal_loss.so"]
@@ -301,17 +301,17 @@ def test_the_kernel_builds(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 def test_a_failed_build_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nvcc could not build focal_loss\.cu: .*sm_1"):
-        cuda.build(tmp_path / "focal_loss.so", "-arch=sm_1")
+        focal_loss_cuda.build(tmp_path / "focal_loss.so", "-arch=sm_1")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_the_kernel_one_line_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
-    cuda._library.cache_clear()
+    focal_loss_cuda._library.cache_clear()
     with caplog.at_level(logging.WARNING):
-        assert cuda._library(0) is None
-        assert cuda._library(0) is None
-    cuda._library.cache_clear()
+        assert focal_loss_cuda._library(0) is None
+        assert focal_loss_cuda._library(0) is None
+    focal_loss_cuda._library.cache_clear()
     assert [record.getMessage() for record in caplog.records] == [
         "The focal loss runs without its CUDA kernel, several times slower: this PyTorch was not built for CUDA"
     ]
@@ -321,12 +321,12 @@ def test_without_the_kernel_one_line_says_so(monkeypatch: pytest.MonkeyPatch, ca
 def test_the_kernel_is_used_and_equals_the_fallback_on_the_gpu() -> None:
     logits = torch.randn(1001, 81, device="cuda")
     targets = torch.randint(-1, 82, (1001,), device="cuda")
-    assert cuda.usable(logits)
+    assert focal_loss_cuda.usable(logits)
     for summed in (True, False):
-        kernel = cuda.loss(logits, targets, 2.0, (0.75, 0.25), summed)
+        kernel = focal_loss_cuda.loss(logits, targets, 2.0, (0.75, 0.25), summed)
         fallback = closed_form.loss(logits, targets, 2.0, (0.75, 0.25), summed)
         torch.testing.assert_close(kernel, fallback, rtol=2e-6, atol=1e-7)
-    assert torch.equal(kernel, cuda.loss(logits, targets, 2.0, (0.75, 0.25), False))
+    assert torch.equal(kernel, focal_loss_cuda.loss(logits, targets, 2.0, (0.75, 0.25), False))
     upstream = torch.tensor(3.0, device="cuda")
-    gradients = [way.gradient(upstream, logits, targets, 2.0, (0.75, 0.25)) for way in (cuda, closed_form)]
+    gradients = [way.gradient(upstream, logits, targets, 2.0, (0.75, 0.25)) for way in (focal_loss_cuda, closed_form)]
     torch.testing.assert_close(gradients[0], gradients[1], rtol=5e-6, atol=1e-7)

@@ -1,4 +1,4 @@
-"""The scores equal pycocotools' and panopticapi's, and broken input is refused by name."""
+"""The scores equal pycocotools', and broken input is refused by name."""
 
 import contextlib
 import copy
@@ -9,7 +9,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from common import rle
 from common.errors import UserError
-from common.metrics import coco_details, evaluate_coco, evaluate_panoptic
+from common.metrics import coco_details, evaluate_coco
 
 PQ_CASE = Path(__file__).parents[1] / "parity" / "cases" / "upsnet" / "pq_eval"
 SCENARIOS: dict[str, Any] = json.loads((PQ_CASE / "spec.json").read_text())["scenarios"]
@@ -346,106 +345,6 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     for file, words in (("broken", "not valid JSON"), ("other", "not COCO ground truth"), ("absent", "cannot be read")):
         with pytest.raises(UserError, match=f"{file}.json: {words}"):
             evaluate_coco(tmp_path / f"{file}.json", [])
-
-
-# ---- panoptic quality ----
-
-
-def write_scenario(name: str, folder: Path) -> tuple[Path, Path]:
-    """A scenario of the parity case as JSON files beside folders of PNGs of the same names."""
-    arrays = np.load(PQ_CASE / "golden.npz")
-    for part, data in (("gt", "gt_json"), ("pred", "pred_json")):
-        (folder / part).mkdir()
-        (folder / f"{part}.json").write_text(json.dumps(SCENARIOS[name][data]))
-        for annotation in SCENARIOS[name][data]["annotations"]:
-            key = f"in/{name}/{part}/{annotation['image_id']}"
-            if key in arrays:
-                cv2.imwrite(str(folder / part / annotation["file_name"]), arrays[key][..., ::-1])
-    return folder / "gt.json", folder / "pred.json"
-
-
-VALID = [name for name in SCENARIOS if "error" not in SCENARIOS[name]["expected"]]
-
-
-@pytest.mark.parametrize("name", VALID)
-def test_panoptic_scenarios_score_as_with_panopticapi(name: str, tmp_path: Path) -> None:
-    computed = evaluate_panoptic(*write_scenario(name, tmp_path))
-    expected = SCENARIOS[name]["expected"]
-    for group in ("All", "Things", "Stuff"):
-        assert computed[group] == pytest.approx(expected[group], rel=0, abs=1e-12)
-    assert [str(category) for category in computed["per_class"]] == list(expected["per_class"])
-    for category, numbers in expected["per_class"].items():
-        assert computed["per_class"][int(category)] == pytest.approx(numbers, rel=0, abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("error_id_only_in_png", "image 5: segment 62 is in the PNG but not in the JSON"),
-        ("error_id_only_in_json", "image 5: segment 63 is in the JSON but not in the PNG"),
-        ("error_unknown_category", "image 5: segment 61 has the unknown category_id 77"),
-        ("error_missing_prediction", "no prediction for the image with id 6"),
-        ("error_shape_mismatch", r"differ in size: \(40, 60\) and \(39, 60\)"),
-    ],
-)
-def test_pictures_and_json_that_contradict_each_other_are_refused(name: str, words: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=words):
-        evaluate_panoptic(*write_scenario(name, tmp_path))
-
-
-def test_a_group_without_any_segment_has_no_quality(tmp_path: Path) -> None:
-    computed = evaluate_panoptic(*write_scenario("no_thing_at_all", tmp_path))
-    assert computed["Things"] == {"pq": None, "sq": None, "rq": None, "n": 0}
-    assert computed["All"] == computed["Stuff"]
-    assert computed["All"]["n"] > 0
-
-
-@pytest.mark.parametrize("name", ["prediction_a", "prediction_b"])
-def test_panoptic_sample_scores_as_recorded(name: str) -> None:
-    folder = given_folder("MASKWORKS_DATA", "panoptic_sample")
-    expected = json.loads((folder / "expected.json").read_text())[name]
-    computed = evaluate_panoptic(folder / "panoptic.json", folder / f"{name}.json")
-    for group in ("All", "Things", "Stuff"):
-        assert computed[group] == pytest.approx(expected[group], rel=0, abs=1e-12)
-    for category, numbers in expected["per_class"].items():
-        ours = {key: computed["per_class"][int(category)][key] for key in numbers}
-        assert ours == pytest.approx(numbers, rel=0, abs=1e-12)
-
-
-def test_panoptic_takes_objects_with_folders_and_no_images_at_all(tmp_path: Path) -> None:
-    truth, predictions = write_scenario("random", tmp_path)
-    objects = json.loads(truth.read_text()), json.loads(predictions.read_text())
-    computed = evaluate_panoptic(*objects, tmp_path / "gt", tmp_path / "pred")
-    assert computed == evaluate_panoptic(truth, predictions)
-    nothing = evaluate_panoptic({"annotations": [], "categories": []}, {"annotations": []}, tmp_path, tmp_path)
-    assert nothing["All"] == {"pq": None, "sq": None, "rq": None, "n": 0}
-    with pytest.raises(UserError, match="name the folder"):
-        evaluate_panoptic(*objects)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"file_name": "../gt/1.png"}, "leads out of"),
-        ({"file_name": "absent.png"}, "absent.png: cannot be read"),
-        ({"segments_info": [{"id": 2**24, "category_id": 1}]}, "out of range"),
-        ({"segments_info": [{"id": 9, "category_id": 1}] * 2}, "occurs twice"),
-        ({"segments_info": None}, "must be a list"),
-    ],
-)
-def test_broken_panoptic_predictions_are_named(change: Json, words: str, tmp_path: Path) -> None:
-    truth, predictions = write_scenario("iou_exactly_half", tmp_path)
-    data = json.loads(predictions.read_text())
-    data["annotations"][0].update(change)
-    with pytest.raises(UserError, match=words):
-        evaluate_panoptic(truth, data, None, tmp_path / "pred")
-
-
-def test_a_broken_png_is_named(tmp_path: Path) -> None:
-    truth, predictions = write_scenario("iou_exactly_half", tmp_path)
-    (tmp_path / "pred" / "1.png").write_bytes(b"\x89PNG no more")
-    with pytest.raises(UserError, match=r"1\.png: not a picture"):
-        evaluate_panoptic(truth, predictions)
 
 
 def test_the_warning_of_annotation_0_comes_only_then() -> None:

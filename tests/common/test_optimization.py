@@ -3,10 +3,11 @@
 import math
 
 import pytest
+import torch
 from torch import nn
 
 from common.errors import UserError
-from common.optimization import MovingAverage, lr_factor, make_optimizer, parameter_groups
+from common.optimization import MovingAverage, load_optimizer, lr_factor, make_optimizer, parameter_groups
 from common.settings import Optimizer, Schedule
 
 
@@ -64,3 +65,28 @@ def test_the_moving_average_follows_fast_at_first_and_then_slowly():
     assert average.model.weight.item() == pytest.approx(0.9 * 1.9 + 0.1 * 2)
     assert not average.model.weight.requires_grad
     assert math.isclose(model.weight.item(), 2.0)
+
+
+def test_a_restored_optimizer_goes_on_alike_in_any_memory_layout():
+    def net() -> nn.Conv2d:
+        torch.manual_seed(0)
+        return nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+
+    def step(model: nn.Conv2d, optimizer: torch.optim.Optimizer) -> None:
+        model(torch.ones(1, 3, 5, 5)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    whole, settings = net(), Optimizer(name="adamw", lr=0.1)
+    optimizer = make_optimizer(whole, settings)
+    step(whole, optimizer)
+    saved = {"state": {}, "param_groups": optimizer.state_dict()["param_groups"]}
+    for number, values in optimizer.state_dict()["state"].items():  # a file keeps values, not layouts
+        saved["state"][number] = {name: value.clone().contiguous() for name, value in values.items()}
+    resumed = net()
+    resumed.load_state_dict({name: value.clone().contiguous() for name, value in whole.state_dict().items()})
+    other = make_optimizer(resumed, settings)
+    load_optimizer(other, saved)
+    step(whole, optimizer)
+    step(resumed, other)
+    assert torch.equal(whole.weight, resumed.weight)

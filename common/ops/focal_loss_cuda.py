@@ -1,4 +1,4 @@
-"""The CUDA kernel of the focal loss: built by nvcc when first needed (or ahead: python -m common.ops.cuda).
+"""The CUDA kernel of the focal loss: built by nvcc when first needed (or ahead: python -m common.ops.focal_loss_cuda).
 
 common/native/focal_loss.cu has a plain C interface and is loaded with ctypes, so one build fits every PyTorch.
 """
@@ -82,7 +82,7 @@ def build(library: Path, *architecture: str) -> None:
 
 
 def built_ahead() -> Path:
-    """Where `python -m common.ops.cuda` puts the kernel. Another source has another name: nothing stale is loaded."""
+    """Where running this module puts the kernel. Another source has another name: nothing stale is loaded."""
     return _SOURCE.parent / f"focal_loss.{_source_hash()}.so"
 
 

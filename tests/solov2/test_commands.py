@@ -1,0 +1,203 @@
+"""The commands as a newcomer types them: train, evaluate, predict, convert, export."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import solov2
+from common import shapes
+from common.images import write_video
+from tests.solov2.test_convert import published_by_solo
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    "--model.fpn-channels",
+    "32",
+    "--model.tower-channels",
+    "32",
+    "--model.tower-depth",
+    "1",
+    "--test.score-threshold",
+    "0.005",
+]
+
+
+def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(line, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A working folder in which a small model was trained for two steps."""
+    folder = tmp_path_factory.mktemp("work")
+    data = []
+    for split, count in (("train", 6), ("val", 6)):
+        made = shapes.ensure(split, seed=5, count=count, cache=folder)
+        data += [f"--data.{split}.images", made.images, f"--data.{split}.annotations", made.instances]
+    flags = ["--steps", "2", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
+    done = run("solov2/train.py", *SMALL, *flags, *data, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(folder) -> Path:
+    return folder / "runs" / "solov2" / "shapes" / "best.safetensors"
+
+
+def test_training_writes_a_report_and_says_where(folder, weights):
+    assert weights.exists()
+    report = (weights.parent / "report.html").read_text()
+    assert report.count("data:image/jpeg") == 2 * 6  # truth and prediction
+    assert "http://" not in report.replace("http://www.w3.org", "")
+
+
+def test_eval_without_arguments_scores_the_default_run(folder, weights):
+    trained = json.loads((weights.parent / "metrics.json").read_text())
+    done = run("solov2/eval.py", "--workers", "0", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "AP50" in done.stdout
+    scores = json.loads((weights.parent / "metrics.json").read_text())
+    assert scores.keys() == {"segm", "bbox"}
+    assert scores == trained
+    predictions = json.loads((weights.parent / "predictions.json").read_text())
+    assert {"image_id", "category_id", "segmentation", "score"} <= predictions[0].keys()
+
+
+def test_eval_refuses_a_data_set_of_other_classes_with_both_lists(folder, weights, tmp_path):
+    made = shapes.ensure("val", seed=5, count=6, cache=folder)
+    content = json.loads(made.instances.read_text())
+    content["categories"][0]["name"] = "gnome"
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    flags = ["--data.val.images", made.images, "--data.val.annotations", tmp_path / "other.json"]
+    done = run("solov2/eval.py", "--weights", weights, *flags, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "gnome" in done.stderr
+    assert "person" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_eval_without_a_run_says_what_to_do(tmp_path):
+    done = run("solov2/eval.py", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "--weights" in done.stderr
+
+
+def make_photographs(folder: Path) -> None:
+    (folder / "deep").mkdir(parents=True)
+    noise = np.random.RandomState(0).randint(0, 256, (60, 80, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(folder / "good.jpg")
+    Image.fromarray(noise).convert("L").save(folder / "grey.jpg")
+    Image.fromarray(noise).convert("CMYK").save(folder / "deep" / "cmyk.jpg")
+    Image.fromarray(noise[:1, :1]).save(folder / "one.png")
+    Image.fromarray(np.zeros((4000, 5000, 3), np.uint8)).save(folder / "large.png")
+    content = (folder / "good.jpg").read_bytes()
+    (folder / "broken.jpg").write_bytes(content[: len(content) // 2])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "notes.txt").write_text("not a photograph")
+    write_video(folder / "film.mp4", [noise[:48, :64]] * 3, 10)
+
+
+def test_predict_names_each_bad_file_and_handles_the_rest(weights, tmp_path):
+    make_photographs(tmp_path / "in")
+    done = run("solov2/predict.py", "--weights", weights, "in", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    skipped = {line.split(":")[1].strip() for line in done.stderr.splitlines() if line.startswith("skipped")}
+    assert skipped == {"in/broken.jpg", "in/empty.jpg", "in/notes.txt"}
+    assert "5 photographs done, 3 files skipped" in done.stdout
+    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    sizes = {Path(image["file_name"]).name: (image["height"], image["width"]) for image in content["images"]}
+    assert sizes["large.png"] == (4000, 5000)
+    assert sizes["one.png"] == (1, 1)
+    assert {category["name"] for category in content["categories"]} == set(solov2.load(weights).class_names)
+    for name in ("good", "grey", "cmyk", "one", "large"):
+        assert (tmp_path / "out" / "drawings" / f"{name}.jpg").exists()
+        assert cv2.imread(str(tmp_path / "out" / "masks" / f"{name}.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    assert (tmp_path / "out" / "film.mp4").stat().st_size > 0
+    assert "broken.jpg" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_predict_with_nothing_readable_fails(weights, tmp_path):
+    (tmp_path / "x.jpg").write_text("no")
+    done = run("solov2/predict.py", "--weights", weights, "x.jpg", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "none of the photographs could be read" in done.stderr
+
+
+def test_a_loaded_model_predicts_draws_and_names_its_classes(weights, tmp_path):
+    make_photographs(tmp_path / "in")
+    model = solov2.load(weights)
+    result = model.predict([tmp_path / "in" / "good.jpg"])[0]
+    result.draw().save(tmp_path / "drawn.png")
+    assert Image.open(tmp_path / "drawn.png").size == (80, 60)
+    assert model.class_names[0] == "person"
+    assert 3 in model.category_ids
+
+
+def test_a_published_checkpoint_is_converted_and_predicts_the_same(weights, tmp_path):
+    torch.manual_seed(0)
+    variant = solov2.VARIANTS["light_r18_448"]
+    model = solov2.SOLOv2(variant, [str(n) for n in range(80)]).eval()
+    state = {published_by_solo(name): value for name, value in model.state_dict().items()}
+    torch.save({"state_dict": state, "meta": {"epoch": 36}}, tmp_path / "published.pth")
+    listed = run("scripts/mmdet2pytorch.py", "published.pth", "--dry-run", cwd=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert "bbox_head.solo_cate.weight" in listed.stdout
+    assert list(tmp_path.iterdir()) == [tmp_path / "published.pth"]
+    done = run("scripts/mmdet2pytorch.py", "published.pth", "--out", "ours.safetensors", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "light_r18_448" in done.stdout
+    back = solov2.load(tmp_path / "ours.safetensors")
+    assert back.class_names[0] == "person"
+    assert back.category_ids[-1] == 90
+    assert all(torch.equal(value, back.state_dict()[name]) for name, value in model.state_dict().items())
+    state["bbox_head.surprise.weight"] = state.pop("bbox_head.solo_cate.bias")
+    torch.save(state, tmp_path / "odd.pth")
+    odd = run("scripts/mmdet2pytorch.py", "odd.pth", cwd=tmp_path)
+    assert odd.returncode == 2
+    assert "unexpected: bbox_head.surprise.weight" in odd.stderr
+    assert "missing: category_kernel_head.category.bias" in odd.stderr
+
+
+def test_training_goes_on_from_other_classes_and_from_a_torchvision_backbone(folder, weights, tmp_path):
+    made = shapes.ensure("train", seed=5, count=6, cache=folder)
+    content = json.loads(made.instances.read_text())
+    content["categories"][0]["name"] = "gnome"
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    data = []
+    for split in ("train", "val"):
+        data += [f"--data.{split}.images", made.images, f"--data.{split}.annotations", tmp_path / "other.json"]
+    flags = ["--steps", "1", "--batch-size", "2", "--workers", "0", "--no-report"]
+    done = run("solov2/train.py", *SMALL, *flags, *data, "--weights", weights, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the category layer starts anew" in done.stderr
+    body = solov2.load(weights).backbone.state_dict() | {"fc.weight": torch.zeros(10, 512)}
+    torch.save(body, tmp_path / "body.pth")
+    done = run("solov2/train.py", *SMALL, *flags, *data, "--weights", "body.pth", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["train", "eval", "predict", "export"])
+def test_help_lists_the_settings(name, tmp_path):
+    done = run(f"solov2/{name}.py", "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ("--optimizer.lr" if name in ("train", "eval") else "--weights") in done.stdout
+
+
+def test_the_exported_file_finds_what_pytorch_finds(weights, tmp_path):
+    pytest.importorskip("onnxruntime")
+    done = run("solov2/export.py", "--weights", weights, "--out", "m.onnx", "--size", "192", "192", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("mask IoU with PyTorch at least") == 2
+    assert (tmp_path / "m.onnx").exists()

@@ -1,0 +1,89 @@
+"""The network: any image size, batches like single images, deformable like plain where nothing deforms."""
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from solov2.backbone import DeformableConv2d
+from solov2.config import VARIANTS
+from solov2.network import SOLOv2, with_coordinates
+
+
+@pytest.fixture(scope="module")
+def model() -> SOLOv2:
+    torch.manual_seed(0)
+    config = deepcopy(VARIANTS["shapes"])
+    config.test.long_side = config.test.short_side = 96
+    config.test.score_threshold = 0.0098  # an untrained network says 0.01 everywhere
+    config.test.update_threshold = 0.0
+    return SOLOv2(config, ["a", "b", "c"]).eval()
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 300), (96, 96), (97, 31), (333, 500)])
+def test_any_image_size_gives_masks_of_that_size(model, height, width):
+    prepared = model.preprocess(photograph(height, width))
+    assert prepared.tensor.shape[1] % 32 == prepared.tensor.shape[2] % 32 == 0
+    result = model.predict([photograph(height, width)])[0]
+    assert result.size == (height, width)
+    assert result.masks.shape[1:] == (height, width)
+    assert len(result) == len(result.scores) == len(result.labels) == len(result.boxes)
+
+
+def test_images_predicted_together_give_what_each_gives_alone(model):
+    images = [photograph(96, 80, seed) for seed in range(3)] + [photograph(40, 96, 3)]
+    together = model.predict(images)
+    for image, result in zip(images, together, strict=True):
+        alone = model.predict([image])[0]
+        assert len(alone) > 0
+        assert torch.equal(alone.labels, result.labels)
+        torch.testing.assert_close(alone.scores, result.scores, rtol=1e-4, atol=1e-6)
+
+
+def test_coordinates_reach_both_ends():
+    planes = with_coordinates(torch.zeros(2, 1, 3, 5))[:, 1:]
+    assert planes[1, 0, 2].tolist() == [-1, -0.5, 0, 0.5, 1]
+    assert planes[0, 1, :, 4].tolist() == [-1, 0, 1]
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_deformable_convolution_that_deforms_nothing_is_a_plain_one(modulated, groups):
+    plain = nn.Conv2d(8, 12, 3, stride=2, padding=1, groups=groups, bias=False)
+    deformable = DeformableConv2d.like(plain, modulated)
+    deformable.weight = plain.weight
+    features = torch.randn(2, 8, 9, 7)
+    expected = plain(features) * (0.5 if modulated else 1.0)  # a modulation of sigmoid(0)
+    torch.testing.assert_close(deformable(features), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_offsets_move_the_samples_down_and_right():
+    convolution = DeformableConv2d(1, 1, 1, 1, 0, 1, False, modulated=False)
+    nn.init.ones_(convolution.weight)
+    convolution.offset.bias.data = torch.tensor([1.0, 2.0])  # y, x
+    features = torch.arange(30.0).view(1, 1, 5, 6)
+    assert convolution(features)[0, 0, :4, :4].equal(features[0, 0, 1:, 2:])
+
+
+def test_a_new_network_starts_at_one_percent_and_with_the_published_spreads():
+    torch.manual_seed(0)
+    config = deepcopy(VARIANTS["light_r50_dcn_512"])
+    model = SOLOv2(config, ["a"] * 80)
+    head = model.category_kernel_head
+    assert torch.sigmoid(head.category.bias[0]).item() == pytest.approx(0.01)
+    assert head.category_tower[0].conv.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert head.category_tower[2].conv.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert head.category_tower[2].conv.offset.weight.abs().max() == 0
+
+
+def test_frozen_stages_and_statistics_stay_as_they_are():
+    model = SOLOv2(VARIANTS["light_r18_448"], ["a"]).train()
+    assert not model.backbone.bn1.training
+    assert not any(p.requires_grad for p in model.backbone.layer1.parameters())
+    assert all(p.requires_grad for p in model.backbone.layer2.parameters())
