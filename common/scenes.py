@@ -30,15 +30,15 @@ from common.figures import (
 
 # How hard the dataset is (with those at the top of figures.py). Changing any makes another dataset.
 SIDES = (144, 160, 176, 192)  # image heights and widths, in pixels
-THING_COUNT_ODDS = (5, 12, 18, 20, 18, 13, 9, 5)  # in percent, for 0, 1, 2 .. 7 things
+THING_COUNT_ODDS = (4, 4, 6, 9, 12, 15, 16, 14, 12, 8)  # in percent, for 0, 1, 2 .. 9 things
 CROWD_PERCENT = 8  # images with a crowd
-PERSON_PERCENT = 22  # things that are people
+PERSON_PERCENT = 20  # things that are people
 COMPANION_PERCENT = 30  # people with another one beside or before them
 INSET_PERCENT = 12  # shapes with a smaller one in their middle
-SIZE_ODDS = (10, 62, 28)  # in percent, for small, medium and large things
-SHAPE_RADII = ((7, 11), (15, 32), (33, 64))  # in pixels, for the three sizes
+SIZE_ODDS = (13, 69, 18)  # in percent, for small, medium and large things
+SHAPE_RADII = ((7, 11), (14, 28), (29, 56))  # in pixels, for the three sizes
 PERSON_HEIGHTS = ((32, 46), (52, 96), (97, 130))
-PLACEMENT_TRIES = 3  # the emptiest of so many random places is taken: more tries, less occlusion
+PLACEMENT_TRIES = 6  # the emptiest of so many random places is taken: more tries, less occlusion
 GRAIN = 7  # noise on every pixel, of 255
 MIN_VISIBLE_PERCENT = 25  # of a thing, otherwise it is taken out
 MIN_VISIBLE_PIXELS = 16

@@ -145,7 +145,7 @@ def _shapes() -> Config:
     """Small enough to train from scratch on two processor cores in minutes."""
     return Config(
         variant="shapes",
-        training=Training(epochs=14, batch_size=8, workers=1, evaluate_every=7),
+        training=Training(epochs=16, batch_size=8, workers=1, evaluate_every=8),
         model=Model(
             backbone="resnet10",
             norm="group",
@@ -155,6 +155,7 @@ def _shapes() -> Config:
             tower_depth=2,
             mask_head_channels=32,
             mask_channels=32,
+            mask_loss_weight=1.0,
             grids=(20, 18, 12, 8, 6),
             scale_ranges=((1.0, 24.0), (12.0, 48.0), (24.0, 96.0), (48.0, 192.0), (96.0, 512.0)),
         ),

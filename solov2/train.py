@@ -5,8 +5,8 @@ import sys
 import torch
 
 from common import commands
-from common.augment import flip_and_scale
 from common.configuration import configure
+from solov2.augmentation import published
 from solov2.config import VARIANTS
 from solov2.network import DIVISOR, SOLOv2
 from solov2.weights import initialise
@@ -19,13 +19,12 @@ def main() -> None:
     validation_data = commands.open_dataset(config.data, "val", config.training)
     model = SOLOv2(config, training_data.class_names)
     initialise(model, config.training.weights)
-    augment = config.augment
     commands.train(
         "solov2",
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        flip_and_scale(augment.long_side, augment.short_sides, augment.flip),
+        published(config.augment),
         training_data,
         validation_data,
         DIVISOR,

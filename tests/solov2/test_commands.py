@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,16 +19,10 @@ from common.images import write_video
 from tests.solov2.test_convert import published_by_solo
 
 ROOT = Path(__file__).parents[2]
-SMALL = [
-    "--model.fpn-channels",
-    "32",
-    "--model.tower-channels",
-    "32",
-    "--model.tower-depth",
-    "1",
-    "--test.score-threshold",
-    "0.005",
-]
+SMALL = shlex.split(
+    "--model.fpn-channels 32 --model.tower-channels 32 --model.tower-depth 1 --test.score-threshold 0.005 "
+    "--test.update-threshold 0"
+)
 
 
 def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -6,8 +6,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torchvision import tv_tensors
 
 from common.batches import Target
+from solov2.augmentation import published
+from solov2.config import Augment
 from solov2.targets import assign, moments, quarter
 
 GRIDS = (10, 8, 5)
@@ -107,3 +110,10 @@ def test_quarter_masks_are_opencvs_linear_resize(seed):
     masks = np.random.RandomState(seed).randint(0, 2, (3, 64, 96)).astype(np.uint8)
     resized = np.stack([cv2.resize(m, (24, 16), interpolation=cv2.INTER_LINEAR) for m in masks])
     assert (quarter(torch.from_numpy(masks).bool()).numpy() == resized.astype(bool)).all()
+
+
+def test_training_measures_boxes_to_their_last_pixel_as_the_original_does():
+    image = tv_tensors.Image(torch.zeros(3, 32, 32, dtype=torch.uint8))
+    boxes = tv_tensors.BoundingBoxes(torch.tensor([[4.0, 8, 12, 20]]), format="XYXY", canvas_size=(32, 32))
+    _, boxes = published(Augment(long_side=64, short_sides=(64,), flip=0.0))(image, boxes)
+    assert boxes.tolist() == [[8, 16, 22, 38]]  # 7 and 11 pixels, doubled
