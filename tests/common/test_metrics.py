@@ -4,7 +4,6 @@ import contextlib
 import copy
 import io
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,11 @@ from pycocotools.cocoeval import COCOeval
 from common import rle
 from common.errors import UserError
 from common.metrics import coco_details, evaluate_coco
+from tests.given import given_folder
 
 PQ_CASE = Path(__file__).parents[1] / "parity" / "cases" / "upsnet" / "pq_eval"
 SCENARIOS: dict[str, Any] = json.loads((PQ_CASE / "spec.json").read_text())["scenarios"]
 Json = dict[str, Any]
-
-
-def given_folder(variable: str, name: str) -> Path:
-    folder = Path(os.environ.get(variable, "")) / name
-    if not os.environ.get(variable) or not folder.is_dir():
-        pytest.skip(f"{variable} does not name a folder with {name}")
-    return folder
 
 
 def with_pycocotools(truth: Json, detections: list[Json], kind: str) -> COCOeval:

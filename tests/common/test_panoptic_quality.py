@@ -1,7 +1,6 @@
 """Panoptic quality equals panopticapi's, and contradictory input is refused by name."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,11 @@ import pytest
 
 from common.errors import UserError
 from common.metrics import evaluate_panoptic
+from tests.given import given_folder
 
 PQ_CASE = Path(__file__).parents[1] / "parity" / "cases" / "upsnet" / "pq_eval"
 SCENARIOS: dict[str, Any] = json.loads((PQ_CASE / "spec.json").read_text())["scenarios"]
 Json = dict[str, Any]
-
-
-def given_folder(variable: str, name: str) -> Path:
-    folder = Path(os.environ.get(variable, "")) / name
-    if not os.environ.get(variable) or not folder.is_dir():
-        pytest.skip(f"{variable} does not name a folder with {name}")
-    return folder
 
 
 def write_scenario(name: str, folder: Path) -> tuple[Path, Path]:
