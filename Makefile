@@ -2,7 +2,7 @@
 # What stands behind each target, for machines without make: CONTRIBUTING.md.
 
 PYTHON ?= python3
-DEMO_FLAGS ?= --epochs 8 --evaluate-every 0 --minutes 6 --run runs/solov2/demo
+DEMO_FLAGS ?= --epochs 10 --evaluate-every 0 --minutes 6 --run runs/solov2/demo
 TEST_FLAGS ?= -n 2
 
 ENVIRONMENT := .venv

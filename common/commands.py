@@ -19,7 +19,7 @@ from common import shapes
 from common.checkpoint import Checkpoint, write_text
 from common.coco import CocoDataset
 from common.configuration import to_dict, to_yaml
-from common.distributed import barrier, is_main
+from common.distributed import barrier, is_main, process_count
 from common.errors import UserError
 from common.evaluation import Evaluation, evaluate_instances, examples
 from common.loader import TrainingSet, mix
@@ -113,14 +113,14 @@ def train(
 ) -> None:
     """Train, evaluate and report; the run's folder holds everything afterwards."""
     settings, folder = config.training, run_folder(package, config)
-    device = next(model.parameters()).device
     if validation_data.class_names != training_data.class_names:
         raise UserError(
             "the training and validation sets have different classes: "
             f"{list(training_data.class_names)} and {list(validation_data.class_names)}"
         )
     if is_main():
-        _claim(folder, settings.resume)
+        if not settings.resume:
+            move_aside(folder)
         write_text(folder / "config.yaml", to_yaml(config))
     barrier()
     latest: list[Evaluation] = []
@@ -130,14 +130,12 @@ def train(
         return Checkpoint(package, to_dict(config), tuple(class_names), ids, module.state_dict())
 
     def evaluate(module: nn.Module) -> Metrics:
-        with autocast(device, settings.precision):
-            latest[:] = [evaluate_instances(module, validation_data, settings.batch_size, settings.workers)]
+        latest[:] = [score(module, validation_data, settings)]
         return {kind: dict(scores) for kind, scores in latest[0].metrics.items()}
 
-    training_set = TrainingSet(training_data, transforms, settings.seed)
     trainer = Trainer(
         model,
-        training_set,
+        TrainingSet(training_data, transforms, settings.seed),
         divisor,
         settings,
         config.optimizer,
@@ -148,31 +146,39 @@ def train(
         decisive=("segm", "AP"),
     )
     trained = trainer.fit().eval()
-    if not latest:  # resumed after the end
-        trainer.metrics = evaluate(trained)
+    metrics = trainer.metrics if latest else evaluate(trained)  # a run resumed after its end has none yet
     if is_main():
-        write_scores(folder, trainer.metrics)
+        write_scores(folder, metrics)
         if settings.report:
-            shown = examples(trained, validation_data, EXAMPLES_IN_REPORT)
-            report = folder / "report.html"
-            write_training_report(
-                report,
-                folder / "log.jsonl",
-                metrics=trainer.metrics,
-                details=latest[0].details["segm"],
-                examples=shown,
-                title=f"{package} {config.variant}",
-                config=to_dict(config),
-            )
-            print(f"report: {report.resolve()}")
+            write_report(folder, f"{package} {config.variant}", config, trained, validation_data, latest[0])
         print(f"weights: {(folder / 'best.safetensors').resolve()}")
 
 
-def evaluate(package: str, config: Config, model: nn.Module, dataset: CocoDataset, device: torch.device) -> None:
+def score(model: nn.Module, dataset: CocoDataset, settings: Training) -> Evaluation:
+    share = max(1, settings.batch_size // (process_count() * settings.accumulate))  # what fits when training fits
+    with autocast(next(model.parameters()).device, settings.precision):
+        return evaluate_instances(model, dataset, share, settings.workers)
+
+
+def write_report(
+    folder: Path, title: str, config: Config, model: nn.Module, dataset: CocoDataset, evaluation: Evaluation
+) -> None:
+    write_training_report(
+        folder / "report.html",
+        folder / "log.jsonl",
+        metrics=evaluation.metrics,
+        details=evaluation.details["segm"],
+        examples=examples(model, dataset, EXAMPLES_IN_REPORT),
+        title=title,
+        config=to_dict(config),
+    )
+    print(f"report: {(folder / 'report.html').resolve()}")
+
+
+def evaluate(package: str, config: Config, model: nn.Module, dataset: CocoDataset) -> None:
     """Print the score table; write metrics.json and the predictions in COCO's format."""
-    settings, folder = config.training, run_folder(package, config)
-    with autocast(device, settings.precision):
-        evaluation = evaluate_instances(model, dataset, settings.batch_size, settings.workers)
+    folder = run_folder(package, config)
+    evaluation = score(model, dataset, config.training)
     if is_main():
         write_scores(folder, evaluation.metrics)
         write_text(folder / "predictions.json", json.dumps(evaluation.detections))
@@ -207,18 +213,12 @@ def _shown(value: Any) -> str:
     return "" if value is None else "-" if value == -1 else f"{value:.3f}"
 
 
-def _claim(folder: Path, resume: bool) -> None:
-    """A new run must not mix its files with an old one's."""
-    if folder.exists() and not resume:
-        for name in (
-            "log.jsonl",
-            "last.state",
-            "last.safetensors",
-            "best.safetensors",
-            "metrics.json",
-            "report.html",
-        ):
-            (folder / name).unlink(missing_ok=True)
-        for events in folder.glob("events.out.tfevents.*"):
-            events.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
+def move_aside(folder: Path) -> None:
+    """A new run neither mixes its files with an old one's nor throws those away."""
+    if not (folder / "log.jsonl").exists():
+        return
+    number = 1
+    while (older := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    folder.rename(older)
+    print(f"the run that was in {folder} is now in {older}; --resume would have gone on with it")

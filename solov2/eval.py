@@ -22,7 +22,7 @@ def main() -> None:
     device = commands.start(config.training)
     dataset = commands.open_dataset(config.data, "val", config.training)
     refuse_other_classes(dataset, model.class_names)
-    commands.evaluate("solov2", config, model.to(device).to(memory_format=torch.channels_last), dataset, device)
+    commands.evaluate("solov2", config, model.to(device).to(memory_format=torch.channels_last), dataset)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Training as a user runs it: the same weights however it is interrupted, resumed, spread or loaded."""
 
 import json
+import math
 import os
 import shlex
 import signal
@@ -174,3 +175,21 @@ def test_a_wrong_flag_is_answered_with_the_nearest_one(data, tmp_path, flags):
     assert done.returncode == 2
     assert {"--optimizer.lrr": "--optimizer.lr", "--epoch": "--epochs"}[flags[0]] in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precisions_train_and_evaluate(data, tmp_path, precision):
+    done = train(data, tmp_path / "run", "--steps", "2", "--workers", "0", "--precision", precision)
+    assert done.returncode == 0, done.stderr
+    assert all(math.isfinite(line["loss"]) for line in steps(tmp_path / "run"))
+    weights = load(tmp_path / "run" / "last.safetensors").weights
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values())
+
+
+def test_a_second_run_moves_the_first_aside(data, tmp_path):
+    for _ in range(2):
+        done = train(data, tmp_path / "run", "--steps", "1", "--workers", "0")
+        assert done.returncode == 0, done.stderr
+    assert "is now in" in done.stdout
+    assert (tmp_path / "run-1" / "best.safetensors").exists()
+    assert len(steps(tmp_path / "run")) == 1
