@@ -10,7 +10,6 @@ python -m common.shapes --out DIR --split val --count 40 --seed 3      writes a 
 """
 
 import json
-import logging
 import os
 import secrets
 import shutil
@@ -33,8 +32,6 @@ from common.scene_files import KEYPOINT_NAMES, SKELETON, STUFF_IDS, THING_IDS, E
 from common.scenes import draw_scene
 
 __all__ = ["COLOURS", "HELD_OUT", "SHAPES", "ShapesFolder", "Split", "ensure", "write"]
-
-log = logging.getLogger(__name__)
 
 FORMAT = "shapes-v1"  # in the cache folder's name; count up when anything that is written changes
 COUNTS: dict[Split, int] = {"train": 800, "val": 200}
@@ -82,10 +79,7 @@ def ensure(split: Split, seed: int = 0, count: int | None = None, cache: Path | 
     _check(split, seed, count)
     number = COUNTS[split] if count is None else count
     root = (_user_cache() if cache is None else cache) / FORMAT / f"{split}-seed{seed}-{number}"
-    if not root.is_dir():
-        log.warning("drawing %d scenes of the built-in data set, once, into %s", number, root)
-        write(root, split, seed, number)
-    return ShapesFolder(root)
+    return ShapesFolder(root) if root.is_dir() else write(root, split, seed, number)
 
 
 def write(root: Path, split: Split, seed: int, count: int) -> ShapesFolder:
