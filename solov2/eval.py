@@ -8,6 +8,7 @@ import solov2
 from common import commands
 from common.coco import refuse_other_classes
 from common.configuration import configure
+from solov2.backbone import fold_batch_norms
 from solov2.config import VARIANTS
 
 
@@ -19,6 +20,7 @@ def main() -> None:
     model = solov2.load(weights)
     flags = arguments[1:] if arguments and not arguments[0].startswith("-") else arguments
     config = model.config = configure(VARIANTS, flags, default=model.config, prog="eval.py")
+    fold_batch_norms(model.backbone)
     device = commands.start(config.training)
     dataset = commands.open_dataset(config.data, "val", config.training)
     refuse_other_classes(dataset, model.class_names)

@@ -23,6 +23,7 @@ from common.errors import UserError
 from common.images import fit_within, read_image, resize
 from common.onnx_export import export_onnx, mask_agreement
 from common.ops import matrix_nms_from_intersections
+from solov2.backbone import fold_batch_norms
 from solov2.network import DIVISOR, SOLOv2
 
 SMALLEST_IOU = 0.99
@@ -94,6 +95,7 @@ def points_nms_on_logits(logits: Tensor) -> Tensor:
 def main() -> None:
     options = tyro.cli(Export, prog="export.py")
     model = solov2.load(options.weights)
+    fold_batch_norms(model.backbone)
     graph = Graph(model).eval()
     photograph = scaled(model, options.image)
     side = round_up(model.config.test.long_side, DIVISOR)

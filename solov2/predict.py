@@ -5,11 +5,13 @@ import tyro
 import solov2
 from common import commands
 from common.prediction import Predict, predict
+from solov2.backbone import fold_batch_norms
 
 
 def main() -> None:
     options = tyro.cli(Predict, prog="predict.py")
     model = solov2.load(options.weights)
+    fold_batch_norms(model.backbone)
     predict(model, model.class_names, model.category_ids, options)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from solov2.backbone import DeformableConv2d
+from solov2.backbone import Backbone, DeformableConv2d, fold_batch_norms
 from solov2.config import VARIANTS
 from solov2.network import SOLOv2, with_coordinates
 
@@ -87,3 +87,23 @@ def test_frozen_stages_and_statistics_stay_as_they_are():
     assert not model.backbone.bn1.training
     assert not any(p.requires_grad for p in model.backbone.layer1.parameters())
     assert all(p.requires_grad for p in model.backbone.layer2.parameters())
+
+
+@pytest.mark.parametrize("variant", ["light_r18_448", "light_r50_dcn_512", "x101_dcn_3x"])
+def test_folding_batch_norms_changes_nothing_but_the_speed(variant):
+    torch.manual_seed(0)
+    backbone = Backbone(VARIANTS[variant].model).eval()
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.8, 1.2)
+            nn.init.normal_(module.bias, std=0.2)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        before = backbone(images)
+        fold_batch_norms(backbone)
+        after = backbone(images)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
+    for one, other in zip(before, after, strict=True):
+        assert (one - other).norm() / one.norm() < 1e-5
