@@ -76,7 +76,7 @@ def measure(variant: str, photograph: Path, rounds: int, precision: str) -> tupl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1, help="the large variants take a minute each")
     parser.add_argument("--threads", type=int, default=1, help="with more, their waiting counts as CPU time too")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     options = parser.parse_args()
@@ -85,7 +85,7 @@ def main() -> None:
         photograph = Path(folder) / "scene.jpg"
         scene = resize(draw_scene(0, "val", 0).image, 480, 640)
         cv2.imwrite(str(photograph), cv2.cvtColor(scene, cv2.COLOR_RGB2BGR))
-        print(f"CPU milliseconds, median of {options.rounds}, weights without training, {options.precision}\n")
+        print(f"CPU milliseconds, median of {options.rounds} round(s), weights without training, {options.precision}\n")
         titles = (*STAGES, "instances", "M weights")
         print(f"{'variant':20}" + "".join(f"{title:>14}" for title in titles))
         for variant in options.variants:
