@@ -39,7 +39,7 @@ def loss(logits: Tensor, targets: Tensor, gamma: float, weights: tuple[float, fl
     out = logits.new_empty(0 if summed else logits.shape, dtype=_computed_in(logits))
     sums = [out.new_zeros(())]
     for rows, wrong, scratch, positives in _chunks(logits, targets):
-        cost = torch.ops.aten.softplus.out(wrong, 1, 20, out=scratch)
+        cost = softplus(wrong, out=scratch)
         modulator = torch.sigmoid(wrong, out=wrong).pow_(gamma)
         values = modulator.mul_(cost)
         rare = values.view(-1)[positives] * positive_weight
@@ -58,7 +58,7 @@ def gradient(upstream: Tensor, logits: Tensor, targets: Tensor, gamma: float, we
     negative_weight, positive_weight = weights
     out = torch.empty_like(logits, memory_format=torch.contiguous_format)
     for rows, wrong, scratch, positives in _chunks(logits, targets):
-        cost = torch.ops.aten.softplus.out(wrong, 1, 20, out=scratch)
+        cost = softplus(wrong, out=scratch)
         probability = torch.sigmoid(wrong, out=wrong)
         slope = cost.addcmul_(cost, probability, value=-1)  # (1 - q) softplus(z)
         slope = torch.add(probability, slope, alpha=gamma, out=slope)
@@ -68,6 +68,19 @@ def gradient(upstream: Tensor, logits: Tensor, targets: Tensor, gamma: float, we
         slope.view(-1).index_copy_(0, positives, rare)
         torch.mul(slope, upstream if upstream.ndim == 0 else upstream[rows], out=out[rows])
     return out
+
+
+def softplus(logit: Tensor, out: Tensor | None = None) -> Tensor:
+    """log(1 + e^x), without log1p: PyTorch's is ten times slower than its log on processors with AVX-512.
+
+    Instead log1p(e) = log(1 + e) e / ((1 + e) - 1), where the quotient makes good what rounding 1 + e lost.
+    """
+    small = logit.abs().neg_().exp_()
+    rounded = small + 1
+    lost = rounded - 1
+    logarithm = rounded.log_().mul_(small).div_(lost)
+    logarithm = torch.where(lost == 0, small, logarithm)
+    return torch.add(logarithm, logit.clamp(min=0), out=out)
 
 
 def _chunks(logits: Tensor, targets: Tensor) -> Iterator[Chunk]:
@@ -99,7 +112,7 @@ def _dense_loss(logits: Tensor, targets: Tensor, gamma: float, weights: tuple[fl
     for rows, logit, target in _dense_chunks(logits, targets):
         if _is_hard(targets, target):
             wrong = logit.mul_(1 - 2 * target)
-            values = torch.sigmoid(wrong).pow_(gamma).mul_(F.softplus(wrong))
+            values = torch.sigmoid(wrong).pow_(gamma).mul_(softplus(wrong))
         else:
             probability, cost = _soft_terms(logit, target)
             values = probability.pow_(gamma).mul_(cost)
@@ -119,7 +132,7 @@ def _dense_gradient(
         if _is_hard(targets, target):
             sign = 1 - 2 * target
             wrong = logit.mul_(sign)
-            probability, cost = torch.sigmoid(wrong), F.softplus(wrong)
+            probability, cost = torch.sigmoid(wrong), softplus(wrong)
             slope = cost.addcmul_(cost, probability, value=-1).mul_(gamma).add_(probability).mul_(sign)
             slope.mul_(probability.pow_(gamma))
         else:
