@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 # eight real photographs, from scratch: finer grids and larger input than the built-in scenes need
 MEMORISE = shlex.split(
-    "--limit 8 --batch-size 4 --steps 800 --epochs 400 --evaluate-every 0 --model.grids 40 36 24 16 12 "
+    "--limit 8 --batch-size 4 --steps 1000 --epochs 500 --evaluate-every 0 --model.grids 40 36 24 16 12 "
     "--augment.long-side 640 --augment.short-sides 416 448 480 --test.long-side 640 --test.short-side 480 "
     "--model.mask-loss-weight 3"
 )
