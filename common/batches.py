@@ -1,11 +1,16 @@
 """What goes into a network: images padded to one size, with their ground truth, and how to undo the padding."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
+
+UNLABELLED = 255  # in semantic maps
 
 
 @dataclass
@@ -25,14 +30,26 @@ class Target:
     labels: Tensor  # [n] int64
     masks: Tensor  # [n, H, W] bool
     name: str = ""  # the image's file, for messages
+    crowd_boxes: Tensor = field(default_factory=lambda: torch.zeros(0, 4))  # [c, 4] of regions that hold many objects
+    crowd_labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # [c]
+    keypoints: Tensor | None = None  # [n, K, 3] x, y, visibility
+    polygons: list[list[NDArray[np.float32]]] | None = None  # each object's outlines [P, 2]; none of one given as RLE
+    semantic: Tensor | None = None  # [H, W] uint8 class of each pixel; UNLABELLED where it has none
+    relations: Tensor | None = None  # [R, 3] int64: subject and object, as indices of objects here, and predicate
 
     def to(self, device: torch.device) -> "Target":
-        return replace(
-            self,
-            boxes=self.boxes.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            masks=self.masks.to(device, non_blocking=True),
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Target":
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Target":
+        """With every tensor changed; polygons stay where they are drawn, on the processor."""
+        changed = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(changed, name, change(value))
+        return changed
 
 
 @dataclass
@@ -54,10 +71,7 @@ class Batch:
         return Batch(
             self.images.pin_memory(),
             self.sizes.pin_memory(),
-            [
-                replace(t, boxes=t.boxes.pin_memory(), labels=t.labels.pin_memory(), masks=t.masks.pin_memory())
-                for t in self.targets
-            ],
+            [target.pin_memory() for target in self.targets],
         )
 
 
@@ -69,7 +83,8 @@ def collate(items: Sequence[tuple[Tensor, Target]], divisor: int) -> Batch:
     for image, target in items:
         padding = (0, width - image.shape[2], 0, height - image.shape[1])
         images.append(F.pad(image, padding))
-        targets.append(replace(target, masks=F.pad(target.masks, padding)))
+        semantic = None if target.semantic is None else F.pad(target.semantic, padding, value=UNLABELLED)
+        targets.append(replace(target, masks=F.pad(target.masks, padding), semantic=semantic))
     sizes = torch.tensor([image.shape[1:] for image, _ in items])
     return Batch(torch.stack(images), sizes, targets)
 

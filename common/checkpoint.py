@@ -10,15 +10,20 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from common.array_pickle import read_array_pickle
+from common.configuration import from_dict
 from common.errors import UserError
 
+C = TypeVar("C")
+M = TypeVar("M", bound=nn.Module)
 FORMAT = "1"  # of the metadata; raised when an older reader would misunderstand it
 
 
@@ -60,6 +65,21 @@ def load(path: Path) -> Checkpoint:
     )
 
 
+def open_model(
+    file: str | Path,
+    package: str,
+    config_type: type[C],
+    network: Callable[[C, tuple[str, ...], tuple[int, ...]], M],
+) -> M:
+    """The model in a checkpoint of ours, ready to predict."""
+    found = load(Path(file))
+    if found.package != package:
+        raise UserError(f"{file}: a checkpoint of {found.package}, not of {package}")
+    model = network(from_dict(config_type, found.config, str(file)), found.class_names, found.category_ids)
+    load_weights(model, found.weights, str(file))
+    return model.eval()
+
+
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Strictly: every name must be there, none too many, and every shape must agree."""
     expected = module.state_dict()
@@ -89,21 +109,35 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return read_tensors(path)[0], {}
     _require_file(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is broken or holds code
+        content = _read_pickle(path)
+    except Exception as error:  # many kinds are raised for a file that is broken or holds code
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: not read, since it is broken or holds more than tensors ({reason})") from error
     rest = dict(content) if isinstance(content, dict) else {}
-    for key in ("state_dict", "model", "weight"):
+    for key in ("state_dict", "model", "weight", "blobs"):
         if isinstance(rest.get(key), Mapping):
             content = rest.pop(key)
             break
-    state = {
-        str(name).removeprefix("module."): value for name, value in dict(content).items() if isinstance(value, Tensor)
-    }
+    state = {str(name).removeprefix("module."): value for name, value in _tensors(dict(content)).items()}
     if not state:
         raise UserError(f"{path}: no tensors in it; expected a state dict, or one under 'state_dict'")
     return state, {key: value for key, value in rest.items() if not isinstance(value, Tensor)}
+
+
+def _read_pickle(path: Path) -> Any:
+    """PyTorch's file, or one of NumPy arrays that bears the same suffix."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:
+        if path.suffix != ".pkl":
+            raise
+        return read_array_pickle(path)
+
+
+def _tensors(content: Mapping[Any, Any]) -> dict[Any, Tensor]:
+    arrays = {name: np.ascontiguousarray(value) for name, value in content.items() if isinstance(value, np.ndarray)}
+    tensors = {name: torch.from_numpy(value) for name, value in arrays.items() if value.dtype.kind in "fiub"}
+    return {name: value for name, value in content.items() if isinstance(value, Tensor)} | tensors
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

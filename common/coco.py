@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -46,6 +46,26 @@ class Sample:
     keypoints: NDArray[np.float32] | None  # [n, K, 3] x, y, visibility
     image_id: int
     path: Path
+    semantic: NDArray[np.uint8] | None = None  # [H, W] class of each pixel, 255 without one; of panoptic data sets
+    relations: NDArray[np.int64] | None = None  # [R, 3] subject, object (indices of objects here), predicate
+
+
+class LabelledImages(Protocol):
+    """What training and evaluation need of a data set; CocoDataset offers it, and PanopticDataset does."""
+
+    annotation_files: list[Path]
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    image_ids: Int
+    sizes: NDArray[np.int32]  # [images, 2] height, width
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def path(self, index: int) -> Path: ...
+
+    def polygons(self, index: int) -> list[list[NDArray[np.float32]]]: ...
 
 
 class CocoDataset(Dataset[Sample]):
@@ -169,6 +189,16 @@ class CocoDataset(Dataset[Sample]):
             masks[drawn] = rle.decode([code for code in codes if code is not None])
         return masks
 
+    def polygons(self, index: int) -> list[list[NDArray[np.float32]]]:
+        """The outlines [P, 2] of each object of one image; none for an object that is given as RLE."""
+        found = [self.segmentation(annotation) for annotation in range(self.offsets[index], self.offsets[index + 1])]
+        return [
+            [np.array(outline, np.float32).reshape(-1, 2) for outline in segmentation]
+            if isinstance(segmentation, list)
+            else []
+            for segmentation in found
+        ]
+
     def annotations_json(self) -> dict[str, Any]:
         """What evaluation needs of exactly these images, as a COCO object; ids as in a single file."""
         single = len(self.annotation_files) == 1
@@ -250,7 +280,7 @@ def stop_at_fatal(path: Path, faults: list[Fault]) -> None:
     raise UserError(f"{path}: {message}")
 
 
-def refuse_other_classes(dataset: CocoDataset, class_names: Sequence[str]) -> None:
+def refuse_other_classes(dataset: LabelledImages, class_names: Sequence[str]) -> None:
     """Stop if a data set does not have the classes (in their order) that a checkpoint was trained with."""
     if tuple(class_names) != dataset.class_names:
         raise UserError(

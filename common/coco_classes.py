@@ -86,3 +86,8 @@ COCO_CLASSES: tuple[str, ...] = (
 # category ids run from 1 to 90 and leave these out
 UNUSED_IDS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 COCO_CATEGORY_IDS: tuple[int, ...] = tuple(number for number in range(1, 91) if number not in UNUSED_IDS)
+
+
+def known_classes(count: int) -> dict[str, int] | None:
+    """The names and category ids of a published model with so many classes: COCO's if there are 80."""
+    return dict(zip(COCO_CLASSES, COCO_CATEGORY_IDS, strict=True)) if count == len(COCO_CLASSES) else None

@@ -3,41 +3,78 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torchvision.transforms import v2
 
 from common import shapes
 from common.checkpoint import Checkpoint, write_text
-from common.coco import CocoDataset
-from common.configuration import to_dict, to_yaml
+from common.coco import CocoDataset, LabelledImages, refuse_other_classes
+from common.configuration import configure, to_dict, to_yaml
 from common.distributed import barrier, is_main, process_count
 from common.errors import UserError
 from common.evaluation import Evaluation, evaluate_instances, examples
-from common.loader import TrainingSet, mix
-from common.report import write_training_report
+from common.loader import Trainable, mix
+from common.metrics import CocoDetails
+from common.optimization import ParameterGroup
+from common.report import Example, write_training_report
 from common.settings import Data, Images, Optimizer, Schedule, Training
 from common.training import DTYPES, Metrics, Trainer
 
 EXAMPLES_IN_REPORT = 16
+M = TypeVar("M", bound=nn.Module)
 
 
 class Config(Protocol):
     """The sections that every package's configuration has."""
 
-    variant: str
-    training: Training
-    data: Data
-    optimizer: Optimizer
-    schedule: Schedule
+    @property
+    def variant(self) -> str: ...
+
+    @property
+    def training(self) -> Training: ...
+
+    @property
+    def data(self) -> Data: ...
+
+    @property
+    def optimizer(self) -> Optimizer: ...
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+
+class Evaluated(Protocol):
+    """What scoring a model leaves."""
+
+    @property
+    def metrics(self) -> Metrics: ...
+
+    @property
+    def details(self) -> Mapping[str, CocoDetails]: ...
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a package's models are scored: of instances by COCO's mAP, unless it says otherwise."""
+
+    evaluate: Callable[[nn.Module, Any, int, int], Evaluated] = evaluate_instances
+    """(model, data set, images at once, workers)"""
+    examples: Callable[[nn.Module, Any, int], list[Example]] = examples
+    """(model, data set, how many): pictures for the report."""
+    decisive: tuple[str, ...] = ("segm", "AP")
+    """Where in the metrics the score stands by which the best weights are kept."""
+
+
+INSTANCES = Scoring()
 
 
 def run(main: Callable[[], None]) -> None:
@@ -106,83 +143,135 @@ def train(
     config: Config,
     model: nn.Module,
     class_names: Sequence[str],
-    transforms: v2.Transform,
-    training_data: CocoDataset,
-    validation_data: CocoDataset,
+    training_set: Trainable,
+    validation_data: LabelledImages,
     divisor: int,
+    *,
+    scoring: Scoring = INSTANCES,
+    parameter_group: ParameterGroup | None = None,
 ) -> None:
     """Train, evaluate and report; the run's folder holds everything afterwards."""
-    settings, folder = config.training, run_folder(package, config)
-    if validation_data.class_names != training_data.class_names:
-        raise UserError(
-            "the training and validation sets have different classes: "
-            f"{list(training_data.class_names)} and {list(validation_data.class_names)}"
-        )
-    if is_main():
-        if not settings.resume:
-            move_aside(folder)
-        write_text(folder / "config.yaml", to_yaml(config))
-    barrier()
-    latest: list[Evaluation] = []
+    training_data = training_set.dataset
+    refuse_different_classes(training_data, validation_data)
+    folder = prepare_run(package, config)
+    latest: list[Evaluated] = []
 
     def describe(module: nn.Module) -> Checkpoint:
         ids = training_data.category_ids
         return Checkpoint(package, to_dict(config), tuple(class_names), ids, module.state_dict())
 
     def evaluate(module: nn.Module) -> Metrics:
-        latest[:] = [score(module, validation_data, settings)]
-        return {kind: dict(scores) for kind, scores in latest[0].metrics.items()}
+        latest[:] = [score(module, validation_data, config.training, scoring)]
+        return latest[0].metrics
 
     trainer = Trainer(
         model,
-        TrainingSet(training_data, transforms, settings.seed),
+        training_set,
         divisor,
-        settings,
+        config.training,
         config.optimizer,
         config.schedule,
         folder,
         describe,
         evaluate,
-        decisive=("segm", "AP"),
+        scoring.decisive,
+        parameter_group,
     )
     trained = trainer.fit().eval()
     metrics = trainer.metrics if latest else evaluate(trained)  # a run resumed after its end has none yet
     if is_main():
         write_scores(folder, metrics)
-        if settings.report:
-            write_report(folder, f"{package} {config.variant}", config, trained, validation_data, latest[0])
+        if config.training.report:
+            write_report(folder, f"{package} {config.variant}", config, trained, validation_data, latest[0], scoring)
         print(f"weights: {(folder / 'best.safetensors').resolve()}")
 
 
-def score(model: nn.Module, dataset: CocoDataset, settings: Training) -> Evaluation:
+def prepare_run(package: str, config: Config) -> Path:
+    """The run's folder with config.yaml in it; an older run that was there is moved aside unless it goes on."""
+    folder = run_folder(package, config)
+    if is_main():
+        if not config.training.resume:
+            move_aside(folder)
+        write_text(folder / "config.yaml", to_yaml(config))
+    barrier()
+    return folder
+
+
+def refuse_different_classes(training_data: LabelledImages, validation_data: LabelledImages) -> None:
+    if validation_data.class_names != training_data.class_names:
+        raise UserError(
+            "the training and validation sets have different classes: "
+            f"{list(training_data.class_names)} and {list(validation_data.class_names)}"
+        )
+
+
+def score(model: nn.Module, dataset: LabelledImages, settings: Training, scoring: Scoring = INSTANCES) -> Evaluated:
     share = max(1, settings.batch_size // (process_count() * settings.accumulate))  # what fits when training fits
     with autocast(next(model.parameters()).device, settings.precision):
-        return evaluate_instances(model, dataset, share, settings.workers)
+        return scoring.evaluate(model, dataset, share, settings.workers)
 
 
 def write_report(
-    folder: Path, title: str, config: Config, model: nn.Module, dataset: CocoDataset, evaluation: Evaluation
+    folder: Path,
+    title: str,
+    config: Config,
+    model: nn.Module,
+    dataset: LabelledImages,
+    evaluation: Evaluated,
+    scoring: Scoring = INSTANCES,
 ) -> None:
     write_training_report(
         folder / "report.html",
         folder / "log.jsonl",
         metrics=evaluation.metrics,
-        details=evaluation.details["segm"],
-        examples=examples(model, dataset, EXAMPLES_IN_REPORT),
+        details=evaluation.details.get("segm", evaluation.details.get("bbox")),
+        examples=scoring.examples(model, dataset, EXAMPLES_IN_REPORT),
         title=title,
         config=to_dict(config),
     )
     print(f"report: {(folder / 'report.html').resolve()}")
 
 
-def evaluate(package: str, config: Config, model: nn.Module, dataset: CocoDataset) -> None:
+def evaluate(
+    package: str, config: Config, model: nn.Module, dataset: CocoDataset, scoring: Scoring = INSTANCES
+) -> None:
     """Print the score table; write metrics.json and the predictions in COCO's format."""
     folder = run_folder(package, config)
-    evaluation = score(model, dataset, config.training)
+    evaluation = score(model, dataset, config.training, scoring)
     if is_main():
         write_scores(folder, evaluation.metrics)
-        write_text(folder / "predictions.json", json.dumps(evaluation.detections))
-        print(f"written: {folder / 'metrics.json'}, {folder / 'predictions.json'}")
+        if isinstance(evaluation, Evaluation):
+            write_text(folder / "predictions.json", json.dumps(evaluation.detections))
+            print(f"written: {folder / 'metrics.json'}, {folder / 'predictions.json'}")
+
+
+def evaluate_command(
+    package: str,
+    variants: Mapping[str, Any],
+    load: Callable[[Path], M],
+    prepare: Callable[[M], object] = lambda model: None,
+    scoring: Scoring = INSTANCES,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """The whole eval.py of a model that finds instances; `prepare` readies the loaded model, once, for speed."""
+    model, config = model_to_evaluate(package, variants, load, sys.argv[1:] if arguments is None else arguments)
+    prepare(model)
+    device = start(config.training)
+    dataset = open_dataset(config.data, "val", config.training)
+    refuse_other_classes(dataset, model.class_names)  # type: ignore[arg-type]
+    evaluate(package, config, model.to(device).to(memory_format=torch.channels_last), dataset, scoring)
+
+
+def model_to_evaluate(
+    package: str, variants: Mapping[str, Any], load: Callable[[Path], M], arguments: Sequence[str]
+) -> tuple[M, Any]:
+    """The model that the command line names, with its own settings changed by the flags."""
+    if {"-h", "--help"} & set(arguments):
+        configure(variants, ["--help"], prog="eval.py")
+    model = load(weights_to_evaluate(package, list(variants), arguments))
+    flags = arguments[1:] if arguments and not arguments[0].startswith("-") else arguments
+    model.config = configure(variants, flags, default=model.config, prog="eval.py")
+    return model, model.config
 
 
 def weights_to_evaluate(package: str, variants: Sequence[str], arguments: Sequence[str]) -> Path:
@@ -199,18 +288,27 @@ def weights_to_evaluate(package: str, variants: Sequence[str], arguments: Sequen
 
 
 def write_scores(folder: Path, metrics: Metrics) -> None:
+    """metrics.json, and a table of them on the terminal; scores for each class are left to the file."""
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    names = list(dict.fromkeys(name for scores in metrics.values() for name in scores))
+    rows: dict[str, Mapping[str, Any]] = {}
+    for kind, scores in metrics.items():
+        nested = {f"{kind} {name}": row for name, row in scores.items() if isinstance(row, Mapping)}
+        rows |= {name: row for name, row in nested.items() if name != f"{kind} per_class"}
+        if numbers := {name: value for name, value in scores.items() if not isinstance(value, Mapping)}:
+            rows[kind] = numbers
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
     table = Table()
     for title in ("", *names):
         table.add_column(title, justify="right")
-    for kind, scores in metrics.items():
-        table.add_row(kind, *(_shown(scores.get(name)) for name in names))
-    Console(width=max(100, 9 * len(names))).print(table)
+    for title, row in rows.items():
+        table.add_row(title, *(_shown(row[name]) if name in row else "" for name in names))
+    Console(width=max(100, 9 * len(names) + 20)).print(table)
 
 
 def _shown(value: Any) -> str:
-    return "" if value is None else "-" if value == -1 else f"{value:.3f}"
+    if value is None or value == -1:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
 def move_aside(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Run a model over a COCO-format data set and score it; photographs are shared out over the processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from common.coco import CocoDataset, Sample
+from common.coco import CocoDataset, LabelledImages, Sample
 from common.distributed import gather, is_main, process_count, process_index
 from common.errors import UserError
 from common.images import read_image
@@ -22,6 +22,16 @@ from common.results import Instances
 from common.runlog import Bar
 
 Detection = dict[str, Any]
+
+
+def ask(model: nn.Module, numbers: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Instances]:
+    """The usual way to a model's results: from the photographs alone."""
+    results: list[Instances] = model.predict(images)  # type: ignore[operator]
+    return results
+
+
+# model, the photographs' numbers in the data set, the photographs -> results; other ways know more than the pixels
+Answer = Callable[[nn.Module, Sequence[int], Sequence[NDArray[np.uint8]]], list[Instances]]
 
 
 @dataclass
@@ -42,19 +52,32 @@ def evaluate_instances(
     batch_size: int,
     workers: int,
     kinds: tuple[Kind, ...] = ("segm", "bbox"),
+    answer: Answer = ask,
 ) -> Evaluation:
-    detections = gather(detect(model, dataset, batch_size, workers))
+    detections = gather(detect(model, dataset, batch_size, workers, answer))
     annotations = dataset.annotations_json()
-    return Evaluation({kind: coco_details(annotations, detections, kind) for kind in kinds}, detections)
+    details: dict[str, CocoDetails] = {
+        kind: coco_details(annotations, scored_for(kind, detections), kind) for kind in kinds
+    }
+    return Evaluation(details, detections)
 
 
-def detect(model: nn.Module, dataset: CocoDataset, batch_size: int, workers: int) -> list[Detection]:
+def scored_for(kind: Kind, detections: list[Detection]) -> list[Detection]:
+    """Masks are ranked by their own scores where a model gives any."""
+    if kind != "segm" or not any("mask_score" in detection for detection in detections):
+        return detections
+    return [detection | {"score": detection.get("mask_score", detection["score"])} for detection in detections]
+
+
+def detect(
+    model: nn.Module, dataset: CocoDataset, batch_size: int, workers: int, answer: Answer = ask
+) -> list[Detection]:
     """This process's share of the detections; of each image only their RLE is kept."""
     detections: list[Detection] = []
     indices = range(process_index(), len(dataset), process_count())
     with Bar("evaluating", len(dataset), show=is_main()) as bar:
         for numbers, images in photographs(dataset, indices, batch_size, workers):
-            results: list[Instances] = model.predict(images)  # type: ignore[operator]
+            results = answer(model, numbers, images)
             for number, result in zip(numbers, results, strict=True):
                 detections += result.to_coco(int(dataset.image_ids[number]), dataset.category_ids)
             bar.advance(len(images) * process_count())
@@ -62,7 +85,7 @@ def detect(model: nn.Module, dataset: CocoDataset, batch_size: int, workers: int
 
 
 def photographs(
-    dataset: CocoDataset, indices: range, batch_size: int, workers: int
+    dataset: LabelledImages, indices: range, batch_size: int, workers: int
 ) -> Iterator[tuple[list[int], list[NDArray[np.uint8]]]]:
     """Batches of a data set's photographs with their numbers, read ahead by workers."""
     loader: DataLoader[Any] = DataLoader(
@@ -80,7 +103,7 @@ def photographs(
 
 
 class _Photographs(Dataset[Any]):
-    def __init__(self, dataset: CocoDataset, indices: range):
+    def __init__(self, dataset: LabelledImages, indices: range):
         self.dataset, self.indices = dataset, indices
 
     def __len__(self) -> int:
@@ -94,16 +117,20 @@ class _Photographs(Dataset[Any]):
             return error
 
 
-def examples(model: nn.Module, dataset: CocoDataset, count: int) -> list[Example]:
+def examples(model: nn.Module, dataset: LabelledImages, count: int, answer: Answer = ask) -> list[Example]:
     """Images spread evenly over the data set, with ground truth and prediction, for the report."""
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)).tolist()
     found = []
-    for number in chosen:
+    for number in spread_evenly(len(dataset), count):
         sample = dataset[number]
-        prediction: Instances = model.predict([sample.image])[0]  # type: ignore[operator]
+        prediction = answer(model, [number], [sample.image])[0]
         truth = ground_truth(sample, dataset.class_names)
         found.append(Example(sample.path.name, sample.image, truth, prediction))
     return found
+
+
+def spread_evenly(length: int, count: int) -> list[int]:
+    numbers: list[int] = np.unique(np.linspace(0, length - 1, min(count, length)).astype(int)).tolist()
+    return numbers
 
 
 def ground_truth(sample: Sample, class_names: tuple[str, ...]) -> Instances:

@@ -6,6 +6,7 @@ at step n sees what it would have seen.
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from torchvision.transforms import v2
 
 from common.augment import augmented
 from common.batches import Batch, Target, collate
-from common.coco import CocoDataset
+from common.coco import LabelledImages
 from common.distributed import process_count, process_index
 from common.errors import UserError
 
@@ -25,11 +26,21 @@ Item = tuple[Tensor, Target]
 Key = tuple[int, int]  # epoch, index
 
 
-class TrainingSet(Dataset[Item | UserError]):
-    """A data set seen through its augmentation, addressed by (epoch, index)."""
+class Trainable(Protocol):
+    """Labelled images as training sees them; TrainingSet is one, and so is a package's that puts more around it."""
 
-    def __init__(self, dataset: CocoDataset, transforms: v2.Transform, seed: int, crowds: bool = False):
-        self.dataset, self.transforms, self.seed, self.crowds = dataset, transforms, seed, crowds
+    dataset: LabelledImages
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Key) -> Item | UserError: ...
+
+
+class TrainingSet(Dataset[Item | UserError]):
+    """A data set seen through its augmentation, addressed by (epoch, index); with the objects' polygons if asked."""
+
+    def __init__(self, dataset: LabelledImages, transforms: v2.Transform, seed: int, polygons: bool = False):
+        self.dataset, self.transforms, self.seed, self.polygons = dataset, transforms, seed, polygons
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -38,11 +49,12 @@ class TrainingSet(Dataset[Item | UserError]):
         epoch, index = key
         try:
             sample = self.dataset[index]
+            polygons = self.dataset.polygons(index) if self.polygons else None
         except UserError as error:  # returned, not raised, so that it crosses the process border as one line
             return error
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(self.seed, epoch, index))
-            return augmented(sample, self.transforms, self.crowds)
+            return augmented(sample, self.transforms, polygons)
 
 
 class Steps(Sampler[list[Key]]):
@@ -92,7 +104,7 @@ class Steps(Sampler[list[Key]]):
 
 
 def training_loader(
-    training_set: TrainingSet, steps: Steps, divisor: int, workers: int, pin_memory: bool
+    training_set: Trainable, steps: Steps, divisor: int, workers: int, pin_memory: bool
 ) -> "DataLoader[Batch | UserError]":
     return DataLoader(
         training_set,  # type: ignore[arg-type]

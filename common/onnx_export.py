@@ -13,8 +13,16 @@ from common.checkpoint import write_atomically
 from common.errors import UserError
 
 
-def export_onnx(graph: nn.Module, inputs: dict[str, Tensor], out: Path, outputs: Sequence[str]) -> Any:
-    """Export a module for inputs of these sizes; refuses operations that only PyTorch knows.
+def export_onnx(
+    graph: nn.Module,
+    inputs: dict[str, Tensor],
+    out: Path,
+    outputs: Sequence[str],
+    dynamic_shapes: dict[str, Any] | None = None,
+) -> Any:
+    """Export a module for inputs of these sizes, but for what `dynamic_shapes` (as torch.export takes it) leaves open.
+
+    Refuses operations that only PyTorch knows.
 
     Returns an onnxruntime session of the file.
     """
@@ -24,7 +32,7 @@ def export_onnx(graph: nn.Module, inputs: dict[str, Tensor], out: Path, outputs:
         import onnxscript  # noqa: F401 (torch.onnx needs it)
     except ImportError as error:
         raise UserError(f"exporting needs {error.name}; install it with: pip install 'maskworks[export]'") from error
-    exported = torch.export.export(graph, (), inputs, strict=False)
+    exported = torch.export.export(graph, (), inputs, dynamic_shapes=dynamic_shapes, strict=False)
     program = torch.onnx.export(exported, (), dynamo=True, output_names=list(outputs), verbose=False)
     assert program is not None
     write_atomically(out, lambda temporary: program.save(str(temporary)))

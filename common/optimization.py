@@ -1,6 +1,7 @@
 """Optimizer, learning-rate schedule, gradient clipping, and the moving average of the weights."""
 
 import math
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -10,9 +11,14 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.settings import Optimizer, Schedule
 
+Group = tuple[float, float]  # a parameter's share of the learning rate, and its weight decay
+ParameterGroup = Callable[[str, nn.Parameter, Optimizer], Group]
 
-def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    groups = parameter_groups(model, settings)
+
+def make_optimizer(
+    model: nn.Module, settings: Optimizer, parameter_group: ParameterGroup | None = None
+) -> torch.optim.Optimizer:
+    groups = parameter_groups(model, settings, parameter_group or group_as_set)
     fused = all(p.device.type in ("cuda", "cpu") for group in groups for p in group["params"])
     if settings.name == "sgd":
         return torch.optim.SGD(groups, settings.lr, settings.momentum, fused=fused)
@@ -31,15 +37,21 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
     return optimizer
 
 
-def parameter_groups(model: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:
+def group_as_set(name: str, parameter: nn.Parameter, settings: Optimizer) -> Group:
+    """What the settings say of a parameter."""
+    scale = settings.backbone_lr_scale if name.startswith("backbone.") else 1.0
+    if name.endswith("bias"):
+        scale *= settings.bias_lr_scale
+    decays = settings.norm_and_bias_decay or parameter.ndim > 1
+    return scale, settings.weight_decay if decays else 0.0
+
+
+def parameter_groups(model: nn.Module, settings: Optimizer, parameter_group: ParameterGroup) -> list[dict[str, Any]]:
     """Trained parameters by learning rate and weight decay; each group remembers its share of the learning rate."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[Group, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        scale = settings.backbone_lr_scale if name.startswith("backbone.") else 1.0
-        decays = settings.norm_and_bias_decay or parameter.ndim > 1
-        groups.setdefault((scale, settings.weight_decay if decays else 0.0), []).append(parameter)
+        if parameter.requires_grad:
+            groups.setdefault(parameter_group(name, parameter, settings), []).append(parameter)
     return [
         {"params": parameters, "lr_scale": scale, "weight_decay": decay}
         for (scale, decay), parameters in groups.items()
@@ -71,7 +83,8 @@ def lr_factor(step: int, steps_per_epoch: int, total_steps: int, schedule: Sched
         factor = 1 - (1 - step / schedule.warmup) * (1 - schedule.warmup_ratio)
     if schedule.name == "cosine":
         return factor * 0.5 * (1 + math.cos(math.pi * step / total_steps))
-    passed = sum(step >= epoch * steps_per_epoch for epoch in schedule.milestones)
+    length = steps_per_epoch if schedule.unit == "epochs" else 1
+    passed = sum(step >= milestone * length for milestone in schedule.milestones)
     return factor * schedule.factor**passed
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,10 +19,11 @@ from common.commands import autocast, choose_device
 from common.errors import UserError
 from common.images import frame_rate, is_video, list_images, read_frames, read_image, write_video
 from common.report import Entry, make_entry, write_prediction_report
-from common.results import Instances
+from common.results import Instances, Result, SceneGraph
 from common.runlog import Bar
 
 Picture = NDArray[np.uint8]
+Json = dict[str, Any]
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Predict:
     weights: str
     """A checkpoint of ours."""
     out: str = "predictions"
-    """Folder to write to: drawings/, masks/, predictions.json, report.html."""
+    """Folder to write to: drawings/, masks/ or panoptic/, predictions.json, report.html."""
     threshold: float = 0.3
     """Instances with a lower score are not drawn; predictions.json holds all."""
     device: str = "auto"
@@ -47,41 +48,93 @@ class Predict:
     """Larger photographs are skipped before they are decoded."""
 
 
-@dataclass
-class Written:
-    """What predictions.json and the report will say."""
+def predict(
+    model: nn.Module,
+    class_names: Sequence[str],
+    category_ids: Sequence[int],
+    options: Predict,
+    thing_count: int | None = None,
+    remarks: Callable[[Result], Sequence[Json]] = lambda result: (),
+) -> None:
+    """Predict everything that the command line names; what can't be read is named in a line and skipped.
 
-    entries: list[Entry]
-    images: list[dict[str, Any]] = field(default_factory=list)
-    detections: list[dict[str, Any]] = field(default_factory=list)
-
-
-def predict(model: nn.Module, class_names: Sequence[str], category_ids: Sequence[int], options: Predict) -> None:
-    """Predict everything that the command line names; what can't be read is named in a line and skipped."""
-    out = Path(options.out)
+    Of a panoptic model's classes the first `thing_count` are things. `remarks` gives what predictions.json is to
+    say more of each object of a result.
+    """
     model = model.to(choose_device(options.device)).to(memory_format=torch.channels_last)
     found = list_images(options.images)
     videos = [path for path in found if is_video(path)]
     stills = [path for path in found if not is_video(path)][: options.limit or None]
-    written = Written([skip(path, "not an image or a video") for path in other_files(options.images, found)])
+    output = Output(Path(options.out), category_ids, options.threshold, remarks)
+    output.entries += [skip(path, "not an image or a video") for path in other_files(options.images, found)]
     with Bar("predicting", len(stills)) as bar:
-        for number, (path, name) in enumerate(zip(stills, unique_names(stills), strict=True), start=1):
+        for path, name in zip(stills, unique_names(stills), strict=True):
             try:
                 image = read_image(path, int(options.max_megapixels * 1e6))
             except UserError as error:
-                written.entries.append(skip(path, str(error)))
+                output.entries.append(skip(path, str(error)))
             else:
-                result = predict_one(model, image, options.precision)
-                write_still(out, name, number, path, image, result, category_ids, options.threshold, written)
+                output.write(path, name, image, predict_one(model, image, options.precision))
             bar.advance()
     for path in videos:
-        predict_video(model, path, out, options)
+        predict_video(model, path, output.folder, options)
     if stills:
-        finish(out, written, class_names, category_ids)
-        skipped = sum(bool(entry.skipped) for entry in written.entries)
-        print(f"{len(written.images)} photographs done, {skipped} files skipped; {(out / 'report.html').resolve()}")
-    if stills and not written.images:
+        report = output.finish(categories(class_names, category_ids, thing_count))
+        skipped = sum(bool(entry.skipped) for entry in output.entries)
+        print(f"{len(output.images)} photographs done, {skipped} files skipped; {report.resolve()}")
+    if stills and not output.images:
         raise UserError("none of the photographs could be read")
+
+
+@dataclass
+class Output:
+    """The folder with what was found: drawings and masks at once, predictions.json and the report at the end."""
+
+    folder: Path
+    category_ids: Sequence[int]
+    threshold: float
+    remarks: Callable[[Result], Sequence[Json]]
+    entries: list[Entry] = field(default_factory=list)  # of the report
+    images: list[Json] = field(default_factory=list)  # of predictions.json, as the next
+    annotations: list[Json] = field(default_factory=list)
+
+    def write(self, path: Path, name: str, image: Picture, result: Result) -> None:
+        drawing = result.draw(image, self.threshold)
+        drawing.save(self._place("drawings", f"{name}.jpg"), quality=90)
+        self.entries.append(make_entry(str(path), drawing, result))
+        height, width = image.shape[:2]
+        number = len(self.images) + 1
+        self.images.append({"id": number, "file_name": str(path), "height": height, "width": width})
+        found = self._write_masks(name, number, result)
+        for annotation, remark in zip(found, self.remarks(result), strict=False):  # most models have none
+            annotation.update(remark)
+        self.annotations += found
+
+    def _write_masks(self, name: str, number: int, result: Result) -> list[Json]:
+        """A result's masks as a PNG; returns its annotations, in COCO's format."""
+        if isinstance(result, Instances):
+            if result.masks is not None:
+                cv2.imwrite(str(self._place("masks", f"{name}.png")), instance_map(result))
+            return result.to_coco(number, self.category_ids)
+        panoptic = result.panoptic if isinstance(result, SceneGraph) else result
+        panoptic.to_png().save(self._place("panoptic", f"{name}.png"))
+        entry = panoptic.to_coco(number, self.category_ids, f"{name}.png")
+        if isinstance(result, SceneGraph):
+            entry["relations"] = result.to_json()["relations"]
+        return [entry]
+
+    def _place(self, kind: str, name: str) -> Path:
+        path = self.folder / kind / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def finish(self, classes: list[Json]) -> Path:
+        """Write predictions.json and the report; returns the report's path."""
+        content = {"images": self.images, "categories": classes, "annotations": self.annotations}
+        write_text(self.folder / "predictions.json", json.dumps(content))
+        report = self.folder / "report.html"
+        write_prediction_report(report, self.entries, [entry["name"] for entry in classes])
+        return report
 
 
 def skip(path: Path, reason: str) -> Entry:
@@ -97,47 +150,26 @@ def other_files(sources: Sequence[str], found: Sequence[Path]) -> list[Path]:
     return sorted(path for path in files - known if not path.name.startswith("."))
 
 
-def predict_one(model: nn.Module, image: Picture, precision: str) -> Instances:
+def predict_one(model: nn.Module, image: Picture, precision: str) -> Result:
     with autocast(next(model.parameters()).device, precision):
-        result: Instances = model.predict([image])[0]  # type: ignore[operator]
+        result: Result = model.predict([image])[0]  # type: ignore[operator]
     return result
-
-
-def write_still(
-    out: Path,
-    name: str,
-    number: int,
-    path: Path,
-    image: Picture,
-    result: Instances,
-    category_ids: Sequence[int],
-    threshold: float,
-    written: Written,
-) -> None:
-    drawing = result.draw(image, threshold)
-    for folder in ("drawings", "masks"):
-        (out / folder / name).parent.mkdir(parents=True, exist_ok=True)
-    drawing.save(out / "drawings" / f"{name}.jpg", quality=90)
-    cv2.imwrite(str(out / "masks" / f"{name}.png"), instance_map(result))
-    height, width = result.size
-    written.images.append({"id": number, "file_name": str(path), "height": height, "width": width})
-    written.detections += result.to_coco(number, category_ids)
-    written.entries.append(make_entry(str(path), drawing, result))
 
 
 def instance_map(result: Instances) -> NDArray[np.uint16]:
     """[H, W]: 0, or the number (from 1, in the order of the scores) of the best instance at each pixel."""
-    if result.masks is None or len(result) == 0:
+    assert result.masks is not None
+    if len(result) == 0:
         return np.zeros(result.size, np.uint16)
     first = result.masks.to(torch.uint8).argmax(dim=0) + 1
     return (first * result.masks.any(dim=0)).cpu().numpy().astype(np.uint16)
 
 
-def finish(out: Path, written: Written, class_names: Sequence[str], category_ids: Sequence[int]) -> None:
-    categories = [{"id": number, "name": name} for number, name in zip(category_ids, class_names, strict=True)]
-    content = {"images": written.images, "categories": categories, "annotations": written.detections}
-    write_text(out / "predictions.json", json.dumps(content))
-    write_prediction_report(out / "report.html", written.entries, class_names)
+def categories(class_names: Sequence[str], category_ids: Sequence[int], thing_count: int | None) -> list[Json]:
+    entries: list[Json] = [{"id": number, "name": name} for number, name in zip(category_ids, class_names, strict=True)]
+    if thing_count is None:
+        return entries
+    return [entry | {"isthing": int(label < thing_count)} for label, entry in enumerate(entries)]
 
 
 def predict_video(model: nn.Module, source: Path, out: Path, options: Predict) -> None:

@@ -45,7 +45,7 @@ from common.page import (
     tile_list,
     write_page,
 )
-from common.results import Instances, Panoptic, SceneGraph
+from common.results import Instances, Result, SceneGraph
 
 SMALL_PICTURE = 480  # examples smaller than this are enlarged, or the names would hide them
 CURVE_CONTROLS = (
@@ -74,8 +74,8 @@ class Example:
 
     name: str
     image: NDArray[np.uint8]  # [H, W, 3] RGB
-    truth: Instances
-    prediction: Instances
+    truth: Result
+    prediction: Result
 
 
 @dataclass
@@ -89,12 +89,17 @@ class Entry:
     skipped: str = ""
 
 
-def make_entry(name: str, drawing: Image.Image, result: Instances | Panoptic | SceneGraph) -> Entry:
+def make_entry(name: str, drawing: Image.Image, result: Result) -> Entry:
     """The entry of a drawn result; keeps a small JPEG only, so that thousands fit into memory."""
+    return Entry(name, jpeg(drawing), *labels_and_scores(result))
+
+
+def labels_and_scores(result: Result) -> tuple[list[int], list[float]]:
+    """Of the objects or segments found."""
     if isinstance(result, Instances):
-        return Entry(name, jpeg(drawing), result.labels.tolist(), result.scores.float().tolist())
+        return result.labels.tolist(), result.scores.float().tolist()
     infos = (result.panoptic if isinstance(result, SceneGraph) else result).infos
-    return Entry(name, jpeg(drawing), [info.label for info in infos], [info.score for info in infos])
+    return [info.label for info in infos], [info.score for info in infos]
 
 
 def write_training_report(
@@ -227,11 +232,15 @@ def example_grid(examples: Sequence[Example]) -> str:
 def example_figure(example: Example) -> str:
     """One image twice."""
     scale = max(1, SMALL_PICTURE // max(example.image.shape[:2]))
-    truth = jpeg(example.truth.draw(example.image, threshold=-math.inf, scale=scale, with_scores=False))
+    bare = example.truth  # what people annotated has no scores to show
+    if isinstance(bare, Instances):
+        truth = jpeg(bare.draw(example.image, threshold=-math.inf, scale=scale, with_scores=False))
+    else:
+        truth = jpeg(bare.draw(example.image, threshold=-math.inf, scale=scale))
     prediction = jpeg(example.prediction.draw(example.image, scale=scale))
-    found = int((example.prediction.scores >= 0.3).sum())
+    found = sum(score >= 0.3 for score in labels_and_scores(example.prediction)[1])
     pair = picture(truth, f"{example.name}, ground truth") + picture(prediction, f"{example.name}, prediction")
-    caption = f"<b>{escape(example.name)}</b> {len(example.truth)} annotated, {found} predicted"
+    caption = f"<b>{escape(example.name)}</b> {len(labels_and_scores(bare)[0])} annotated, {found} predicted"
     return f'<figure class="card"><div class="pair">{pair}</div><figcaption>{caption}</figcaption></figure>'
 
 

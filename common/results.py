@@ -44,6 +44,7 @@ class Instances:
     class_names: tuple[str, ...]
     keypoints: Tensor | None = None  # [N, K, 3] x, y, visibility or score
     image: PictureSource = None  # where draw() takes the picture from
+    mask_scores: Tensor | None = None  # [N] where a model scores masks on their own; `scores` are the boxes' then
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -59,6 +60,7 @@ class Instances:
             class_names=self.class_names,
             keypoints=None if self.keypoints is None else self.keypoints[index],
             image=self.image,
+            mask_scores=None if self.mask_scores is None else self.mask_scores[index],
         )
 
     def to_coco(self, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -75,6 +77,9 @@ class Instances:
         if self.masks is not None:
             for entry, mask in zip(entries, encode(self.masks), strict=True):
                 entry["segmentation"] = mask
+        if self.mask_scores is not None:
+            for entry, score in zip(entries, self.mask_scores.tolist(), strict=True):
+                entry["mask_score"] = score
         if self.keypoints is not None:
             for entry, points in zip(entries, self.keypoints.flatten(1).tolist(), strict=True):
                 entry["keypoints"] = points
@@ -157,16 +162,18 @@ class Panoptic:
             entries.append(entry | {"isthing": int(info.is_thing), "score": info.score})
         return {"image_id": image_id, "file_name": file_name, "segments_info": entries}
 
-    def draw(self, image: PictureSource = None, threshold: float = 0.3) -> Image.Image:
+    def draw(self, image: PictureSource = None, threshold: float = 0.3, *, scale: int = 1) -> Image.Image:
         """The picture with every segment that scores at least the threshold: tinted, outlined and named."""
-        picture = load_picture(self.image if image is None else image, self.size)
-        shown, colours, points = self._paint(picture, threshold)
+        picture = enlarge(load_picture(self.image if image is None else image, self.size), scale)
+        shown, colours, points = self._paint(picture, threshold, scale)
         paint_tags(picture, [self._tag(index, points, colours) for index in shown])
         return Image.fromarray(picture)
 
-    def _paint(self, picture: Picture, threshold: float) -> tuple[list[int], list[Colour], list[Point | None]]:
+    def _paint(
+        self, picture: Picture, threshold: float, scale: int = 1
+    ) -> tuple[list[int], list[Colour], list[Point | None]]:
         """Tint the segments; which ones, and for every segment its colour and a point well inside."""
-        ids = self.segments.cpu().numpy()
+        ids = enlarge(self.segments.cpu().numpy(), scale)
         # Stuff of one class is one region, so the colour is its class's; things take turns.
         colours = label_colours([info.label for info in self.infos])
         points: list[Point | None] = []
@@ -201,6 +208,14 @@ class SceneGraph:
     relations: list[Relation]
     predicate_names: tuple[str, ...]
 
+    @property
+    def image(self) -> PictureSource:
+        return self.panoptic.image
+
+    @image.setter
+    def image(self, image: PictureSource) -> None:
+        self.panoptic.image = image
+
     def __len__(self) -> int:
         return len(self.relations)
 
@@ -229,11 +244,13 @@ class SceneGraph:
         ]
         return {"segments": segments, "relations": relations}
 
-    def draw(self, image: PictureSource = None, threshold: float = 0.3, limit: int = 12) -> Image.Image:
+    def draw(
+        self, image: PictureSource = None, threshold: float = 0.3, limit: int = 12, *, scale: int = 1
+    ) -> Image.Image:
         """The panoptic drawing with an arrow for each of the best relations of at least the threshold."""
         panoptic = self.panoptic
-        picture = load_picture(panoptic.image if image is None else image, panoptic.size)
-        _, colours, points = panoptic._paint(picture, threshold)
+        picture = enlarge(load_picture(panoptic.image if image is None else image, panoptic.size), scale)
+        _, colours, points = panoptic._paint(picture, threshold, scale)
         best = sorted(self.relations, key=lambda relation: -relation.score)
         names: dict[tuple[int, int], list[str]] = {}  # several predicates of one pair share an arrow
         for relation in [relation for relation in best if relation.score >= threshold][:limit]:
@@ -247,6 +264,9 @@ class SceneGraph:
                 tags.append(Tag(", ".join(predicates), (x, y, x, y), PAPER, centred=True))
         paint_tags(picture, tags)
         return Image.fromarray(picture)
+
+
+Result = Instances | Panoptic | SceneGraph
 
 
 def inner_point(mask: NDArray[np.bool_]) -> Point | None:

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,10 +34,14 @@ class RunLog:
 
     def metrics(self, step: int, epoch: int, metrics: dict[str, dict[str, Any]]) -> None:
         self._line({"step": step, "epoch": epoch, "metrics": metrics})
-        for kind, scores in metrics.items():
-            for name, value in scores.items():
-                if isinstance(value, float):
-                    self.board.add_scalar(f"{kind}/{name}", value, step)
+        self._scalars(metrics, "", step)
+
+    def _scalars(self, values: Mapping[str, Any], prefix: str, step: int) -> None:
+        for name, value in values.items():
+            if isinstance(value, Mapping) and name != "per_class":
+                self._scalars(value, f"{prefix}{name}/", step)
+            elif isinstance(value, float):
+                self.board.add_scalar(f"{prefix}{name}", value, step)
 
     def close(self) -> None:
         self.file.close()

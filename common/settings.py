@@ -42,6 +42,8 @@ class Training:
     """Compile the network with torch.compile."""
     report: bool = True
     """Write report.html at the end of the run."""
+    not_finite: Literal["stop", "skip"] = "stop"
+    """What a loss that is no number does: stop the run and name the images, or skip the step."""
 
 
 @dataclass
@@ -84,6 +86,8 @@ class Optimizer:
     """Decay the parameters of normalisation layers and biases as well."""
     backbone_lr_scale: float = 1.0
     """The backbone's learning rate, as a factor of lr."""
+    bias_lr_scale: float = 1.0
+    """The biases' learning rate, as a factor of lr."""
     clip: float = 0.0
     """Largest norm of all gradients together; 0: no clipping."""
     ema: float = 0.0
@@ -97,10 +101,12 @@ class Schedule:
     name: Literal["step", "cosine"] = "step"
     """step: multiplied by `factor` after each of `milestones`; cosine: down to 0 at the last step."""
     milestones: list[float] = field(default_factory=list)
-    """Epochs after which the learning rate drops."""
+    """Epochs (or optimizer steps) after which the learning rate drops."""
     factor: float = 0.1
     """What it is multiplied by."""
     warmup: int = 500
     """Optimizer steps of linear warm-up."""
     warmup_ratio: float = 0.01
     """The first step's learning rate, as a fraction."""
+    unit: Literal["epochs", "steps"] = "epochs"
+    """What `milestones` counts."""

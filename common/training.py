@@ -8,7 +8,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from common.batches import Batch
 from common.checkpoint import Checkpoint, save
 from common.distributed import any_process, is_main, mean_over_processes, process_count, process_index
 from common.errors import UserError
-from common.loader import Steps, TrainingSet, mix, steps_per_epoch, training_loader
+from common.loader import Steps, Trainable, mix, steps_per_epoch, training_loader
 from common.optimization import (
     MovingAverage,
+    ParameterGroup,
     clip_gradients,
     load_optimizer,
     lr_factor,
@@ -44,7 +45,7 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        training_set: TrainingSet,
+        training_set: Trainable,
         divisor: int,
         settings: Training,
         optimizer: Optimizer,
@@ -52,13 +53,14 @@ class Trainer:
         run: Path,
         describe: Callable[[nn.Module], Checkpoint],
         evaluate: Callable[[nn.Module], Metrics],
-        decisive: tuple[str, str],
+        decisive: tuple[str, ...],
+        parameter_group: ParameterGroup | None = None,
     ):
         self.model, self.training_set, self.divisor = model, training_set, divisor
         self.settings, self.optimizer_settings, self.schedule = settings, optimizer, schedule
         self.run, self.describe, self.evaluate, self.decisive = run, describe, evaluate, decisive
         self.device = next(model.parameters()).device
-        self.optimizer = make_optimizer(model, optimizer)
+        self.optimizer = make_optimizer(model, optimizer, parameter_group)
         self.average = MovingAverage(model, optimizer.ema) if optimizer.ema else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.step, self.best, self.metrics = 0, -math.inf, Metrics()
@@ -85,7 +87,7 @@ class Trainer:
                 values["images_per_second"] = self.settings.batch_size / (time.monotonic() - began)
                 if log:
                     log.step(self.step, epoch, values)
-                bar.advance(note=f"loss {values['loss']:.3f}")
+                bar.advance(note=f"loss {values.get('loss', math.nan):.3f}")
                 late = bool(self.settings.minutes) and time.monotonic() - started > 60 * self.settings.minutes
                 late = any_process(late, self.device)
                 stopped = any_process(interrupted.seen, self.device)
@@ -124,6 +126,7 @@ class Trainer:
         factor = lr_factor(self.step, self.epoch_steps, self.total_steps, self.schedule)
         set_learning_rate(self.optimizer, self.optimizer_settings.lr * factor)
         sums: dict[str, float] = {}
+        skip = False
         for part in range(settings.accumulate):
             batch = next(batches)
             if isinstance(batch, UserError):
@@ -133,11 +136,19 @@ class Trainer:
             with computes_losses.no_sync() if unsynchronised else nullcontext():  # type: ignore[operator]
                 with torch.autocast(self.device.type, DTYPES[settings.precision], settings.precision != "fp32"):
                     losses: dict[str, Tensor] = computes_losses(batch.to(self.device))
-                terms = _finite(losses, batch)
+                terms = _as_numbers(losses)
+                if not all(map(math.isfinite, terms.values())):
+                    if settings.not_finite == "stop":
+                        raise _not_finite(terms, batch)
+                    skip = True
+                    continue
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + value / settings.accumulate
                 total = torch.stack(list(losses.values())).sum() / settings.accumulate
                 self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        if skip:
+            self.optimizer.zero_grad()
+            return {"skipped": 1.0, "lr": self.optimizer_settings.lr * factor}
         self.scaler.unscale_(self.optimizer)
         clip_gradients(self.model, self.optimizer_settings.clip)
         self.scaler.step(self.optimizer)
@@ -158,9 +169,9 @@ class Trainer:
         self.model.train()
         if log:
             log.metrics(self.step, (self.step - 1) // self.epoch_steps, self.metrics)
-            kind, name = self.decisive
-            if self.metrics[kind][name] > self.best:
-                self.best = self.metrics[kind][name]
+            score = _find(self.metrics, self.decisive)
+            if score > self.best:
+                self.best = score
                 save(self.run / "best.safetensors", self.describe(model))
 
     def _save(self) -> None:
@@ -234,12 +245,21 @@ def _parallel(module: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
 
 
-def _finite(losses: dict[str, Tensor], batch: Batch) -> dict[str, float]:
-    """The loss terms as numbers; a term that is none stops the run and names the images."""
+def _find(metrics: Metrics, path: Sequence[str]) -> float:
+    """The score that stands at a path of keys; one that could not be computed is worse than any."""
+    value: Any = metrics
+    for key in path:
+        value = value[key]
+    return -math.inf if value is None else float(value)
+
+
+def _as_numbers(losses: dict[str, Tensor]) -> dict[str, float]:
+    """The loss terms, each its mean over the processes, so that all processes see the same."""
     stacked = torch.stack([value.detach().float() for value in losses.values()])
-    terms = dict(zip(losses, mean_over_processes(stacked).tolist(), strict=True))
-    if not all(math.isfinite(value) for value in terms.values()):
-        images = ", ".join(target.name for target in batch.targets)
-        listed = ", ".join(f"{name} {value}" for name, value in terms.items())
-        raise UserError(f"the loss is not finite ({listed}) on {images}; lower --optimizer.lr or check these images")
-    return terms
+    return dict(zip(losses, mean_over_processes(stacked).tolist(), strict=True))
+
+
+def _not_finite(terms: dict[str, float], batch: Batch) -> UserError:
+    images = ", ".join(target.name for target in batch.targets)
+    listed = ", ".join(f"{name} {value}" for name, value in terms.items())
+    return UserError(f"the loss is not finite ({listed}) on {images}; lower --optimizer.lr or check these images")

@@ -4,21 +4,27 @@ Finds out which package and which variant the file belongs to from the names and
 does not map, and a weight that is missing, is listed and is an error. --dry-run prints the mapping and writes nothing.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
-import solov2
-import solov2.convert
 from common import commands
 from common.checkpoint import Checkpoint, load_weights, read_published, save
-from common.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
+from common.coco_classes import known_classes
 from common.configuration import choose, to_dict
 from common.errors import UserError
+
+# package: the network's class; a package is asked only where it is installed
+NETWORKS = {"solov2": "SOLOv2"}
+KnownClasses = Callable[[int], dict[str, int] | None]  # how many classes -> name: category id
 
 
 @dataclass
@@ -38,36 +44,52 @@ class Convert:
 def main() -> None:
     options = tyro.cli(Convert, prog="mmdet2pytorch.py")
     state, rest = read_published(options.checkpoint)
-    if solov2.convert.recognise(state) is None:
-        raise UserError(f"{options.checkpoint}: no model known here has its names: {', '.join(list(state)[:3])}")
+    package = package_of(state, options.checkpoint)
+    module, conversion = import_module(package), import_module(f"{package}.convert")
     if options.model:
-        choose(solov2.VARIANTS, options.model)
-    converted = solov2.convert.convert(state, options.model)
-    class_names, category_ids = classes(rest, solov2.convert.class_count(converted.weights), options.checkpoint)
+        choose(module.VARIANTS, options.model)
+    converted = conversion.convert(state, options.model)
+    known = getattr(conversion, "known_classes", known_classes)
+    class_names, category_ids = classes(rest, conversion.class_count(converted.weights), known, options.checkpoint)
     if options.dry_run:
         show(converted.names, state)
-    model = solov2.SOLOv2(converted.config, class_names, category_ids)
+    model = getattr(module, NETWORKS[package])(converted.config, class_names, category_ids)
     load_weights(model, converted.weights, str(options.checkpoint))
-    print(f"{converted.source}, solov2 {converted.config.variant}, {len(state)} tensors, {len(class_names)} classes")
+    print(f"{converted.source}, {package} {converted.config.variant}, {len(state)} tensors, {len(class_names)} classes")
     if options.dry_run:
         return
     out = options.out or options.checkpoint.with_suffix(".safetensors")
     if out.resolve() == options.checkpoint.resolve():
         raise UserError(f"{out}: is the checkpoint itself; name another file with --out")
-    save(out, Checkpoint("solov2", to_dict(converted.config), class_names, category_ids, model.state_dict()))
+    save(out, Checkpoint(package, to_dict(converted.config), class_names, category_ids, model.state_dict()))
     print(f"written: {out.resolve()}")
 
 
-def classes(rest: dict[str, Any], count: int, path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The class names that MMDetection writes beside its weights; COCO's if there are 80 and it doesn't."""
+def package_of(state: dict[str, Tensor], path: Path) -> str:
+    """The package that knows the names in a checkpoint."""
+    for package in installed_packages():
+        if import_module(f"{package}.convert").recognise(state):
+            return package
+    raise UserError(f"{path}: no model known here has its names: {', '.join(list(state)[:3])}")
+
+
+def installed_packages() -> Iterator[str]:
+    return (package for package in NETWORKS if find_spec(package))
+
+
+def classes(
+    rest: dict[str, Any], count: int, known: KnownClasses, path: Path
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The class names that MMDetection writes beside its weights; else those that published models of so many have."""
     meta = rest.get("meta") if isinstance(rest.get("meta"), dict) else {}
     dataset_meta = {key.lower(): value for key, value in (meta.get("dataset_meta") or {}).items()}
     named = meta.get("CLASSES") or dataset_meta.get("classes")
     names = tuple(str(name) for name in named) if isinstance(named, (list, tuple)) else ()
-    if len(names) == count and names != COCO_CLASSES:
+    published = known(count)
+    if len(names) == count and (published is None or names != tuple(published)):
         return names, tuple(range(1, count + 1))
-    if count == len(COCO_CLASSES):
-        return COCO_CLASSES, COCO_CATEGORY_IDS
+    if published is not None:
+        return tuple(published), tuple(published.values())
     print(f"{path}: does not say what its {count} classes are called; they get numbers")
     return tuple(f"class {number}" for number in range(1, count + 1)), tuple(range(1, count + 1))
 

@@ -1,17 +1,15 @@
 """Names in published checkpoints -> names here: WXinlong/SOLO, pytorch_solov2, MMDetection 2 and 3."""
 
-import re
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
 
+from common.conversion import Converted, Rules, count, rename
 from common.errors import UserError
 from solov2.config import VARIANTS, Config, Model
-
-Rules = list[tuple[str, str]]  # pattern and replacement, applied one after the other
 
 # a deformable convolution's offsets: conv2.conv_offset, or conv2_offset in very old files
 OFFSETS: Rules = [(r"(conv\d?)(?:\.conv)?_offset\.", r"\1.offset.")]
@@ -63,22 +61,12 @@ SOURCES: dict[str, tuple[str, Rules]] = {
 }
 
 
-@dataclass
-class Converted:
-    """A published checkpoint, ready for SOLOv2.load_state_dict."""
-
-    source: str
-    config: Config
-    weights: dict[str, Tensor]
-    names: dict[str, str]  # published name -> name here
-
-
 def recognise(state: Mapping[str, Tensor]) -> str | None:
     """Whose names these are, or None if they are not SOLOv2's."""
     return next((source for source, (name, _) in SOURCES.items() if name in state), None)
 
 
-def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted:
+def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its shapes, or is the one named."""
     source = recognise(state)
     if source is None:
@@ -93,17 +81,11 @@ def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converte
     return Converted(source, _config(model, variant), weights, names)
 
 
-def rename(name: str, rules: Rules) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
 def model_of(weights: Mapping[str, Tensor]) -> Model:
     """The network that weights under our names belong to, as far as their shapes tell."""
     head = "category_kernel_head"
-    depth = _count(weights, rf"{head}\.category_tower\.(\d+)\.norm\.weight")
-    deformable_layers = _count(weights, rf"{head}\.category_tower\.(\d+)\.conv\.offset\.weight")
+    depth = count(weights, rf"{head}\.category_tower\.(\d+)\.norm\.weight")
+    deformable_layers = count(weights, rf"{head}\.category_tower\.(\d+)\.conv\.offset\.weight")
     offsets = weights.get("backbone.layer2.0.conv2.offset.weight")
     return Model(
         backbone=_backbone(weights),
@@ -123,17 +105,13 @@ def class_count(weights: Mapping[str, Tensor]) -> int:
 
 
 def _backbone(weights: Mapping[str, Tensor]) -> Any:
-    blocks = _count(weights, r"backbone\.layer3\.(\d+)\.conv1\.weight")
+    blocks = count(weights, r"backbone\.layer3\.(\d+)\.conv1\.weight")
     if "backbone.layer1.0.conv3.weight" not in weights:
         return {2: "resnet18", 6: "resnet34"}.get(blocks, "resnet10")
     width, group = weights["backbone.layer1.0.conv2.weight"].shape[:2]
     if width != group:
         return "resnext101_64x4d"
     return {6: "resnet50"}.get(blocks, "resnet101")
-
-
-def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
-    return len({match[1] for name in weights if (match := re.fullmatch(pattern, name))})
 
 
 def _config(model: Model, variant: str | None) -> Config:

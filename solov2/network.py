@@ -1,7 +1,6 @@
 """SOLOv2 (arXiv 2003.10152): backbone, feature pyramid, mask feature head, category and kernel head."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,8 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from common.batches import Batch, Prepared, normalise, round_up
-from common.images import fit_within, read_image, resize
+from common.images import fit_within, resize
+from common.inference import Source, predict_in_groups
 from common.results import Instances
 from solov2.backbone import Backbone, DeformableConv2d
 from solov2.config import Config, Model
@@ -77,35 +77,21 @@ class SOLOv2(nn.Module):
         )
 
     @torch.inference_mode()
-    def predict(self, images: Sequence[str | Path | NDArray[np.uint8]]) -> list[Instances]:
-        """Photographs (files or [H, W, 3] RGB arrays) -> their instances.
+    def predict(self, images: Sequence[Source]) -> list[Instances]:
+        """Photographs (files or [H, W, 3] RGB arrays) -> their instances."""
 
-        Images whose padded sizes agree go through the network together; the others don't, since padding
-        further would move the coordinates that the heads see and so change the result.
-        """
-        device = next(self.parameters()).device
-        arrays = [image if isinstance(image, np.ndarray) else read_image(Path(image)) for image in images]
-        prepared = [self.preprocess(array) for array in arrays]
-        groups: dict[torch.Size, list[int]] = {}
-        for index, item in enumerate(prepared):
-            groups.setdefault(item.tensor.shape, []).append(index)
-        results: dict[int, Instances] = {}
-        for indices in groups.values():
-            batch = torch.stack([prepared[i].tensor for i in indices]).to(device, non_blocking=True)
-            answers = self(batch)
-            for row, index in enumerate(indices):
-                results[index] = instances_from_answers(
-                    [logits[row] for logits in answers.category_logits],
-                    [kernels[row] for kernels in answers.kernels],
-                    answers.mask_feature[row],
-                    prepared[index],
-                    self.config.model.strides,
-                    self.config.test,
-                    self.class_names,
-                )
-                source = images[index]
-                results[index].image = source if isinstance(source, np.ndarray) else Path(source)
-        return [results[index] for index in range(len(arrays))]
+        def result(answers: Answers, row: int, prepared: Prepared) -> Instances:
+            return instances_from_answers(
+                [logits[row] for logits in answers.category_logits],
+                [kernels[row] for kernels in answers.kernels],
+                answers.mask_feature[row],
+                prepared,
+                self.config.model.strides,
+                self.config.test,
+                self.class_names,
+            )
+
+        return predict_in_groups(images, self.preprocess, self, result, next(self.parameters()).device)
 
 
 class MaskFeatureHead(nn.Module):

@@ -6,6 +6,7 @@ import torch
 
 from common import commands
 from common.configuration import configure
+from common.loader import TrainingSet
 from solov2.augmentation import published
 from solov2.config import VARIANTS
 from solov2.network import DIVISOR, SOLOv2
@@ -24,8 +25,7 @@ def main() -> None:
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        published(config.augment),
-        training_data,
+        TrainingSet(training_data, published(config.augment), config.training.seed),
         validation_data,
         DIVISOR,
     )

@@ -3,6 +3,7 @@
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,6 +92,23 @@ def test_published_files_are_read_however_they_wrap_their_weights(tmp_path, wrap
     state, rest = checkpoint.read_published(tmp_path / "file.pth")
     assert list(state) == ["conv.weight"]
     assert rest.get("meta", {"epoch": 3}) == {"epoch": 3}
+
+
+def test_pickled_arrays_are_read_as_the_tensors_they_are(tmp_path):
+    blobs = {"conv1_w": np.arange(6, dtype=np.float32).reshape(2, 3), "names": ["a"]}
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps({"blobs": blobs, "cfg": "TRAIN: {}"}, protocol=2))
+    state, rest = checkpoint.read_published(tmp_path / "model.pkl")
+    assert state.keys() == {"conv1_w"}
+    assert state["conv1_w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert rest == {"cfg": "TRAIN: {}"}
+
+
+def test_pickled_arrays_with_code_beside_them_are_refused_and_the_code_does_not_run(tmp_path):
+    content = {"blobs": {"w": np.zeros(2, np.float32)}, "cfg": Malicious(tmp_path / "ran")}
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=r"model\.pkl: not read"):
+        checkpoint.read_published(tmp_path / "model.pkl")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_run_state_comes_back_with_its_optimizer(tmp_path):

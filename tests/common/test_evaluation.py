@@ -10,6 +10,7 @@ from torch import nn
 from common import rle, shapes
 from common.coco import CocoDataset
 from common.evaluation import detect, evaluate_instances, ground_truth
+from common.metrics import coco_details
 from common.results import Instances
 
 
@@ -63,3 +64,24 @@ def test_ground_truth_leaves_crowds_out(dataset):
     truth = ground_truth(crowded, dataset.class_names)
     assert len(truth) == (~crowded.crowd).sum()
     assert rle.area(rle.encode(truth.masks)).tolist() == crowded.masks[~crowded.crowd].sum((1, 2)).tolist()
+
+
+def test_masks_are_ranked_by_their_own_scores_and_boxes_by_theirs(dataset):
+    model = Oracle(dataset)
+
+    def with_doubles(module, numbers, images):
+        """Every object twice: once with a wrong mask but the better box score, which its mask score takes back."""
+        results = []
+        for right in module.predict(images):
+            twice = right.select(torch.arange(len(right)).repeat(2))
+            twice.masks[len(right) :] = False
+            twice.scores = torch.cat((torch.full((len(right),), 0.5), torch.full((len(right),), 0.9)))
+            twice.mask_scores = torch.cat((torch.full((len(right),), 0.9), torch.full((len(right),), 0.1)))
+            results.append(twice)
+        return results
+
+    evaluation = evaluate_instances(model, dataset, 4, 0, answer=with_doubles)
+    assert evaluation.metrics["segm"]["AP"] == pytest.approx(1.0)
+    assert {"mask_score", "score"} <= evaluation.detections[0].keys()
+    without = [{k: v for k, v in found.items() if k != "mask_score"} for found in evaluation.detections]
+    assert coco_details(dataset.annotations_json(), without, "segm").summary["AP"] < 0.6

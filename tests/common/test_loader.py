@@ -1,5 +1,7 @@
 """The order of images and their augmentation: a function of seed, epoch and index alone."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -89,10 +91,10 @@ def sample(height: int = 30, width: int = 50) -> Sample:
 
 
 def test_scaling_takes_opencvs_pixels_for_image_and_masks():
-    image, target = augmented(sample(), flip_and_scale(75, [40], flip=0.0), crowds=True)
+    image, target = augmented(sample(), flip_and_scale(75, [40], flip=0.0))
     assert image.shape == (3, 40, 67)
     assert (image.permute(1, 2, 0).numpy() == cv2.resize(sample().image, (67, 40))).all()
-    for mask, before in zip(target.masks.numpy(), sample().masks, strict=True):
+    for mask, before in zip(target.masks.numpy(), sample().masks[:1], strict=True):
         after = cv2.resize(before.astype(np.uint8), (67, 40), interpolation=cv2.INTER_NEAREST)
         assert (mask == after.astype(bool)).all()
     torch.testing.assert_close(target.boxes[0], torch.tensor([10.0, 5, 30, 15]) * 4 / 3)
@@ -106,16 +108,47 @@ def test_nearest_takes_the_pixels_opencv_takes(height, width, new_height, new_wi
 
 
 def test_flipping_mirrors_image_boxes_and_masks_together():
-    image, target = augmented(sample(), flip_and_scale(50, [30], flip=1.0), crowds=True)
+    image, target = augmented(sample(), flip_and_scale(50, [30], flip=1.0))
     assert (image.permute(1, 2, 0).numpy() == sample().image[:, ::-1]).all()
     assert target.boxes[0].tolist() == [20, 5, 40, 15]
-    assert (target.masks.numpy() == sample().masks[:, :, ::-1]).all()
+    assert (target.masks.numpy() == sample().masks[:1, :, ::-1]).all()
 
 
-def test_crowds_are_left_out_unless_asked_for():
-    _, target = augmented(sample(), flip_and_scale(50, [30], flip=0.0), crowds=False)
+def test_crowds_are_no_objects_but_regions_of_their_own():
+    _, target = augmented(sample(), flip_and_scale(50, [30], flip=0.0))
     assert target.labels.tolist() == [4]
     assert len(target.boxes) == len(target.masks) == 1
+    assert target.crowd_boxes.tolist() == [[1, 20, 4, 25]]
+
+
+def test_outlines_keypoints_and_semantic_maps_follow_the_image():
+    outline = np.array([[10, 5], [30, 5], [30, 15]], np.float32)
+    whole = replace(
+        sample(),
+        crowd=np.array([False, False]),
+        keypoints=np.array([[[10, 5, 2]], [[1, 20, 0]]], np.float32),
+        semantic=np.where(sample().masks[0], 7, 255).astype(np.uint8),
+        relations=np.array([[0, 1, 3]]),
+    )
+    _, target = augmented(whole, flip_and_scale(100, [60], flip=1.0), [[outline, outline + 1], []])
+    expected = np.array([[80, 10], [40, 10], [40, 30]])  # twice the size, x mirrored at the width of 100
+    assert [len(own) for own in target.polygons] == [2, 0]
+    assert (target.polygons[0][0] == expected).all()
+    assert (target.polygons[0][1] == expected + np.array([-2, 2])).all()
+    assert target.keypoints.tolist() == [[[79, 10, 2]], [[97, 40, 0]]]  # pixels, not edges
+    assert (target.semantic[target.masks[0]] == 7).all()
+    assert (target.semantic[~target.masks[0]] == 255).all()
+    assert target.relations.tolist() == [[0, 1, 3]]
+
+
+def test_padding_of_a_semantic_map_is_unlabelled():
+    empty = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 5, 6, dtype=torch.bool))
+    empty.semantic = torch.zeros(5, 6, dtype=torch.uint8)
+    semantic = collate([(torch.zeros(3, 5, 6, dtype=torch.uint8), empty)], divisor=4).targets[0].semantic
+    assert semantic.shape == (8, 8)
+    assert (semantic[:5, :6] == 0).all()
+    assert (semantic[5:] == 255).all()
+    assert (semantic[:, 6:] == 255).all()
 
 
 def test_the_short_side_is_drawn_from_the_whole_list():

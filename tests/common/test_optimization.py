@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from common.optimization import MovingAverage, load_optimizer, lr_factor, make_optimizer, parameter_groups
+from common.optimization import (
+    MovingAverage,
+    group_as_set,
+    load_optimizer,
+    lr_factor,
+    make_optimizer,
+    parameter_groups,
+)
 from common.settings import Optimizer, Schedule
 
 
@@ -37,10 +44,36 @@ class Net(nn.Module):
         self.frozen = nn.Linear(2, 2).requires_grad_(False)
 
 
+def groups_of(net, settings):
+    return parameter_groups(net, settings, group_as_set)
+
+
+def test_milestones_may_be_counted_in_steps():
+    schedule = Schedule("step", [15, 25], 0.1, unit="steps", warmup=0)
+    factors = [lr_factor(step, 10, 40, schedule) for step in (14, 15, 24, 25)]
+    assert factors == pytest.approx([1, 0.1, 0.1, 0.01])
+
+
+def test_biases_may_learn_faster():
+    net = Net()
+    shares = {id(p): g["lr_scale"] for g in groups_of(net, Optimizer(bias_lr_scale=2.0)) for p in g["params"]}
+    assert shares[id(net.head.bias)] == 2
+    assert shares[id(net.head.weight)] == 1
+
+
+def test_a_package_may_say_for_each_parameter_how_it_learns():
+    net = Net()
+    optimizer = make_optimizer(net, Optimizer(lr=0.1), lambda name, _, settings: (float("head" in name), 0.25))
+    assert [(g["lr_scale"], g["weight_decay"], len(g["params"])) for g in optimizer.param_groups] == [
+        (0.0, 0.25, 4),
+        (1.0, 0.25, 2),
+    ]
+
+
 def test_groups_separate_the_backbone_and_what_does_not_decay():
     settings = Optimizer(weight_decay=0.5, norm_and_bias_decay=False, backbone_lr_scale=0.1)
     net = Net()
-    groups = {(g["lr_scale"], g["weight_decay"]): {id(p) for p in g["params"]} for g in parameter_groups(net, settings)}
+    groups = {(g["lr_scale"], g["weight_decay"]): {id(p) for p in g["params"]} for g in groups_of(net, settings)}
     assert groups == {
         (0.1, 0.5): {id(net.backbone[0].weight)},
         (0.1, 0.0): {id(net.backbone[0].bias), id(net.backbone[1].weight), id(net.backbone[1].bias)},

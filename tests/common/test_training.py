@@ -169,6 +169,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(data, tmp_
     assert ".png" in last
 
 
+def test_steps_whose_loss_is_not_finite_can_be_skipped(data, tmp_path):
+    flags = ["--steps", "9", "--workers", "0", "--optimizer.lr", "1e30", "--schedule.warmup", "1"]
+    done = train(data, tmp_path / "run", *flags, "--not-finite", "skip")
+    assert done.returncode == 0, done.stderr
+    lines = steps(tmp_path / "run")
+    assert len(lines) == 9
+    assert any("skipped" in line for line in lines)
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+
+
 @pytest.mark.parametrize("flags", [["--optimizer.lrr", "1"], ["--epoch", "3"]])
 def test_a_wrong_flag_is_answered_with_the_nearest_one(data, tmp_path, flags):
     done = train(data, tmp_path / "run", *flags)

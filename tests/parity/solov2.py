@@ -15,21 +15,21 @@ import torch
 from torch import Tensor
 
 from common.batches import Batch, Target, collate, normalise
+from common.conversion import Converted
 from common.errors import UserError
 from common.ops import matrix_nms
 from common.scene_files import THING_IDS
 from common.scenes import Scene, draw_scene
 from solov2.config import Config, Model, Test
-from solov2.convert import Converted, convert
+from solov2.convert import convert
 from solov2.losses import solov2_losses
 from solov2.network import DIVISOR, SOLOv2
 from solov2.postprocess import boxes_around, candidates, points_nms
 from solov2.targets import assign, quarter
 from tests.parity import rules, solov2_ops
 from tests.parity.case import Array, Case, sample
+from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total
 from tests.parity.rules import Rule
-from tests.parity.runner import other_rounding
-from tests.parity.solov2_ops import array
 
 INPUTS = ("tensor",)
 GRADIENT_SAMPLE = 2000
@@ -71,7 +71,7 @@ def network_rule(case: Case, name: str) -> Rule | None:
             r"(final/|post/pre_nms_)?labels|target/(cate|ins_ind|grid_order|ins_masks)_\d+_\d+(_packed)?",
             rules.exact(),
         ),
-        (r"grad(_sample)?/.+", rules.relative(general, lambda: rounding_of_gradients(case, part_of(name)))),
+        (r"grad(_sample)?/.+", rules.relative(general, lambda: rounding(case, name))),
         (
             r"backbone(/c)?\d|fpn(/p)?\d|(cate_logits|category_logits|kernel|cate_scores_nms)/?\d|mask_feat(ure)?"
             r"|post/(pre_nms_scores|pre_nms_mask_areas|nms_scores)|final/mask_areas|loss/loss_(ins|cate)",
@@ -81,11 +81,11 @@ def network_rule(case: Case, name: str) -> Rule | None:
     return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
 
 
-def published_checkpoint(case: Case) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.asarray(value)) for name, value in case.checkpoint().items()}
+def rounding(case: Case, name: str) -> float:
+    return rounding_of_gradients(case, name, lambda dtype: gradients_in(case, dtype), part_of)
 
 
-def build(case: Case, converted: Converted) -> SOLOv2:
+def build(case: Case, converted: Converted[Config]) -> SOLOv2:
     """The network the checkpoint was recognised as, with the case's settings and, strictly, its weights."""
     classes = len(converted.weights["category_kernel_head.category.bias"])
     config = with_settings(converted.config, case.spec["settings"])
@@ -210,7 +210,7 @@ def training_batch(case: Case) -> Batch | None:
     return collate(items, DIVISOR)
 
 
-def train(model: SOLOv2, batch: Batch, converted: Converted) -> dict[str, Array]:
+def train(model: SOLOv2, batch: Batch, converted: Converted[Config]) -> dict[str, Array]:
     """Targets, loss terms, and the gradients of their sum under the published parameters' names."""
     computed: dict[str, Array] = {}
     for image, target in enumerate(batch.targets):
@@ -218,7 +218,7 @@ def train(model: SOLOv2, batch: Batch, converted: Converted) -> dict[str, Array]
     losses = model.train().losses(batch)
     total(losses).backward()  # type: ignore[no-untyped-call]
     computed |= {"loss/loss_ins": array(losses["mask"]), "loss/loss_cate": array(losses["category"])}
-    for published, gradient in gradients(model, converted).items():
+    for published, gradient in gradients(model, converted.names).items():
         computed[f"grad/{published}"] = np.asarray(np.linalg.norm(gradient.astype(np.float64)))
         computed[f"grad_sample/{published}"] = sample(gradient, GRADIENT_SAMPLE)
     return computed
@@ -243,57 +243,18 @@ def targets(model: SOLOv2, image: int, target: Target) -> dict[str, Array]:
     return computed
 
 
-def total(losses: dict[str, Tensor]) -> Tensor:
-    return torch.stack(list(losses.values())).sum()
-
-
-def gradients(model: SOLOv2, converted: Converted) -> dict[str, Array]:
-    """By published name; frozen parameters have none."""
-    parameters = dict(model.named_parameters())
-    pairs = [(published, parameters[name].grad) for published, name in converted.names.items() if name in parameters]
-    return {published: array(gradient) for published, gradient in pairs if gradient is not None}
-
-
-def rounding_of_gradients(case: Case, part: str) -> float:
-    """How far float32 leaves the gradients of a part of the network open: see `gradient_spread`."""
-    folder = str(case.folder.resolve())
-    if folder not in SPREADS:
-        SPREADS[folder] = gradient_spread(case)
-    return min(2 * SPREADS[folder].get(part, 0.0), LARGEST_SPREAD)
-
-
-SPREADS: dict[str, dict[str, float]] = {}  # by case, as measuring takes three training steps
-LARGEST_SPREAD = 5e-3
-
-
-def gradient_spread(case: Case) -> dict[str, float]:
-    """The largest distance of float32 gradients, computed in two ways, from those in float64, for each part.
-
-    A ReLU whose input is within rounding of 0 passes its gradient or doesn't, so gradients of deep layers
-    jump by far more than float32's precision, and the original's did the same on its machine.
-    """
+def gradients_in(case: Case, dtype: torch.dtype) -> Gradients:
+    """One training step's gradients, computed in a number format."""
     converted = convert(published_checkpoint(case))
     batch = training_batch(case)
     assert batch is not None
-    exact = gradients_in(case, converted, batch, torch.float64)
-    single = [gradients_in(case, converted, batch, torch.float32)]
-    with other_rounding():
-        single.append(gradients_in(case, converted, batch, torch.float32))
-    spread: dict[str, float] = {}
-    for name, values in exact.items():
-        largest = max(rules.relative_error(other[name], values) for other in single)
-        spread[part_of(name)] = max(spread.get(part_of(name), 0.0), largest)
-    return spread
-
-
-def gradients_in(case: Case, converted: Converted, batch: Batch, dtype: torch.dtype) -> dict[str, Array]:
     model = build(case, converted).to(dtype).train()
     settings = model.config.model
     images = normalise(batch.images, batch.sizes, settings.mean, settings.std).to(dtype)
     category_logits, kernels, mask_feature = model(images)
     losses = solov2_losses(category_logits, kernels, mask_feature, batch.targets, settings)
     total(losses).backward()  # type: ignore[no-untyped-call]
-    return gradients(model, converted)
+    return gradients(model, converted.names)
 
 
 def part_of(name: str) -> str:

@@ -19,6 +19,7 @@ from solov2.postprocess import enlarge, points_nms, resize_matrix
 from solov2.targets import quarter
 from tests.parity import rules
 from tests.parity.case import Array, Case
+from tests.parity.networks import array
 from tests.parity.rules import Rule
 
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -223,10 +224,6 @@ def score_rule(case: Case, name: str) -> Rule | None:
 
 def tensor(case: Case, name: str, device: str) -> Tensor:
     return torch.from_numpy(case.inputs[name]).to(device)
-
-
-def array(values: Tensor) -> Array:
-    return values.detach().cpu().numpy()
 
 
 def as_bytes(value: object) -> Array:

@@ -1,10 +1,7 @@
 """The commands as a newcomer types them: train, evaluate, predict, convert, export."""
 
 import json
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,32 +12,21 @@ from PIL import Image
 
 import solov2
 from common import shapes
-from common.images import write_video
+from tests.running import READ, SKIPPED, make_photographs, run, skipped_files, small_data
 from tests.solov2.test_convert import published_by_solo
 
-ROOT = Path(__file__).parents[2]
 SMALL = shlex.split(
     "--model.fpn-channels 32 --model.tower-channels 32 --model.tower-depth 1 --test.score-threshold 0.005 "
     "--test.update-threshold 0"
 )
 
 
-def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    return subprocess.run(line, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A working folder in which a small model was trained for two steps."""
     folder = tmp_path_factory.mktemp("work")
-    data = []
-    for split, count in (("train", 6), ("val", 6)):
-        made = shapes.ensure(split, seed=5, count=count, cache=folder)
-        data += [f"--data.{split}.images", made.images, f"--data.{split}.annotations", made.instances]
     flags = ["--steps", "2", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
-    done = run("solov2/train.py", *SMALL, *flags, *data, cwd=folder)
+    done = run("solov2/train.py", *SMALL, *flags, *small_data(folder), cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -89,34 +75,18 @@ def test_eval_without_a_run_says_what_to_do(tmp_path):
     assert "--weights" in done.stderr
 
 
-def make_photographs(folder: Path) -> None:
-    (folder / "deep").mkdir(parents=True)
-    noise = np.random.RandomState(0).randint(0, 256, (60, 80, 3)).astype(np.uint8)
-    Image.fromarray(noise).save(folder / "good.jpg")
-    Image.fromarray(noise).convert("L").save(folder / "grey.jpg")
-    Image.fromarray(noise).convert("CMYK").save(folder / "deep" / "cmyk.jpg")
-    Image.fromarray(noise[:1, :1]).save(folder / "one.png")
-    Image.fromarray(np.zeros((4000, 5000, 3), np.uint8)).save(folder / "large.png")
-    content = (folder / "good.jpg").read_bytes()
-    (folder / "broken.jpg").write_bytes(content[: len(content) // 2])
-    (folder / "empty.jpg").write_bytes(b"")
-    (folder / "notes.txt").write_text("not a photograph")
-    write_video(folder / "film.mp4", [noise[:48, :64]] * 3, 10)
-
-
 def test_predict_names_each_bad_file_and_handles_the_rest(weights, tmp_path):
     make_photographs(tmp_path / "in")
     done = run("solov2/predict.py", "--weights", weights, "in", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    skipped = {line.split(":")[1].strip() for line in done.stderr.splitlines() if line.startswith("skipped")}
-    assert skipped == {"in/broken.jpg", "in/empty.jpg", "in/notes.txt"}
+    assert skipped_files(done.stderr) == SKIPPED
     assert "5 photographs done, 3 files skipped" in done.stdout
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     sizes = {Path(image["file_name"]).name: (image["height"], image["width"]) for image in content["images"]}
     assert sizes["large.png"] == (4000, 5000)
     assert sizes["one.png"] == (1, 1)
     assert {category["name"] for category in content["categories"]} == set(solov2.load(weights).class_names)
-    for name in ("good", "grey", "cmyk", "one", "large"):
+    for name in READ:
         assert (tmp_path / "out" / "drawings" / f"{name}.jpg").exists()
         assert cv2.imread(str(tmp_path / "out" / "masks" / f"{name}.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
     assert (tmp_path / "out" / "film.mp4").stat().st_size > 0
@@ -176,7 +146,7 @@ def test_training_goes_on_from_other_classes_and_from_a_torchvision_backbone(fol
     flags = ["--steps", "1", "--batch-size", "2", "--workers", "0", "--no-report"]
     done = run("solov2/train.py", *SMALL, *flags, *data, "--weights", weights, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "the category layer starts anew" in done.stderr
+    assert "the class layers start anew" in done.stderr
     body = solov2.load(weights).backbone.state_dict() | {"fc.weight": torch.zeros(10, 512)}
     torch.save(body, tmp_path / "body.pth")
     done = run("solov2/train.py", *SMALL, *flags, *data, "--weights", "body.pth", cwd=tmp_path)

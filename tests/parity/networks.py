@@ -1,0 +1,65 @@
+"""What network cases share: the made-up checkpoint, gradients, and how far float32 leaves those open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tests.parity import rules
+from tests.parity.case import Array, Case
+from tests.parity.runner import other_rounding
+
+Gradients = dict[str, Array]  # by published parameter name
+SPREADS: dict[str, dict[str, float]] = {}  # by case, as measuring takes three training steps
+LARGEST_SPREAD = 5e-3
+
+
+def array(tensor: Tensor) -> Array:
+    return tensor.detach().cpu().numpy()
+
+
+def published_checkpoint(case: Case) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.asarray(value)) for name, value in case.checkpoint().items()}
+
+
+def total(losses: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack(list(losses.values())).sum()
+
+
+def gradients(model: nn.Module, names: Mapping[str, str]) -> Gradients:
+    """By published name (`names`: published name -> ours); frozen parameters have none."""
+    parameters = dict(model.named_parameters())
+    pairs = [(published, parameters[name].grad) for published, name in names.items() if name in parameters]
+    return {published: array(gradient) for published, gradient in pairs if gradient is not None}
+
+
+def rounding_of_gradients(
+    case: Case, name: str, gradients_in: Callable[[torch.dtype], Gradients], part_of: Callable[[str], str]
+) -> float:
+    """How far float32 leaves the gradients of that part of the network open to which the parameter `name` belongs.
+
+    Twice the largest distance of float32 gradients, computed in two ways, from those in float64. A ReLU whose input
+    is within rounding of 0 passes its gradient or doesn't, so gradients of deep layers jump by far more than
+    float32's precision, and the original's did the same on its machine.
+    """
+    folder = str(case.folder.resolve())
+    if folder not in SPREADS:
+        SPREADS[folder] = gradient_spread(gradients_in, part_of)
+    return min(2 * SPREADS[folder].get(part_of(name), 0.0), LARGEST_SPREAD)
+
+
+def gradient_spread(
+    gradients_in: Callable[[torch.dtype], Gradients], part_of: Callable[[str], str]
+) -> dict[str, float]:
+    exact = gradients_in(torch.float64)
+    single = [gradients_in(torch.float32)]
+    with other_rounding():
+        single.append(gradients_in(torch.float32))
+    spread: dict[str, float] = {}
+    for name, values in exact.items():
+        largest = max(rules.relative_error(other[name], values) for other in single)
+        spread[part_of(name)] = max(spread.get(part_of(name), 0.0), largest)
+    return spread

@@ -1,0 +1,55 @@
+"""Commands as a user runs them, on small data sets made for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common import shapes
+from common.images import write_video
+
+ROOT = Path(__file__).parents[1]
+SKIPPED = {"broken.jpg", "empty.jpg", "notes.txt"}  # of make_photographs
+READ = {"good", "grey", "cmyk", "one", "large"}
+
+
+def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """python SCRIPT ARGUMENTS, with what it said and its exit status."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(line, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def small_data(folder: Path, count: int = 6, annotations: str = "instances") -> list[str]:
+    """The flags that name a small training and validation set of drawn scenes."""
+    flags = []
+    for split in ("train", "val"):
+        made = shapes.ensure(split, seed=5, count=count, cache=folder)
+        flags += [f"--data.{split}.images", str(made.images)]
+        flags += [f"--data.{split}.annotations", str(getattr(made, annotations))]
+    return flags
+
+
+def make_photographs(folder: Path) -> None:
+    """A folder with good, odd and bad files, one of them a video."""
+    (folder / "deep").mkdir(parents=True)
+    noise = np.random.RandomState(0).randint(0, 256, (60, 80, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(folder / "good.jpg")
+    Image.fromarray(noise).convert("L").save(folder / "grey.jpg")
+    Image.fromarray(noise).convert("CMYK").save(folder / "deep" / "cmyk.jpg")
+    Image.fromarray(noise[:1, :1]).save(folder / "one.png")
+    Image.fromarray(np.zeros((4000, 5000, 3), np.uint8)).save(folder / "large.png")
+    content = (folder / "good.jpg").read_bytes()
+    (folder / "broken.jpg").write_bytes(content[: len(content) // 2])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "notes.txt").write_text("not a photograph")
+    write_video(folder / "film.mp4", [noise[:48, :64]] * 3, 10)
+
+
+def skipped_files(stderr: str) -> set[str]:
+    return {Path(line.split(":")[1].strip()).name for line in stderr.splitlines() if line.startswith("skipped")}
