@@ -117,9 +117,18 @@ def read_case(folder: str | Path) -> Case:
         raise UserError(f"{spec_path} is not the spec of a case: it has no {' and no '.join(missing)}")
     try:
         with np.load(golden_path, allow_pickle=False) as arrays:
-            return Case(folder, spec, {key: arrays[key] for key in arrays.files})
+            return Case(folder, spec, {key: arrays[key] for key in arrays.files} | output_files(folder))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{golden_path} cannot be read ({error}): copy the case again") from error
+
+
+def output_files(folder: Path) -> dict[str, Array]:
+    """The texts that some originals write, as arrays without dimensions named after the files."""
+    paths = (path for path in sorted((folder / "outputs").rglob("*")) if path.suffix in (".json", ".txt"))
+    return {
+        f"out/{path.relative_to(folder / 'outputs').as_posix()}": np.array(path.read_text(encoding="utf-8"))
+        for path in paths
+    }
 
 
 def write_case(folder: Path, spec: dict[str, Any], arrays: dict[str, Array]) -> None:

@@ -53,7 +53,7 @@ def record(case: Case, folder: Path, system: System, seed: int, device: str) -> 
     constants = {key: value for key, value in case.arrays.items() if key.startswith("const/")}
     arrays = constants | {f"in/{key}": value for key, value in inputs.items()}
     computed = system.compute(Case(folder, spec, arrays), device)
-    names = [name.removesuffix(SAMPLE) for name in case.outputs]
+    names = [name if name in computed else name.removesuffix(SAMPLE) for name in case.outputs]
     spec["outputs"] = {name: {"shape": list(computed[name].shape)} for name in names}
     for name in names:
         arrays |= stored(name, computed[name])
@@ -62,6 +62,8 @@ def record(case: Case, folder: Path, system: System, seed: int, device: str) -> 
 
 def stored(name: str, whole: Array) -> dict[str, Array]:
     """An output under the name that says whether all of it is kept; of masks, labels and targets all is."""
+    if name.endswith(SAMPLE):
+        return {f"out/{name}": whole}
     if whole.dtype.kind == "f" and whole.size > SAMPLE_LIMIT:
         return {f"out/{name}{SAMPLE}": sample(whole, SAMPLE_LIMIT)}
     small = whole.astype(np.int32) if whole.dtype == np.int64 else whole

@@ -79,6 +79,9 @@ def as_stored(case: Case, system: System, computed: Mapping[str, Array]) -> dict
     """What was computed under the case's own names, sampled where the case holds a sample."""
     arrays = {}
     for name in expected_arrays(case, system):
+        if name in computed:  # the adapter sampled it itself, perhaps, as a case may hold a norm and a sample of it
+            arrays[name] = np.asarray(computed[name])
+            continue
         whole = computed.get(name.removesuffix(SAMPLE))
         if whole is not None:
             arrays[name] = sample(whole, case.sample_limit) if name.endswith(SAMPLE) else np.asarray(whole)
