@@ -1,8 +1,8 @@
 """Export SOLOv2 to ONNX, post-processing included: python export.py --weights FILE --out model.onnx.
 
-The graph takes a photograph that is already scaled, uint8 [H, W, 3] RGB, padded at the right and the bottom to the
-size that it was exported for, and its `size` before padding. It gives a fixed number of instances, best first; those
-with score 0 are none.
+The graph takes a photograph that is already scaled, uint8 RGB, padded at the right and the bottom to multiples of 32
+in any number, and its `size` before padding. It gives a fixed number of instances, best first; those with score 0 are
+none.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ import torch.nn.functional as F
 import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.export import Dim
 
 import solov2
 from common import commands, shapes
-from common.batches import normalise, round_up
+from common.batches import normalise
 from common.errors import UserError
 from common.images import fit_within, read_image, resize
 from common.onnx_export import export_onnx, mask_agreement
@@ -27,6 +28,7 @@ from solov2.backbone import fold_batch_norms
 from solov2.network import DIVISOR, SOLOv2
 
 SMALLEST_IOU = 0.99
+FEWEST_BLOCKS = 3  # of 32 pixels along a side: with fewer, a level of the pyramid would be a single pixel
 CELLS = 1000  # (cell, category) pairs that get a mask; the thresholds leave fewer on photographs
 
 
@@ -40,8 +42,6 @@ class Export:
     """The file to write."""
     image: str = ""
     """The photograph to check with; empty: a scene of the built-in data set."""
-    size: tuple[int, int] | None = None
-    """Height and width of the input, multiples of 32; without it: the long side both ways, so that all fit."""
 
 
 class Graph(nn.Module):
@@ -58,7 +58,11 @@ class Graph(nn.Module):
         self.register_buffer("strides", torch.cat(strides))
 
     def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """image [H, W, 3] uint8, size [2] int64 -> scores [N], labels [N], masks [N, H, W] bool."""
+        """image [H/32, 32, W/32, 32, 3] uint8, size [2] int64 -> scores [N], labels [N], masks [N, H, W] bool.
+
+        An image's bytes are the same as [H, W, 3]; written so, its sides are free and yet multiples of 32.
+        """
+        image = image.reshape(DIVISOR * image.shape[0], DIVISOR * image.shape[2], 3)
         test, network = self.model.config.test, self.model.config.model
         answers = self.model(normalise(image.permute(2, 0, 1)[None], size[None], network.mean, network.std))
         feature = answers.mask_feature[0]
@@ -98,31 +102,27 @@ def main() -> None:
     fold_batch_norms(model.backbone)
     graph = Graph(model).eval()
     photograph = scaled(model, options.image)
-    side = round_up(model.config.test.long_side, DIVISOR)
-    size = options.size or (side, side)
-    if any(length % DIVISOR for length in size):
-        raise UserError(f"--size {size[0]} {size[1]}: expected multiples of {DIVISOR}")
-    session = export_onnx(graph, padded(photograph, size), Path(options.out), ("scores", "labels", "masks"))
-    small = resize(photograph, size[0] // 2, size[1] // 2)
-    for image in (photograph, small):
-        check(graph, session, image, size)
+    outputs = ("scores", "labels", "masks")
+    sides = {0: Dim("rows", min=FEWEST_BLOCKS), 2: Dim("columns", min=FEWEST_BLOCKS)}
+    session = export_onnx(graph, padded(photograph), Path(options.out), outputs, {"image": sides, "size": None})
+    small = resize(photograph, photograph.shape[0] // 2, photograph.shape[1] // 2)
+    for image in (photograph, small, photograph.transpose(1, 0, 2)):
+        check(graph, session, image)
     print(f"written: {Path(options.out).resolve()}")
 
 
-def padded(image: NDArray[np.uint8], size: tuple[int, int]) -> dict[str, Tensor]:
+def padded(image: NDArray[np.uint8]) -> dict[str, Tensor]:
     """The graph's inputs."""
     height, width = image.shape[:2]
-    if height > size[0] or width > size[1]:
-        raise UserError(
-            f"the photograph is {height} x {width} when scaled; it does not fit into --size {size[0]} {size[1]}"
-        )
-    padding = (0, 0, 0, size[1] - width, 0, size[0] - height)
-    return {"image": F.pad(torch.from_numpy(image), padding), "size": torch.tensor([height, width])}
+    rows, columns = (max(-(-side // DIVISOR), FEWEST_BLOCKS) for side in (height, width))
+    padding = (0, 0, 0, columns * DIVISOR - width, 0, rows * DIVISOR - height)
+    pixels = F.pad(torch.from_numpy(np.ascontiguousarray(image)), padding)
+    return {"image": pixels.reshape(rows, DIVISOR, columns, DIVISOR, 3), "size": torch.tensor([height, width])}
 
 
-def check(graph: Graph, session: Any, image: NDArray[np.uint8], size: tuple[int, int]) -> None:
+def check(graph: Graph, session: Any, image: NDArray[np.uint8]) -> None:
     """Compare the file's instances with PyTorch's on an image: each must be there, in the same order."""
-    inputs = padded(image, size)
+    inputs = padded(image)
     with torch.inference_mode():
         scores, labels, masks = (output.numpy() for output in graph(**inputs))
     theirs = session.run(None, {name: value.numpy() for name, value in inputs.items()})

@@ -185,10 +185,16 @@ class ConvNorm(nn.Module):
 def with_coordinates(features: Tensor) -> Tensor:
     """Append each pixel's x and y, from -1 to 1 including both ends. [N, C, H, W] -> [N, C + 2, H, W]"""
     count, _, height, width = features.shape
-    x = torch.linspace(-1, 1, width, device=features.device, dtype=features.dtype)
-    y = torch.linspace(-1, 1, height, device=features.device, dtype=features.dtype)
+    x, y = minus_one_to_one(width, features), minus_one_to_one(height, features)
     planes = torch.stack((x.expand(height, width), y[:, None].expand(height, width)))
     return torch.cat((features, planes.expand(count, -1, -1, -1)), dim=1)
+
+
+def minus_one_to_one(count: int, like: Tensor) -> Tensor:
+    """torch.linspace(-1, 1, count), from both ends as there; that one would fix `count` in an exported graph."""
+    place = torch.arange(count, device=like.device, dtype=like.dtype)
+    step = 2 / place[-1:].clamp(min=1)
+    return torch.where(place <= place.flip(0), place * step - 1, 1 - place.flip(0) * step)
 
 
 def resize_to(features: Tensor, size: tuple[int, int]) -> Tensor:
