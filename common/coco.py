@@ -84,8 +84,8 @@ class CocoDataset(Dataset[Sample]):
     ) -> None:
         if limit is not None and limit < 1:
             raise UserError(f"limit {limit}: expected at least 1 image, or no limit")
-        self.annotation_files = _as_paths(annotations)
-        self.folders = _pair(_as_paths(images), self.annotation_files)
+        self.annotation_files = as_paths(annotations)
+        self.folders = pair_folders(as_paths(images), self.annotation_files)
         files = [load(path) for path in self.annotation_files]
         self.categories = _same_categories(files, self.annotation_files)
         self.class_names = tuple(category.name for category in self.categories)
@@ -298,11 +298,11 @@ def _join(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths))
 
 
-def _as_paths(values: Sequence[str | Path] | str | Path) -> list[Path]:
+def as_paths(values: Sequence[str | Path] | str | Path) -> list[Path]:
     return [Path(values)] if isinstance(values, str | Path) else [Path(value) for value in values]
 
 
-def _pair(folders: list[Path], files: list[Path]) -> list[Path]:
+def pair_folders(folders: list[Path], files: list[Path]) -> list[Path]:
     if not files:
         raise UserError("no annotation file given; expected at least one COCO-format JSON")
     if len(folders) not in (1, len(files)):

@@ -25,9 +25,11 @@ from common.evaluation import Evaluation, evaluate_instances, examples
 from common.loader import Trainable, mix
 from common.metrics import CocoDetails
 from common.optimization import ParameterGroup
+from common.panoptic_data import PanopticDataset
+from common.precision import autocast
 from common.report import Example, write_training_report
 from common.settings import Data, Images, Optimizer, Schedule, Training
-from common.training import DTYPES, Metrics, Trainer
+from common.training import Metrics, Trainer
 
 EXAMPLES_IN_REPORT = 16
 M = TypeVar("M", bound=nn.Module)
@@ -114,24 +116,34 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
-
-
 def open_dataset(data: Data, split: shapes.Split, settings: Training) -> CocoDataset:
     """The training or validation set that the configuration names; without annotations, the built-in one."""
-    named: Images = data.train if split == "train" else data.val
-    limit = settings.limit or None
+    images, annotations = find_data(data, split, lambda made: made.instances)
     keep_empty = data.keep_empty or split == "val"
+    return CocoDataset(images, annotations, limit=settings.limit or None, keep_empty=keep_empty)
+
+
+def open_panoptic(data: Data, split: shapes.Split, settings: Training) -> PanopticDataset:
+    """Likewise, with panoptic annotations."""
+    images, annotations = find_data(data, split, lambda made: made.panoptic)
+    keep_empty = data.keep_empty or split == "val"
+    return PanopticDataset(images, annotations, limit=settings.limit or None, keep_empty=keep_empty)
+
+
+def find_data(
+    data: Data, split: shapes.Split, annotations: Callable[[shapes.ShapesFolder], Path]
+) -> tuple[Sequence[str | Path], Sequence[str | Path]]:
+    """Image folders and annotation files; those of the built-in data set, drawn if need be, where none are named."""
+    named: Images = data.train if split == "train" else data.val
     if named.annotations:
-        return CocoDataset(named.images, named.annotations, limit=limit, keep_empty=keep_empty)
+        return named.images, named.annotations
     if named.images:
         raise UserError(f"--data.{split}.images needs --data.{split}.annotations too")
     if is_main():
         shapes.ensure(split, data.seed)  # one process draws, the others find it done
     barrier()
-    folder = shapes.ensure(split, data.seed)
-    return CocoDataset([folder.images], [folder.instances], limit=limit, keep_empty=keep_empty)
+    made = shapes.ensure(split, data.seed)
+    return [made.images], [annotations(made)]
 
 
 def run_folder(package: str, config: Config) -> Path:

@@ -25,6 +25,8 @@ GOLDEN_RATIO = 0.618034
 HUE_SHIFTS = (0.0, 0.06, -0.06, 0.12, -0.12)
 LIGHTNESSES = (0.55, 0.42, 0.68)
 PAPER: Colour = (255, 255, 255)
+ALONG_ARROW = (0.5, 0.38, 0.62, 0.26, 0.74, 0.14, 0.86)  # where its label may be
+LEGEND_LETTERS = 24  # the width of a legend, in heights of a letter
 # Pairs of the 17 COCO person key points that a limb joins.
 PERSON_LIMBS = (
     *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8)),
@@ -42,6 +44,7 @@ class Tag:
     box: tuple[float, float, float, float]  # x1, y1, x2, y2
     colour: Colour
     centred: bool = False  # on the middle of the box instead of at its upper left corner
+    elsewhere: tuple[tuple[int, int], ...] = ()  # where else its middle may be, if that is taken
 
 
 def label_colours(labels: Sequence[int]) -> list[Colour]:
@@ -107,8 +110,8 @@ def paint_keypoints(picture: Picture, keypoints: NDArray[np.floating[Any]], colo
             cv2.circle(picture, point, line * 2, colour, -1, cv2.LINE_AA)
 
 
-def paint_arrow(picture: Picture, start: Sequence[int], end: Sequence[int], colour: Colour) -> tuple[int, int]:
-    """Draw an arrow with a light rim, visible on any ground; returns its middle, where a label goes."""
+def paint_arrow(picture: Picture, start: Sequence[int], end: Sequence[int], colour: Colour) -> list[tuple[int, int]]:
+    """Draw an arrow with a light rim, visible on any ground; returns where a label may go, its middle first."""
     line = stroke(picture) + 1
     length = max(1.0, math.dist(start, end))
     along = np.array([end[0] - start[0], end[1] - start[1]]) / length
@@ -122,7 +125,10 @@ def paint_arrow(picture: Picture, start: Sequence[int], end: Sequence[int], colo
     cv2.arrowedLine(picture, first, second, PAPER, line + 2 * stroke(picture), cv2.LINE_AA, 0, tip)
     cv2.arrowedLine(picture, first, second, colour, line, cv2.LINE_AA, 0, tip)
     cv2.circle(picture, first, 2 * line, colour, -1, cv2.LINE_AA)
-    return (first[0] + second[0]) // 2, (first[1] + second[1]) // 2
+    return [
+        (round(first[0] + part * (second[0] - first[0])), round(first[1] + part * (second[1] - first[1])))
+        for part in ALONG_ARROW
+    ]
 
 
 def paint_tags(picture: Picture, tags: Sequence[Tag]) -> None:
@@ -169,24 +175,47 @@ def tag_font(size: int, text: str) -> Font:
 
 
 def free_place(tag: Tag, plate: tuple[int, int], picture: tuple[int, int], taken: Sequence[Rectangle]) -> Rectangle:
-    """Where a plate (width, height) goes: the first place at its box that is free, else the first of all."""
+    """Where a plate (width, height) goes: the first place at its box that is free, else the one that covers least."""
+    places = possible_places(tag, plate, picture)
+    covered = [sum(shared_pixels(place, other) for other in taken) for place in places]
+    return places[covered.index(min(covered))]
+
+
+def possible_places(tag: Tag, plate: tuple[int, int], picture: tuple[int, int]) -> list[Rectangle]:
+    """Where a plate may go, the best place first, all inside the picture."""
     width, height = plate
     x1, y1, x2, y2 = (int(value) for value in np.clip(np.nan_to_num(tag.box), -1e6, 1e6))
     if tag.centred:
-        left, middle = (x1 + x2 - width) // 2, (y1 + y2 - height) // 2
-        tops = [middle, middle - height, middle + height, middle - 2 * height, middle + 2 * height]
+        middles = [((x1 + x2) // 2, (y1 + y2) // 2), *tag.elsewhere]
+        shifts = (0, -height, height, -2 * height, 2 * height)
+        corners = [(x - width // 2, y - height // 2 + shift) for shift in shifts for x, y in middles]
     else:
-        left = x1
-        tops = [y1 - height, y1, y1 + height, y2 - height, y2]
-    left = max(0, min(left, picture[0] - width))
-    places = []
-    for wanted in tops:
-        top = max(0, min(wanted, picture[1] - height))
-        places.append((left, top, left + width, top + height))
-    return next((place for place in places if not any(overlap(place, other) for other in taken)), places[0])
+        corners = [(x1, top) for top in (y1 - height, y1, y1 + height, y2 - height, y2)]
+    inside = [(max(0, min(left, picture[0] - width)), max(0, min(top, picture[1] - height))) for left, top in corners]
+    return [(left, top, left + width, top + height) for left, top in inside]
 
 
-def overlap(first: Rectangle, second: Rectangle) -> bool:
-    """Whether two rectangles share a pixel."""
-    apart = first[2] <= second[0] or second[2] <= first[0] or first[3] <= second[1] or second[3] <= first[1]
-    return not apart
+def shared_pixels(first: Rectangle, second: Rectangle) -> int:
+    """How many pixels two rectangles have in common."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return max(0, width) * max(0, height)
+
+
+def with_legend(picture: Picture, rows: Sequence[Sequence[tuple[str, Colour]]]) -> Picture:
+    """The picture with a panel at its right: in each row plates with a text on its colour; as many rows as fit.
+
+    The panel's width depends on the picture alone, so that all frames of a video have one size.
+    """
+    size = text_size(picture)
+    panel = np.full((picture.shape[0], LEGEND_LETTERS * size, 3), PAPER, np.uint8)
+    top = gap = max(2, size // 3)
+    for row in rows:
+        left = gap
+        for text, colour in row:
+            plate = tag_image(Tag(text, (0, 0, 0, 0), colour), size)
+            room = panel[top : top + plate.shape[0], left : left + plate.shape[1]]
+            room[:] = plate[: room.shape[0], : room.shape[1]]
+            left += plate.shape[1]
+        top += tag_image(Tag(" ", (0, 0, 0, 0), PAPER), size).shape[0] + gap
+    return np.concatenate((picture, panel), axis=1)

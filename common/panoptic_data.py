@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from common.annotation_checks import check_files, check_image, leads_inside
 from common.annotation_files import Fault, Int, Side, Whole
 from common.batches import UNLABELLED
-from common.coco import Sample, _as_paths, _pair, stop_at_fatal
+from common.coco import Sample, as_paths, pair_folders, stop_at_fatal
 from common.errors import UserError
 from common.metrics.panoptic import IDS, VOID, read_picture
 
@@ -86,8 +86,8 @@ class PanopticDataset(Dataset[Sample]):
         limit: int | None = None,
         keep_empty: bool = True,
     ) -> None:
-        self.annotation_files = _as_paths(annotations)
-        self.folders = _pair(_as_paths(images), self.annotation_files)
+        self.annotation_files = as_paths(annotations)
+        self.folders = pair_folders(as_paths(images), self.annotation_files)
         files = [_read(path) for path in self.annotation_files]
         self.categories = _categories(files[0], self.annotation_files[0])
         for file, path in zip(files, self.annotation_files, strict=True):
@@ -142,7 +142,7 @@ class PanopticDataset(Dataset[Sample]):
 
     def path(self, index: int) -> Path:
         row = self._row[index]
-        return self.folders[self._file_of[row]] / self._names[row]
+        return self.folders[int(self._file_of[row])] / self._names[row]
 
     def picture_path(self, index: int) -> Path:
         """The panoptic PNG."""
@@ -158,8 +158,7 @@ class PanopticDataset(Dataset[Sample]):
             raise UserError(f"{path}: leads out of the images folder {root}; use a path inside of it")
         image = check_image(path, height, width)
         segments = self.segments(index)
-        own = self._own(index)
-        labels, crowd = self._labels[own], self._crowd[own]
+        labels, crowd = self.segment_labels(index), self.segment_crowd(index)
         semantic = np.append(labels, UNLABELLED)[segments].astype(np.uint8)
         things = [at for at in np.flatnonzero(labels < self.thing_count).tolist() if (segments == at).any()]
         masks = np.stack([segments == at for at in things]) if things else np.zeros((0, height, width), bool)
@@ -191,14 +190,15 @@ class PanopticDataset(Dataset[Sample]):
         own = np.append(self._ids[self._own(index)], VOID)
         order = np.argsort(own)
         found = order[np.searchsorted(own[order], ids).clip(max=len(own) - 1)]
-        if (stray := own[found] != ids).any():
+        stray = np.flatnonzero(own[found] != ids)
+        if len(stray):
             file = self.annotation_files[self._file_of[self._row[index]]]
-            raise UserError(f"{path}: segment {ids[stray][0]} is not in {file}; correct one of them")
+            raise UserError(f"{path}: segment {ids.flat[stray[0]]} is not in {file}; correct one of them")
         return np.where(found == len(own) - 1, -1, found)
 
     def polygons(self, index: int) -> list[list[NDArray[np.float32]]]:
         """The objects' outlines: a PNG has none."""
-        return [[] for _ in np.flatnonzero(self._labels[self._own(index)] < self.thing_count)]
+        return [[] for _ in np.flatnonzero(self.segment_labels(index) < self.thing_count)]
 
     def annotations_json(self) -> dict[str, Any]:
         """What panoptic quality needs of exactly these images, as COCO has it; ids as in a single file."""
@@ -216,6 +216,14 @@ class PanopticDataset(Dataset[Sample]):
             {"id": category.id, "name": category.name, "isthing": int(category.isthing)} for category in self.categories
         ]
         return {"annotations": annotations, "categories": categories}
+
+    def segment_labels(self, index: int) -> Int:
+        """The classes of an image's segments, in the order of the JSON entry's list."""
+        return self._labels[self._own(index)]
+
+    def segment_crowd(self, index: int) -> NDArray[np.bool_]:
+        """Which of them hold many objects."""
+        return self._crowd[self._own(index)]
 
     def _own(self, index: int) -> slice:
         """The rows of an image's segments."""
@@ -242,7 +250,8 @@ def picture_folder(annotations: Path) -> Path:
 
 def boxes_of(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
     """The boxes x1, y1, x2, y2 (x2 behind the last pixel) around masks [n, H, W] that are not empty."""
-    columns, rows = masks.any(axis=1), masks.any(axis=2)
+    columns: NDArray[np.bool_] = np.asarray(masks.any(axis=1))  # [n, W]
+    rows: NDArray[np.bool_] = np.asarray(masks.any(axis=2))  # [n, H]
     left, top = columns.argmax(axis=1), rows.argmax(axis=1)
     right = masks.shape[2] - columns[:, ::-1].argmax(axis=1)
     bottom = masks.shape[1] - rows[:, ::-1].argmax(axis=1)

@@ -23,6 +23,7 @@ from common.drawing import (
     paint_keypoints,
     paint_mask,
     paint_tags,
+    with_legend,
 )
 from common.errors import UserError
 from common.images import read_image
@@ -185,9 +186,20 @@ class Panoptic:
         shown = [index for index, info in enumerate(self.infos) if info.score >= threshold and points[index]]
         return shown, colours, points
 
-    def _tag(self, index: int, points: list[Point | None], colours: list[Colour]) -> Tag:
+    def _tag(self, index: int, points: list[Point | None], colours: list[Colour], name: str = "") -> Tag:
         x, y = points[index] or (0, 0)
-        return Tag(self.class_names[self.infos[index].label], (x, y, x, y), colours[index], centred=True)
+        name = name or self.class_names[self.infos[index].label]
+        return Tag(name, (x, y, x, y), colours[index], centred=True)
+
+    def names(self) -> list[str]:
+        """Each segment's class, numbered where there are several: "person 1", "person 2", "grass"."""
+        labels = [info.label for info in self.infos]
+        return [
+            f"{self.class_names[label]} {labels[: index + 1].count(label)}"
+            if labels.count(label) > 1
+            else self.class_names[label]
+            for index, label in enumerate(labels)
+        ]
 
 
 @dataclass
@@ -247,23 +259,41 @@ class SceneGraph:
     def draw(
         self, image: PictureSource = None, threshold: float = 0.3, limit: int = 12, *, scale: int = 1
     ) -> Image.Image:
-        """The panoptic drawing with an arrow for each of the best relations of at least the threshold."""
+        """The panoptic drawing with an arrow for each of the best relations of at least the threshold, and a legend."""
         panoptic = self.panoptic
         picture = enlarge(load_picture(panoptic.image if image is None else image, panoptic.size), scale)
         _, colours, points = panoptic._paint(picture, threshold, scale)
         best = sorted(self.relations, key=lambda relation: -relation.score)
-        names: dict[tuple[int, int], list[str]] = {}  # several predicates of one pair share an arrow
-        for relation in [relation for relation in best if relation.score >= threshold][:limit]:
+        shown = [relation for relation in best if relation.score >= threshold][:limit]
+        names = panoptic.names()
+        ends = sorted({index for relation in shown for index in (relation.subject, relation.object)})
+        tags = [panoptic._tag(index, points, colours, names[index]) for index in ends if points[index]]
+        tags += self._paint_arrows(picture, shown, points, colours)
+        paint_tags(picture, tags)
+        rows = [
+            (
+                (names[relation.subject], colours[relation.subject]),
+                (self.predicate_names[relation.predicate], PAPER),
+                (names[relation.object], colours[relation.object]),
+            )
+            for relation in shown
+        ]
+        return Image.fromarray(with_legend(picture, rows))
+
+    def _paint_arrows(
+        self, picture: Picture, shown: list[Relation], points: list[Point | None], colours: list[Colour]
+    ) -> list[Tag]:
+        """Several predicates of one pair share an arrow; returns the tags with their names."""
+        names: dict[tuple[int, int], list[str]] = {}
+        for relation in shown:
             names.setdefault((relation.subject, relation.object), []).append(self.predicate_names[relation.predicate])
-        ends = sorted({index for pair in names for index in pair})
-        tags = [panoptic._tag(index, points, colours) for index in ends if points[index]]
+        tags = []
         for (subject, target), predicates in names.items():
             start, end = points[subject], points[target]
             if start and end and start != end:
-                x, y = paint_arrow(picture, start, end, colours[subject])
-                tags.append(Tag(", ".join(predicates), (x, y, x, y), PAPER, centred=True))
-        paint_tags(picture, tags)
-        return Image.fromarray(picture)
+                (x, y), *elsewhere = paint_arrow(picture, start, end, colours[subject])
+                tags.append(Tag(", ".join(predicates), (x, y, x, y), PAPER, True, tuple(elsewhere)))
+        return tags
 
 
 Result = Instances | Panoptic | SceneGraph

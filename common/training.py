@@ -31,12 +31,12 @@ from common.optimization import (
     make_optimizer,
     set_learning_rate,
 )
+from common.precision import autocast
 from common.resume import State, differences, load_state, save_state
 from common.runlog import Bar, RunLog
 from common.settings import Optimizer, Schedule, Training
 
 Metrics = dict[str, dict[str, Any]]  # {"segm": {"AP": ..}, ..}
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trainer:
@@ -134,7 +134,7 @@ class Trainer:
             last = part == settings.accumulate - 1
             unsynchronised = isinstance(computes_losses, DistributedDataParallel) and not last
             with computes_losses.no_sync() if unsynchronised else nullcontext():  # type: ignore[operator]
-                with torch.autocast(self.device.type, DTYPES[settings.precision], settings.precision != "fp32"):
+                with autocast(self.device, settings.precision):
                     losses: dict[str, Tensor] = computes_losses(batch.to(self.device))
                 terms = _as_numbers(losses)
                 if not all(map(math.isfinite, terms.values())):
