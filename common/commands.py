@@ -23,6 +23,7 @@ from common.distributed import barrier, is_main, process_count
 from common.errors import UserError
 from common.evaluation import Evaluation, evaluate_instances, examples
 from common.loader import Trainable, mix
+from common.memory import keep_freed_memory
 from common.metrics import CocoDetails
 from common.optimization import ParameterGroup
 from common.panoptic_data import PanopticDataset
@@ -163,6 +164,7 @@ def train(
     parameter_group: ParameterGroup | None = None,
 ) -> None:
     """Train, evaluate and report; the run's folder holds everything afterwards."""
+    keep_freed_memory()
     training_data = training_set.dataset
     refuse_different_classes(training_data, validation_data)
     folder = prepare_run(package, config)

@@ -1,4 +1,4 @@
-"""Every committed case, and every SOLOv2 case in the folder that MASKWORKS_PARITY names."""
+"""Every committed case, and every case in the folder that MASKWORKS_PARITY names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import pytest
 from tests.parity.case import read_case
 from tests.parity.runner import find_cases, run_case
 
-COMMITTED = find_cases(
-    [str(folder) for folder in sorted((Path(__file__).parent / "cases").iterdir()) if folder.is_dir()]
-)
-GIVEN = find_cases([str(Path(os.environ["MASKWORKS_PARITY"]) / "solov2")]) if "MASKWORKS_PARITY" in os.environ else []
+def cases_below(folder: Path) -> list[Path]:
+    """The cases in the folders of all systems."""
+    return find_cases([str(system) for system in sorted(folder.iterdir()) if system.is_dir()])
+
+
+COMMITTED = cases_below(Path(__file__).parent / "cases")
+GIVEN = cases_below(Path(os.environ["MASKWORKS_PARITY"])) if "MASKWORKS_PARITY" in os.environ else []
 
 
 @pytest.mark.parametrize("folder", COMMITTED + GIVEN, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
