@@ -1,5 +1,6 @@
 """What a model answers for one image: Instances, Panoptic or SceneGraph; each to JSON and to a drawing."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,13 +264,8 @@ class SceneGraph:
         panoptic = self.panoptic
         picture = enlarge(load_picture(panoptic.image if image is None else image, panoptic.size), scale)
         _, colours, points = panoptic._paint(picture, threshold, scale)
-        best = sorted(self.relations, key=lambda relation: -relation.score)
-        shown = [relation for relation in best if relation.score >= threshold][:limit]
-        names = panoptic.names()
-        ends = sorted({index for relation in shown for index in (relation.subject, relation.object)})
-        tags = [panoptic._tag(index, points, colours, names[index]) for index in ends if points[index]]
-        tags += self._paint_arrows(picture, shown, points, colours)
-        paint_tags(picture, tags)
+        shown, names = self._best(threshold, limit), panoptic.names()
+        self._paint_graph(picture, shown, names, points, colours)
         rows = [
             (
                 (names[relation.subject], colours[relation.subject]),
@@ -279,6 +275,37 @@ class SceneGraph:
             for relation in shown
         ]
         return Image.fromarray(with_legend(picture, rows))
+
+    def diagram(self, threshold: float = 0.3, limit: int = 12, size: tuple[int, int] = (480, 640)) -> Image.Image:
+        """The graph alone, its segments in a ring, on a white picture of size (height, width)."""
+        shown = self._best(threshold, limit)
+        picture = np.full((*size, 3), 255, np.uint8)
+        points: list[Point | None] = [None] * len(self.panoptic.infos)
+        ends = list(dict.fromkeys(index for relation in shown for index in (relation.subject, relation.object)))
+        for place, index in enumerate(ends):
+            angle = 2 * math.pi * place / len(ends)
+            x, y = 0.5 + 0.38 * math.cos(angle), 0.5 + 0.42 * math.sin(angle)
+            points[index] = round(x * size[1]), round(y * size[0])
+        colours = label_colours([info.label for info in self.panoptic.infos])
+        self._paint_graph(picture, shown, self.panoptic.names(), points, colours)
+        return Image.fromarray(picture)
+
+    def _best(self, threshold: float, limit: int) -> list[Relation]:
+        best = sorted(self.relations, key=lambda relation: -relation.score)
+        return [relation for relation in best if relation.score >= threshold][:limit]
+
+    def _paint_graph(
+        self,
+        picture: Picture,
+        shown: list[Relation],
+        names: list[str],
+        points: list[Point | None],
+        colours: list[Colour],
+    ) -> None:
+        """Arrows between the points, with the names of segments and predicates."""
+        ends = sorted({index for relation in shown for index in (relation.subject, relation.object)})
+        tags = [self.panoptic._tag(index, points, colours, names[index]) for index in ends if points[index]]
+        paint_tags(picture, tags + self._paint_arrows(picture, shown, points, colours))
 
     def _paint_arrows(
         self, picture: Picture, shown: list[Relation], points: list[Point | None], colours: list[Colour]

@@ -116,7 +116,7 @@ def undeclared(root: Path, known: dict[str, list[str]]) -> list[str]:
             for name in {name.partition(".")[0] for name in imports(path)}:
                 if name in sys.stdlib_module_names or name in packages(root) or name in OPTIONAL_IMPORTS:
                     continue
-                if not declared & {canonicalize_name(distribution) for distribution in known.get(name, [])}:
+                if not declared & {canonicalize_name(distribution) for distribution in known.get(name, [name])}:
                     faults.append(f"{path.relative_to(root).as_posix()} imports {name}")
     return faults
 
@@ -240,8 +240,8 @@ def test_a_package_that_is_not_listed_is_found(tmp_path: Path) -> None:
 
 
 def test_every_pyproject_asks_for_the_same_versions() -> None:
-    root = {**requirements(ROOT), **requirements(ROOT, "export")}
-    assert set(requirements(ROOT / "common")) == set(requirements(ROOT))
+    root = {name: one for extra in ("", "export", "phrases") for name, one in requirements(ROOT, extra).items()}
+    assert set(requirements(ROOT)) == set().union(*(requirements(ROOT / package) for package in packages(ROOT)))
     for package in packages(ROOT):
         extras = configuration(ROOT / package)["project"].get("optional-dependencies", {})
         wanted = requirements(ROOT / package).values()

@@ -10,10 +10,10 @@ import resource, sys, torch
 from common.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
-torch.ones(2**24)
+[torch.ones(2**21) for _ in range(8)]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
-    torch.ones(2**24)  # 64 MB
+    [torch.ones(2**21) for _ in range(8)]  # 64 MB, all freed at once
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -25,6 +25,7 @@ def faults(how: str) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's setting")
 def test_freed_memory_is_used_again_without_asking_the_system():
-    if faults("as it is") < 1000:
+    usual = faults("as it is")
+    if usual < 1000:
         pytest.skip("this C library keeps memory anyway")
-    assert faults("keep") < 200
+    assert faults("keep") < 0.7 * usual

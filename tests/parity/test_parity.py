@@ -10,6 +10,7 @@ import pytest
 from tests.parity.case import read_case
 from tests.parity.runner import find_cases, run_case
 
+
 def cases_below(folder: Path) -> list[Path]:
     """The cases in the folders of all systems."""
     return find_cases([str(system) for system in sorted(folder.iterdir()) if system.is_dir()])
