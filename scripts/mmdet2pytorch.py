@@ -23,7 +23,10 @@ from common.configuration import choose, to_dict
 from common.errors import UserError
 
 # package: the network's class; a package is asked only where it is installed
-NETWORKS = {"solov2": "SOLOv2"}
+NETWORKS = {
+    "solov2": "SOLOv2",
+    "yolact": "YOLACT",
+}
 KnownClasses = Callable[[int], dict[str, int] | None]  # how many classes -> name: category id
 
 

@@ -1,0 +1,85 @@
+"""YOLACT on a GPU: photographs a second, eager, compiled and in bf16, alone and 32 at once, beside published FPS.
+
+python scripts/bench/yolact_gpu.py                               every published variant
+python scripts/bench/yolact_gpu.py --variants resnet50_550       one of them
+
+From normalised inputs on the GPU to masks of 480x640 there, as the published figures count; these are for one
+photograph at a time on a Titan Xp, from the original's README (im400 from the paper).
+"""
+
+import argparse
+import time
+from statistics import median
+
+import torch
+from _yolact import network, photograph
+from torch import Tensor
+
+from common.batches import Prepared
+from yolact.network import YOLACT
+
+PUBLISHED = {
+    "resnet50_550": 42.5,
+    "darknet53_550": 40.0,
+    "base": 33.5,
+    "im700": 23.6,
+    "im400": 45.3,
+    "plus_resnet50_550": 33.5,
+    "plus_base": 27.3,
+}
+BATCHES = (1, 32)
+WARM_UP = 5
+
+
+@torch.inference_mode()
+def frames_per_second(model: YOLACT, prepared: Prepared, batch: int, dtype: torch.dtype, rounds: int) -> float:
+    inputs = prepared.tensor.to(model.priors.device)[None].repeat(batch, 1, 1, 1)
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
+    seconds = []
+    for _ in range(WARM_UP + rounds):
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        find(model, inputs, prepared, dtype)
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begin)
+    return batch / median(seconds[WARM_UP:])
+
+
+def find(model: YOLACT, inputs: Tensor, prepared: Prepared, dtype: torch.dtype) -> None:
+    with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+        answers = model(inputs)
+    for row in range(len(inputs)):
+        model.instances(answers, row, prepared)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", nargs="+", default=list(PUBLISHED), choices=list(PUBLISHED))
+    parser.add_argument("--rounds", type=int, default=30)
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("No GPU here: nothing was measured.")
+        return
+    image = photograph()
+    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}: photographs a second\n")
+    ways = [(way, dtype, batch) for way in ("eager", "compiled") for dtype in ("fp32", "bf16") for batch in BATCHES]
+    titles = [f"{way} {dtype} x{batch}" for way, dtype, batch in ways]
+    print(f"{'variant':20}{'published':>10}" + "".join(f"{title:>19}" for title in titles))
+    for variant in options.variants:
+        model = network(variant, image)
+        prepared = model.preprocess(image)
+        model.prepare_for_inference()
+        model = model.cuda().to(memory_format=torch.channels_last)
+        line = f"{variant:20}{PUBLISHED[variant]:>10}"
+        compiled = False
+        for way, dtype, batch in ways:
+            if way == "compiled" and not compiled:
+                model.compile()
+                compiled = True
+            kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+            line += f"{frames_per_second(model, prepared, batch, kind, options.rounds):>19.1f}"
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,430 @@
+"""YOLACT's cases: from the made-up checkpoint, as a user would, to features, results, targets, losses and gradients.
+
+Network cases come under the names of dbolya/yolact ("c3", "conf_logits", "final/masks") or of MMDetection 3
+("backbone1", "class_logits0", "masks").
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.batches import Target
+from common.conversion import Converted
+from common.errors import UserError
+from common.scene_files import THING_IDS
+from common.scenes import Scene, draw_scene
+from tests.parity import rules, yolact_ops
+from tests.parity.case import SAMPLE, Array, Case, sample
+from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total
+from tests.parity.rules import Rule
+from yolact.boxes import level_sizes, priors_per_level
+from yolact.config import Config, Losses, Model, Test
+from yolact.convert import class_count, convert
+from yolact.losses import yolact_losses
+from yolact.network import YOLACT, Answers
+from yolact.postprocess import Detections, assemble, detect
+from yolact.targets import BACKGROUND, match
+
+INPUTS = ("tensor",)
+GRADIENT_SAMPLE = 2000
+CLOSE = 1e-5  # scores of neighbours that may swap
+FEW = 20  # masks that loss_first20 is about
+TAIL = 318  # priors in the outputs named _tail
+
+
+def compute(case: Case, device: str) -> dict[str, Array]:
+    """Every output of the case, by name."""
+    if not case.spec["state_dict"]:
+        return yolact_ops.compute(case, device)
+    converted = convert(published_checkpoint(case))
+    model = build(case, converted).to(device)
+    computed = infer(case, model)
+    return computed | (train(case, model, converted) if "gt_num_crowds" in case.inputs else {})
+
+
+def rule(case: Case, name: str) -> Rule | None:
+    """How an output is compared."""
+    if not case.spec["state_dict"]:
+        return yolact_ops.rule(case, name)
+    return network_rule(case, name)
+
+
+def network_rule(case: Case, name: str) -> Rule | None:
+    """The spec's tolerances; MMDetection's cases have one number for all, dbolya's name them."""
+    stated = case.spec.get("tolerance", {})
+    tolerances = (
+        stated if isinstance(stated, dict) else dict.fromkeys(("features_and_heads", "scores", "losses"), stated)
+    )
+    general = rules.stated(tolerances.get("features_and_heads"), 1e-4)
+    gradient = rules.stated(tolerances.get("gradients"), 1e-3)
+    choices = [
+        (r"in/tensor", rules.relative(1e-6)),
+        (
+            r"((det|cc|trad|final)/)?(score|mask_score|scores)",
+            rules.absolute(rules.stated(tolerances.get("scores"), 1e-4)),
+        ),
+        (r"((det|cc|trad|final)/)?(class|labels)|match/(conf_t|idx_pos)", rules.exact()),
+        (r"(det|cc|trad)/box", rules.absolute(rules.stated(tolerances.get("boxes_fraction"), 1e-4))),
+        (r"final/box", boxes_in_whole_pixels()),
+        (r"final/masks", mean_mask_iou(len(case.outputs.get("final/class", ())))),
+        (r"masks", rules.mask_bits(general)),
+        (r"loss(_first\d+)?/\w+", rules.relative(rules.stated(tolerances.get("losses"), 1e-4))),
+        (r"grad/.+", rules.relative(gradient, lambda: rounding(case, name))),
+        (
+            r"c\d|p\d|proto|prototypes|segm|priors|loc(_tail|_planes)?|(conf_logits|coef)(_tail)?|det/coef|maskiou_all"
+            r"|match/loc_pos|(backbone|fpn|class_logits|deltas|coefficients)\d|boxes|det/(boxes|coefficients)",
+            rules.relative(general),
+        ),
+    ]
+    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
+
+
+def boxes_in_whole_pixels() -> Rule:
+    """Equal; a hundredth of the coordinates may differ by one: their fraction was within rounding of a whole number."""
+
+    def error(computed: Array, expected: Array) -> float:
+        if computed.shape != expected.shape:
+            return rules.INFINITE
+        difference = np.abs(computed.astype(np.int64) - expected.astype(np.int64))
+        return rules.INFINITE if (difference > 1).any() else float((difference > 0).mean()) if difference.size else 0.0
+
+    return Rule("whole pixels", 0.01, error)
+
+
+def mean_mask_iou(count: int) -> Rule:
+    """1 - the mean IoU of `count` packed masks with those expected, empty ones left out."""
+
+    def error(computed: Array, expected: Array) -> float:
+        if computed.shape != expected.shape or count == 0:
+            return rules.INFINITE if computed.shape != expected.shape else 0.0
+        ours, theirs = (np.unpackbits(masks)[: masks.size * 8 // count * count] for masks in (computed, expected))
+        ours, theirs = ours.reshape(count, -1).astype(bool), theirs.reshape(count, -1).astype(bool)
+        either = (ours | theirs).sum(axis=1)
+        ious = (ours & theirs).sum(axis=1)[either > 0] / either[either > 0]
+        return 1 - float(ious.mean()) if len(ious) else 0.0
+
+    return Rule("1 - mean IoU", 1e-3, error)
+
+
+def build(case: Case, converted: Converted[Config]) -> YOLACT:
+    """The network the checkpoint was recognised as, with the case's settings and, strictly, its weights."""
+    config = with_settings(converted.config, case.spec["settings"])
+    model = YOLACT(config, [f"class {index}" for index in range(class_count(converted.weights))])
+    model.load_state_dict(converted.weights, strict=True)
+    return model.eval()
+
+
+def with_settings(variant: Config, settings: dict[str, Any]) -> Config:
+    """The variant with what a case may choose differently from the published configuration."""
+    if "test_cfg" in settings:
+        return replace(variant, model=with_input(variant.model, settings), test=with_test_cfg(variant.test, settings))
+    return replace(
+        variant,
+        model=with_model_settings(variant.model, settings),
+        losses=with_loss_settings(variant.losses, settings),
+        test=with_nms_settings(variant.test, settings),
+    )
+
+
+def with_input(model: Model, settings: dict[str, Any]) -> Model:
+    """MMDetection's cases: input size and colours; the rest follows from the checkpoint."""
+    colours = settings["normalise"]
+    return replace(model, input_size=settings["resize"][0], mean=tuple(colours["mean"]), std=tuple(colours["std"]))
+
+
+def with_test_cfg(test: Test, settings: dict[str, Any]) -> Test:
+    stated = settings["test_cfg"]
+    return replace(
+        test,
+        level_candidates=stated["nms_pre"],
+        score_threshold=stated["score_thr"],
+        iou_threshold=stated["iou_thr"],
+        top_k=stated["top_k"],
+        max_instances=stated["max_per_img"],
+    )
+
+
+def with_model_settings(model: Model, settings: dict[str, Any]) -> Model:
+    colours, priors = settings["preprocess"], settings["priors"]
+    return replace(
+        model,
+        input_size=settings["max_size"],
+        mean=tuple(colours["mean_rgb"]) if colours["mean_rgb"] else (0.0, 0.0, 0.0),
+        std=tuple(colours["std_rgb"]) if colours["std_rgb"] else (255.0, 255.0, 255.0),
+        scales=tuple(level[0] for level in priors["scales_px"]),
+        scale_factors=scale_factors(priors["scales_px"]),
+        aspect_ratios=tuple(priors["aspect_ratios"]),
+        square_priors=priors["square"],
+    )
+
+
+def scale_factors(levels: list[list[float]]) -> tuple[float, ...]:
+    """What the first size of each level is multiplied by; the same on all levels."""
+    factors = tuple(size / levels[0][0] for size in levels[0])
+    if not np.allclose([[size / level[0] for size in level] for level in levels], factors, rtol=1e-6):
+        raise UserError(f"scales_px is {levels}: the levels' sizes are not multiples of one another")
+    return factors
+
+
+def with_nms_settings(test: Test, settings: dict[str, Any]) -> Test:
+    stated = settings["nms"]
+    return replace(
+        test,
+        score_threshold=stated["conf_thresh"],
+        iou_threshold=stated["iou_thresh"],
+        top_k=stated["top_k"],
+        max_instances=stated["max_num_detections"],
+        min_score=float(stated.get("score_threshold_in_postprocess") or 0),
+        drop_empty_boxes=False,  # the cases hold what comes before COCO's writer, which drops them
+    )
+
+
+def with_loss_settings(losses: Losses, settings: dict[str, Any]) -> Losses:
+    stated = settings["loss"]
+    changed = replace(
+        losses,
+        positive_iou=stated["positive_iou"],
+        negative_iou=stated["negative_iou"],
+        crowd_overlap=stated["crowd_iou"],
+        negatives_per_positive=stated["ohem_negpos_ratio"],
+        box_weight=stated["bbox_alpha"],
+        mask_weight=stated["mask_alpha"],
+        semantic_weight=stated["semantic_alpha"],
+        max_masks=stated["masks_to_train"],
+    )
+    if stated["maskiou_alpha"] is None:
+        return changed
+    return replace(changed, mask_iou_weight=stated["maskiou_alpha"], smallest_mask=stated["discard_mask_area"])
+
+
+@torch.no_grad()
+def infer(case: Case, model: YOLACT) -> dict[str, Array]:
+    """Features, answers and results of the case's photograph."""
+    device = model.priors.device
+    images = model.preprocess(case.inputs["image"]).tensor[None].to(device)
+    features = model.backbone(images)
+    pyramid = model.fpn(features)
+    answers: Answers = model(images)
+    computed = {"in/tensor": array(images), "segm": array(model.semantic(pyramid[0])), "priors": array(model.priors)}
+    first = 1 if model.config.model.backbone == "darknet53" else 2
+    for level, feature in enumerate(features):
+        computed[f"c{level + first}"] = computed[f"backbone{level}"] = array(feature)
+    for level, feature in enumerate(pyramid):
+        computed[f"p{level + 3}"] = computed[f"fpn{level}"] = array(feature)
+    for name, values in {
+        "loc": answers.deltas,
+        "conf_logits": answers.class_logits,
+        "coef": answers.coefficients,
+    }.items():
+        computed[name], computed[f"{name}_tail"] = array(values), array(values[:, -tail_of(case, name) :])
+    computed["loc_planes"] = array(answers.deltas[0].T)
+    computed |= {"proto": array(answers.prototypes), "prototypes": array(answers.prototypes.permute(0, 3, 1, 2))}
+    computed |= answers_of_levels(answers, model.config.model)
+    if "test_cfg" in case.spec["settings"]:
+        return computed | detections_in_pixels(model, answers) | results_as_mmdetection(case, model)
+    return computed | detections(case, model, answers) | results(case, model)
+
+
+def tail_of(case: Case, name: str) -> int:
+    """How many of the last priors the output named _tail holds."""
+    stated = case.spec["outputs"].get(f"{name}_tail")
+    return int(stated["shape"][1]) if stated else TAIL
+
+
+def answers_of_levels(answers: Answers, model: Model) -> dict[str, Array]:
+    """The head's raw outputs of each level as MMDetection lays them out: [N, (prior, k), h, w], background last."""
+    computed = {}
+    last = torch.cat((answers.class_logits[..., 1:], answers.class_logits[..., :1]), dim=2)
+    parts = {"class_logits": last, "deltas": answers.deltas, "coefficients": answers.coefficients}
+    for name, values in parts.items():
+        levels = values.split(priors_per_level(model), dim=1)
+        for level, (cells, side) in enumerate(zip(levels, level_sizes(model.input_size), strict=True)):
+            computed[f"{name}{level}"] = array(cells.reshape(len(cells), side, side, -1).permute(0, 3, 1, 2))
+    return computed
+
+
+def detections(case: Case, model: YOLACT, answers: Answers) -> dict[str, Array]:
+    """What each kind of NMS leaves."""
+    computed: dict[str, Array] = {}
+    for folder, kind in (("det", "fast"), ("cc", "cross_class"), ("trad", "traditional")):
+        config = replace(model.config, test=replace(model.config.test, nms=kind))  # type: ignore[arg-type]
+        found = detect(answers.class_logits[0], answers.deltas[0], answers.coefficients[0], model.priors, config)
+        order = in_expected_order(case, folder, found.scores, found.boxes)
+        found = Detections(*(values[order] for values in found))
+        computed |= {
+            f"{folder}/box": array(found.boxes),
+            f"{folder}/class": array(found.labels),
+            f"{folder}/score": array(found.scores),
+            f"{folder}/coef": array(found.coefficients),
+        }
+        if kind == "fast" and model.mask_iou is not None:
+            soft = assemble(answers.prototypes[0], found)
+            computed["maskiou_all"] = array(model.mask_iou(soft[:, None]))
+    return computed
+
+
+def in_expected_order(case: Case, folder: str, scores: Tensor, boxes: Tensor) -> Tensor:
+    """Our detections in our order, but neighbours whose scores are as good as equal in the case's."""
+    order = torch.arange(len(scores))
+    expected = case.outputs.get(f"{folder}/box")
+    if expected is None or len(expected) != len(boxes):
+        return order
+    theirs, ours = torch.from_numpy(expected.astype(np.float32)), boxes.detach().cpu().float()
+    breaks = (scores[:-1] - scores[1:]).cpu() >= CLOSE
+    starts = [0, *(breaks.nonzero().squeeze(1) + 1).tolist(), len(scores)]
+    for start, end in pairwise(starts):
+        if end - start > 1:
+            distance = torch.cdist(theirs[start:end], ours[start:end])
+            nearest = distance.argmin(dim=1)
+            if len(nearest.unique()) == end - start:
+                order[start:end] = start + nearest
+    return order
+
+
+def results(case: Case, model: YOLACT) -> dict[str, Array]:
+    """What a user gets."""
+    found = model.predict([case.inputs["image"]])[0]
+    found = found.select(in_expected_order(case, "final", found.scores, found.boxes))
+    assert found.masks is not None
+    computed = {
+        "final/score": array(found.scores),
+        "final/class": array(found.labels),
+        "final/box": array(found.boxes).astype(np.int64),
+        "final/masks": np.packbits(array(found.masks).reshape(-1)),
+    }
+    if found.mask_scores is not None:
+        computed["final/mask_score"] = array(found.mask_scores)
+    return computed
+
+
+def detections_in_pixels(model: YOLACT, answers: Answers) -> dict[str, Array]:
+    found = detect(answers.class_logits[0], answers.deltas[0], answers.coefficients[0], model.priors, model.config)
+    boxes = found.boxes * model.config.model.input_size
+    return {"det/boxes": array(boxes), "det/coefficients": array(found.coefficients)}
+
+
+def results_as_mmdetection(case: Case, model: YOLACT) -> dict[str, Array]:
+    found = model.predict([case.inputs["image"]])[0]
+    assert found.masks is not None
+    return {
+        "scores": array(found.scores),
+        "labels": array(found.labels),
+        "boxes": array(found.boxes),
+        "masks": np.packbits(array(found.masks).reshape(len(found), -1), axis=1),
+    }
+
+
+def training_batch(case: Case, model: YOLACT) -> tuple[Tensor, list[Target]]:
+    """The photographs as at inference, and their ground truth in pixels of the network's input."""
+    device, size = model.priors.device, model.config.model.input_size
+    images = torch.stack([model.preprocess(case.inputs[name]).tensor for name in ("image", "image2")])
+    targets = []
+    for index, crowds in enumerate(case.inputs["gt_num_crowds"].tolist()):
+        rows = torch.from_numpy(case.inputs[f"gt_boxes{index}"])
+        shape = case.spec["inputs"][f"gt_masks{index}"]["shape"]
+        bits = np.unpackbits(case.inputs[f"gt_masks{index}"], count=int(np.prod(shape)))
+        masks = torch.from_numpy(bits.reshape(shape).astype(bool))
+        own = len(rows) - crowds
+        boxes = rows[:, :4] * size
+        target = Target(boxes[:own], rows[:own, 4].long(), masks[:own], crowd_boxes=boxes[own:])
+        targets.append(target.to(device))
+    return images.to(device), targets
+
+
+def train(case: Case, model: YOLACT, converted: Converted[Config]) -> dict[str, Array]:
+    """Targets, loss terms, and the gradients of their sum under the published parameters' names."""
+    images, targets = training_batch(case, model)
+    computed = matches(model, targets)
+    model.freeze_batch_norms()
+    answers = model.train()(images)
+    few = replace(model.config.losses, max_masks=FEW)
+    for folder, settings, order in (
+        ("loss", model.config.losses, torch.randperm),
+        (f"loss_first{FEW}", few, torch.arange),
+    ):
+        losses = yolact_losses(answers, targets, model.priors, model.mask_iou, settings, order)
+        named = {letter: losses[name] for letter, name in LETTERS.items() if name in losses}
+        named["total"] = total(losses)
+        computed |= {f"{folder}/{letter}": array(value) for letter, value in named.items()}
+        if folder == "loss":
+            named["total"].backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    for published, gradient in gradients(model, converted.names).items():
+        norm = np.linalg.norm(gradient.astype(np.float64))
+        computed[f"grad/{published}"] = np.asarray(norm)
+        computed[f"grad/{published}{SAMPLE}"] = sample(gradient, GRADIENT_SAMPLE)
+    return computed
+
+
+LETTERS = {"B": "box", "C": "class", "M": "mask", "S": "semantic", "I": "mask_iou"}
+
+
+def matches(model: YOLACT, targets: list[Target]) -> dict[str, Array]:
+    size = model.config.model.input_size
+    found = [match(t.boxes / size, t.labels, t.crowd_boxes / size, model.priors, model.config.losses) for t in targets]
+    positives = [(each.classes > BACKGROUND).nonzero().squeeze(1) for each in found]
+    return {
+        "match/conf_t": array(torch.stack([each.classes for each in found]).to(torch.int16)),
+        "match/idx_pos": array(torch.cat([each.objects[at] for each, at in zip(found, positives, strict=True)])),
+        "match/loc_pos": array(torch.cat([each.deltas[at] for each, at in zip(found, positives, strict=True)])),
+    }
+
+
+def rounding(case: Case, name: str) -> float:
+    return rounding_of_gradients(case, name, lambda dtype: gradients_in(case, dtype), part_of)
+
+
+def gradients_in(case: Case, dtype: torch.dtype) -> Gradients:
+    """One training step's gradients, computed in a number format."""
+    converted = convert(published_checkpoint(case))
+    model = build(case, converted)
+    images, targets = training_batch(case, model)
+    model.freeze_batch_norms()
+    answers = model.to(dtype).train()(images.to(dtype))
+    losses = yolact_losses(answers, targets, model.priors, model.mask_iou, model.config.losses)
+    total(losses).backward()  # type: ignore[no-untyped-call]
+    return gradients(model, converted.names)
+
+
+def part_of(name: str) -> str:
+    """backbone, fpn, proto_net ..., from a published name or an output named after it."""
+    return name.rpartition("/")[2].partition(".")[0]
+
+
+def on_scene(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Scenes of the built-in dataset for a network case's inputs: their entries in the spec, and the arrays."""
+    inputs: dict[str, Array] = {"image": draw_scene(seed, "val", 0).image}
+    entries: dict[str, Any] = {"image": {"meaning": "RGB, HWC"}}
+    if "gt_num_crowds" not in case.inputs:
+        return entries, inputs
+    scenes = [draw_scene(seed, "val", 0), draw_scene(seed, "train", 0)]
+    inputs["image2"] = scenes[1].image
+    crowds = []
+    for index, scene in enumerate(scenes):
+        rows, masks = ground_truth(scene, case.spec["settings"]["max_size"])
+        inputs |= {f"gt_boxes{index}": rows, f"gt_masks{index}": np.packbits(masks.reshape(-1))}
+        entries[f"gt_masks{index}"] = {"shape": list(masks.shape)}
+        crowds.append(int((rows[:, 4] < 0).sum()))
+    inputs["gt_num_crowds"] = np.array(crowds, np.int64)
+    return entries, inputs
+
+
+def ground_truth(scene: Scene, size: int) -> tuple[Array, Array]:
+    """Rows of x1, y1, x2, y2 as fractions and the class, crowds last with -1; masks stretched to the network's size."""
+    names = list(THING_IDS)
+    things = [thing for thing in scene.things if thing.mask.any()]
+    things.sort(key=lambda thing: thing.crowd)
+    height, width = scene.image.shape[:2]
+    rows, masks = np.zeros((len(things), 5), np.float32), np.zeros((len(things), size, size), bool)
+    for index, thing in enumerate(things):
+        y, x = np.nonzero(thing.mask)
+        box = [x.min() / width, y.min() / height, (x.max() + 1) / width, (y.max() + 1) / height]
+        rows[index] = [*box, -1 if thing.crowd else names.index(thing.name)]
+        masks[index] = thing.mask[np.arange(size) * height // size][:, np.arange(size) * width // size]
+    return rows, masks

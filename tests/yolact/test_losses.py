@@ -1,0 +1,128 @@
+"""The loss terms, worked out by hand where the formula is short enough."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from common.batches import Target
+from yolact.boxes import make_priors
+from yolact.config import VARIANTS, Losses
+from yolact.losses import class_loss, hardest_background, mask_iou_loss, mask_terms, semantic_loss, yolact_losses
+from yolact.network import Answers
+from yolact.targets import PriorTargets
+
+MODEL = replace(VARIANTS["shapes"].model, input_size=64)
+PRIORS = make_priors(MODEL)
+EMPTY = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 64, 64, dtype=torch.bool))
+
+
+def square(label: int = 1) -> Target:
+    masks = torch.zeros(1, 64, 64, dtype=torch.bool)
+    masks[:, 16:48, 16:48] = True
+    return Target(torch.tensor([[16.0, 16.0, 48.0, 48.0]]), torch.tensor([label]), masks)
+
+
+def answers(images: int = 1, classes: int = 3) -> Answers:
+    torch.manual_seed(0)
+    count = len(PRIORS)
+    shapes = ((images, count, classes + 1), (images, count, 4), (images, count, 8), (images, 16, 16, 8))
+    tensors = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    return Answers(*tensors, torch.randn(images, classes, 8, 8, requires_grad=True))
+
+
+def test_as_many_negatives_as_asked_for_and_the_hardest():
+    logits = torch.zeros(1, 12, 3)
+    logits[0, :, 1] = torch.arange(12.0)  # the later, the less like background
+    classes = torch.zeros(1, 12, dtype=torch.int64)
+    classes[0, 0], classes[0, 11] = 2, -1  # a positive, and a neutral one that would be the hardest
+    assert hardest_background(logits, classes, 3)[0].nonzero().squeeze(1).tolist() == [8, 9, 10]
+    chosen = [0, 8, 9, 10]
+    expected = sum(math.log(2 + math.exp(i)) for i in chosen)  # logit 0 of the right class
+    assert class_loss(logits, classes, 3).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_image_without_objects_mines_nothing_and_another_does():
+    logits = torch.randn(2, 30, 4)
+    classes = torch.zeros(2, 30, dtype=torch.int64)
+    classes[1, 4] = 1
+    assert hardest_background(logits, classes, 3).sum(dim=1).tolist() == [0, 3]
+
+
+def test_a_batch_without_any_object_has_finite_losses_and_gradients():
+    given = answers(2)
+    losses = yolact_losses(given, [EMPTY, EMPTY], PRIORS, None, Losses())
+    assert losses["box"] == losses["class"] == losses["mask"] == 0
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(tensor.grad is not None and tensor.grad.isfinite().all() for tensor in given)
+
+
+def test_a_mask_of_one_half_costs_ln_2_at_each_pixel_of_its_frame():
+    target = square()
+    found = PriorTargets(torch.tensor([0, 2]), torch.zeros(2, dtype=torch.int64), torch.zeros(2, 4))
+    terms = mask_terms(
+        torch.zeros(2, 8), torch.rand(16, 16, 8), target.boxes / 64, target, found, None, Losses(), torch.arange
+    )
+    # the box is 8 x 8 at this size; the frame one pixel larger on each side
+    assert terms.mask.item() == pytest.approx(10 * 10 * math.log(2) / 64, rel=1e-5)
+
+
+def test_saturated_pixels_and_pixels_out_of_reach_cost_100():
+    target = square()
+    small_box = torch.tensor([[16.0, 16.0, 48.0, 32.0]]) / 64  # the mask reaches 4 rows, less the padding's, beyond
+    found = PriorTargets(torch.tensor([2]), torch.zeros(1, dtype=torch.int64), torch.zeros(1, 4))
+    prototypes = torch.full((16, 16, 1), 1.0)
+    terms = mask_terms(torch.full((1, 1), 40.0), prototypes, small_box, target, found, None, Losses(), torch.arange)
+    frame, wanted = 10 * 6, 8 * 8
+    inside = 8 * 5  # wanted pixels within the frame; 40 rounds to a probability of 1: they cost nothing
+    expected = 100 * ((frame - inside) + (wanted - inside)) / (8 * 4)
+    assert terms.mask.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_subset_of_the_masks_stands_for_all():
+    target, count = square(), 10
+    found = PriorTargets(torch.full((count,), 2), torch.zeros(count, dtype=torch.int64), torch.zeros(count, 4))
+    same = torch.randn(1, 8).expand(count, 8)
+    prototypes = torch.rand(16, 16, 8)
+    terms = [
+        mask_terms(same, prototypes, target.boxes / 64, target, found, None, Losses(max_masks=n), torch.randperm).mask
+        for n in (3, 100)
+    ]
+    assert terms[0].item() == pytest.approx(terms[1].item(), rel=1e-5)
+
+
+def test_masks_too_small_teach_no_mask_iou():
+    truth = torch.zeros(2, 16, 16)
+    truth[0, :5, :5] = 1  # 25 pixels: not more than 25
+    truth[1, :5, :6] = 1
+    soft = truth.clone()
+    soft[1, :5, 5] = 0  # 25 of 30 pixels right: IoU 5 / 6
+
+    def network(masks: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(masks), 3)
+
+    loss = mask_iou_loss(soft, truth, torch.tensor([0, 1]), network, Losses())
+    assert loss.item() == pytest.approx(0.5 * (5 / 6) ** 2)
+    assert mask_iou_loss(soft[:1], truth[:1], torch.tensor([0]), network, Losses()) == 0
+
+
+def test_semantic_targets_are_the_union_of_a_classes_masks():
+    masks = torch.zeros(2, 8, 8, dtype=torch.bool)
+    masks[0, :, :4] = True
+    masks[1, :, 2:6] = True
+    target = Target(torch.zeros(2, 4), torch.tensor([1, 1]), masks)
+    logits = torch.full((1, 2, 8, 8), -100.0)
+    logits[0, 1, :, :6] = 100.0
+    assert semantic_loss(logits, [target]).item() == pytest.approx(0.0, abs=1e-6)
+    logits[0, 1, 0, 7] = 100.0  # one pixel wrong
+    assert semantic_loss(logits, [target]).item() == pytest.approx(100 / 64)
+
+
+def test_terms_are_divided_by_the_positives_of_the_whole_batch():
+    alone = yolact_losses(answers(1), [square()], PRIORS, None, Losses())
+    twice = answers(1)
+    doubled = Answers(*(torch.cat((tensor, tensor)) for tensor in twice))  # type: ignore[arg-type]
+    both = yolact_losses(doubled, [square(), square()], PRIORS, None, Losses())
+    for name, value in alone.items():
+        assert both[name].item() == pytest.approx(value.item(), rel=1e-5), name

@@ -1,0 +1,14 @@
+"""YOLACT: Real-time Instance Segmentation (Bolya et al., arXiv 1904.02689), and YOLACT++ (arXiv 1912.06218)."""
+
+from pathlib import Path
+
+from common.checkpoint import open_model
+from yolact.config import VARIANTS, Config
+from yolact.network import YOLACT
+
+__all__ = ["VARIANTS", "YOLACT", "Config", "load"]
+
+
+def load(file: str | Path) -> YOLACT:
+    """The model in a checkpoint of ours, ready to predict."""
+    return open_model(file, "yolact", Config, YOLACT)

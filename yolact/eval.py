@@ -1,0 +1,78 @@
+"""Score YOLACT, draw what it finds, or measure how fast it is.
+
+python eval.py [--weights FILE] [--flags]          the table of scores; metrics.json, predictions in COCO's format
+python eval.py --image street.jpg:found.jpg        a photograph with what was found drawn onto it
+python eval.py --images photographs:found          each photograph of a folder
+python eval.py --video film.mp4:found.mp4          each frame, with the measured frames per second on it
+python eval.py --benchmark                         milliseconds and frames per second of each stage
+python eval.py --benchmark --help                  the flags of the last four; --help alone: those of the first
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+import yolact
+from common import commands
+from common.checkpoint import write_text
+from common.coco import refuse_other_classes
+from common.distributed import is_main
+from yolact.config import VARIANTS
+from yolact.show import Show, ready, show_image, show_images, show_video
+from yolact.stages import benchmark
+
+INSTEAD_OF_SCORES = ("--image", "--images", "--video", "--benchmark")
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if any(word.split("=", 1)[0] in INSTEAD_OF_SCORES for word in arguments):
+        show(arguments)
+        return
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+    score(arguments)
+
+
+def show(arguments: Sequence[str]) -> None:
+    options = tyro.cli(Show, args=arguments, prog="eval.py")
+    weights = options.weights or commands.weights_to_evaluate("yolact", list(VARIANTS), [])
+    model = ready(yolact.load(weights), commands.choose_device(options.device))
+    if options.image:
+        show_image(model, options)
+    if options.images:
+        show_images(model, options)
+    if options.video:
+        show_video(model, options)
+    if options.benchmark:
+        benchmark(model, options)
+
+
+def score(arguments: Sequence[str]) -> None:
+    model, config = commands.model_to_evaluate("yolact", VARIANTS, yolact.load, arguments)
+    device = commands.start(config.training)
+    dataset = commands.open_dataset(config.data, "val", config.training)
+    refuse_other_classes(dataset, model.class_names)
+    commands.evaluate("yolact", config, ready(model, device), dataset)
+    if is_main():
+        write_result_files(commands.run_folder("yolact", config))
+
+
+def write_result_files(folder: Path) -> None:
+    """COCO's result format apart for boxes and for masks, which in YOLACT++ have scores of their own."""
+    boxes, masks = [], []
+    for entry in json.loads((folder / "predictions.json").read_text(encoding="utf-8")):
+        identity = {key: entry[key] for key in ("image_id", "category_id")}
+        boxes.append(identity | {"bbox": [round(value, 1) for value in entry["bbox"]], "score": entry["score"]})
+        mask_score = entry.get("mask_score", entry["score"])
+        masks.append(identity | {"segmentation": entry["segmentation"], "score": mask_score})
+    for name, entries in (("bbox_detections.json", boxes), ("mask_detections.json", masks)):
+        write_text(folder / name, json.dumps(entries))
+        print(f"written: {folder / name}")
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,18 @@
+"""Predict with YOLACT: python predict.py --weights FILE IMAGES... --out DIR."""
+
+import tyro
+
+import yolact
+from common import commands
+from common.prediction import Predict, predict
+
+
+def main() -> None:
+    options = tyro.cli(Predict, prog="predict.py")
+    model = yolact.load(options.weights)
+    model.prepare_for_inference()
+    predict(model, model.class_names, model.category_ids, options)
+
+
+if __name__ == "__main__":
+    commands.run(main)
