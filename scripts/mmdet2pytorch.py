@@ -26,6 +26,7 @@ from common.errors import UserError
 NETWORKS = {
     "solov2": "SOLOv2",
     "yolact": "YOLACT",
+    "maskrcnn": "MaskRCNN",
 }
 KnownClasses = Callable[[int], dict[str, int] | None]  # how many classes -> name: category id
 

@@ -1,0 +1,14 @@
+"""Mask R-CNN (He, Gkioxari, Dollar, Girshick, arXiv 1703.06870)."""
+
+from pathlib import Path
+
+from common.checkpoint import open_model
+from maskrcnn.config import VARIANTS, Config
+from maskrcnn.network import MaskRCNN
+
+__all__ = ["VARIANTS", "Config", "MaskRCNN", "load"]
+
+
+def load(file: str | Path) -> MaskRCNN:
+    """The model in a checkpoint of ours, ready to predict."""
+    return open_model(file, "maskrcnn", Config, MaskRCNN)

@@ -1,0 +1,151 @@
+"""Names in published checkpoints -> names here: maskrcnn-benchmark, Detectron, MMDetection 2 and 3, torchvision."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from torch import Tensor
+
+from common import coco_classes
+from common.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
+from common.conversion import Converted, Rules, count, rename
+from common.errors import UserError
+from maskrcnn.caffe2 import MARK, benchmark_names, with_statistics
+from maskrcnn.config import VARIANTS, Config
+
+BENCHMARK: Rules = [
+    (r"^module\.", ""),
+    (r"^backbone\.body\.(stem\.)?", "backbone."),
+    *[(rf"^backbone\.fpn\.fpn_inner{n}\.", f"fpn.inner_blocks.{n - 1}.0.") for n in (1, 2, 3, 4)],
+    *[(rf"^backbone\.fpn\.fpn_layer{n}\.", f"fpn.layer_blocks.{n - 1}.0.") for n in (1, 2, 3, 4)],
+    (r"^rpn\.head\.conv\.", "proposal_head.conv."),
+    (r"^rpn\.head\.cls_logits\.", "proposal_head.objectness."),
+    (r"^rpn\.head\.bbox_pred\.", "proposal_head.deltas."),
+    (r"^roi_heads\.box\.feature_extractor\.fc6\.", "box_head.layers.0."),
+    (r"^roi_heads\.box\.feature_extractor\.fc7\.", "box_head.layers.1."),
+    (r"^roi_heads\.box\.feature_extractor\.head\.layer4\.", "region_stage."),
+    (r"^roi_heads\.box\.predictor\.cls_score\.", "box_head.category."),
+    (r"^roi_heads\.box\.predictor\.bbox_pred\.", "box_head.deltas."),
+    *[(rf"^roi_heads\.mask\.feature_extractor\.mask_fcn{n}\.", f"mask_head.convs.{n - 1}.") for n in (1, 2, 3, 4)],
+    (r"^roi_heads\.mask\.predictor\.conv5_mask\.", "mask_head.enlarge."),
+    (r"^roi_heads\.mask\.predictor\.mask_fcn_logits\.", "mask_head.logits."),
+]
+TORCHVISION: Rules = [
+    (r"^backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(0\.)?", r"fpn.\1_blocks.\2.0."),
+    (r"^rpn\.head\.conv\.(0\.0\.)?", "proposal_head.conv."),
+    (r"^roi_heads\.box_head\.fc6\.", "box_head.layers.0."),
+    (r"^roi_heads\.box_head\.fc7\.", "box_head.layers.1."),
+    *[(rf"^roi_heads\.mask_head\.({n - 1}\.0|mask_fcn{n})\.", f"mask_head.convs.{n - 1}.") for n in (1, 2, 3, 4)],
+    (r"^roi_heads\.(box|mask)_predictor\.", r"roi_heads.\1.predictor."),
+    *BENCHMARK,
+]
+MMDETECTION: Rules = [
+    (r"^neck\.lateral_convs\.(\d)\.conv\.", r"fpn.inner_blocks.\1.0."),
+    (r"^neck\.fpn_convs\.(\d)\.conv\.", r"fpn.layer_blocks.\1.0."),
+    (r"^rpn_head\.rpn_conv\.", "proposal_head.conv."),
+    (r"^rpn_head\.rpn_cls\.", "proposal_head.objectness."),
+    (r"^rpn_head\.rpn_reg\.", "proposal_head.deltas."),
+    (r"^roi_head\.shared_head\.layer4\.", "region_stage."),
+    (r"^roi_head\.bbox_head\.shared_fcs\.", "box_head.layers."),
+    (r"^roi_head\.bbox_head\.fc_cls\.", "box_head.category."),
+    (r"^roi_head\.bbox_head\.fc_reg\.", "box_head.deltas."),
+    (r"^roi_head\.mask_head\.convs\.(\d)\.conv\.", r"mask_head.convs.\1."),
+    (r"^roi_head\.mask_head\.upsample\.", "mask_head.enlarge."),
+    (r"^roi_head\.mask_head\.conv_logits\.", "mask_head.logits."),
+]
+DETECTRON = "Detectron (Caffe2)"
+# names that files of this origin all have, and the origin's rules
+SOURCES: dict[str, tuple[tuple[str, ...], Rules]] = {
+    "maskrcnn-benchmark": (("rpn.head.cls_logits.weight", "roi_heads.box.predictor.cls_score.weight"), BENCHMARK),
+    "torchvision": (("rpn.head.cls_logits.weight", "roi_heads.box_predictor.cls_score.weight"), TORCHVISION),
+    "MMDetection 2 or 3": (
+        ("rpn_head.rpn_conv.weight", "roi_head.bbox_head.fc_cls.weight", "backbone.layer1.0.conv3.weight"),
+        MMDETECTION,
+    ),
+    DETECTRON: ((MARK, "cls_score_w", "bbox_pred_w"), BENCHMARK),
+}
+# constants that we compute, the fifth stage of C4 a second time, and what Detectron's files keep of ImageNet
+IGNORED = (
+    r"^rpn\.anchor_generator\.cell_anchors\.\d$",
+    r"^roi_heads\.mask\.feature_extractor\.head\.layer4\..+$",
+    r"^fc1000\.(weight|bias)$",
+    r"^.+_momentum$",
+)
+UNUSED = ""
+
+
+def recognise(state: Mapping[str, Tensor]) -> str | None:
+    """Whose names these are, or None if they are not a Mask R-CNN's."""
+    names = {name.removeprefix("module.") for name in state}
+    if any(name.startswith(("roi_head.semantic_head", "roi_head.mask_head.stage")) for name in names):
+        return None  # RefineMask's head around the same detector
+    return next((source for source, (marks, _) in SOURCES.items() if names.issuperset(marks)), None)
+
+
+def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
+    """Rename a published state dict; the variant follows from its names and shapes, or is the one named."""
+    source = recognise(state)
+    if source is None:
+        raise UserError(
+            "this is not a Mask R-CNN checkpoint that is known here: it has the names of none of " + ", ".join(SOURCES)
+        )
+    first = benchmark_names(state) if source == DETECTRON else {name: name for name in state}
+    rules = [*SOURCES[source][1], *((pattern, UNUSED) for pattern in IGNORED)]
+    names = {name: renamed for name, between in first.items() if (renamed := rename(between, rules))}
+    weights = {here: state[name] for name, here in names.items()}
+    if source == DETECTRON:
+        weights = with_statistics(weights)
+    config = config_of(weights, source, variant)
+    if config.model.norm == "frozen_batch":  # a frozen norm counts no batches
+        names = {name: here for name, here in names.items() if not here.endswith("num_batches_tracked")}
+        weights = {here: value for here, value in weights.items() if not here.endswith("num_batches_tracked")}
+    return Converted(source, config, weights, names)
+
+
+def known_classes(count: int) -> dict[str, int] | None:
+    """Name -> category id where the number of classes tells: torchvision has a class for each of COCO's ids."""
+    if count != COCO_CATEGORY_IDS[-1]:
+        return coco_classes.known_classes(count)
+    named = dict(zip(COCO_CATEGORY_IDS, COCO_CLASSES, strict=True))
+    return {named.get(number, f"unused {number}"): number for number in range(1, count + 1)}
+
+
+def class_count(weights: Mapping[str, Tensor]) -> int:
+    return len(weights["box_head.category.weight"]) - 1
+
+
+def config_of(weights: Mapping[str, Tensor], source: str, variant: str | None) -> Config:
+    """The variant that is named, or the source's own, with the network that the weights' names and shapes tell."""
+    config = deepcopy(VARIANTS[variant or variant_of(weights, source)])
+    model = config.model
+    model.backbone, model.masks = backbone_of(weights), "mask_head.logits.weight" in weights
+    if model.neck == "fpn":
+        model.fpn_channels = len(weights["proposal_head.conv.weight"])
+        model.box_channels = len(weights["box_head.layers.0.weight"])
+        model.mask_depth = count(weights, r"mask_head\.convs\.(\d)\.weight")
+    if model.masks:
+        model.mask_channels = len(weights["mask_head.enlarge.bias"])
+    counted = "backbone.bn1.num_batches_tracked" in weights
+    if source == "torchvision" and counted and variant is None:  # not the published file, but one trained anew
+        model.norm_eps = 1e-5
+    return config
+
+
+def variant_of(weights: Mapping[str, Tensor], source: str) -> str:
+    pyramid = "fpn.inner_blocks.0.0.weight" in weights
+    if source == "torchvision":
+        return "torchvision_r50_fpn"
+    if source.startswith("MMDetection"):  # whether an FPN is in the manner of Caffe2 leaves no trace in the weights
+        return "mmdet_r50_fpn" if pyramid else "mmdet_r50_caffe_c4"
+    by_backbone = {"resnet101": "r101_fpn_1x", "resnext101_32x8d": "x101_32x8d_fpn_1x"}
+    return by_backbone.get(backbone_of(weights), "r50_fpn_1x") if pyramid else "r50_c4_1x"
+
+
+def backbone_of(weights: Mapping[str, Tensor]) -> Any:
+    blocks = count(weights, r"backbone\.layer3\.(\d+)\.conv1\.weight")
+    if "backbone.layer1.0.conv3.weight" not in weights:
+        return "resnet18" if blocks == 2 else "resnet10"
+    width, of_group = weights["backbone.layer1.0.conv2.weight"].shape[:2]
+    if width != of_group:
+        return "resnext101_32x8d"
+    return "resnet50" if blocks == 6 else "resnet101"

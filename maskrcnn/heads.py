@@ -1,0 +1,117 @@
+"""The heads: proposals at every feature pixel, then boxes and masks of the regions that are cut out (RoIAlign)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from maskrcnn.boxes import sides
+from maskrcnn.config import Conventions
+
+CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # a region of ImageNet's size is cut out of P4 (FPN, equation 1)
+FINEST, COARSEST = 2, 5
+
+
+class ProposalHead(nn.Module):
+    """Each level's features -> objectness and box deltas of the anchors at every pixel."""
+
+    def __init__(self, channels: int, anchors: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.objectness = nn.Conv2d(channels, anchors, 1)
+        self.deltas = nn.Conv2d(channels, 4 * anchors, 1)
+        for layer in (self.conv, self.objectness, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """For each level the logits [N, A, h, w] and the deltas [N, 4 A, h, w], anchor by anchor."""
+        hidden = [F.relu(self.conv(values)) for values in features]
+        return [self.objectness(values) for values in hidden], [self.deltas(values) for values in hidden]
+
+
+class BoxHead(nn.Module):
+    """Regions -> the logits of the classes, and box deltas for each class."""
+
+    def __init__(self, inputs: int, width: int, classes: int, background_first: bool):
+        super().__init__()
+        layers = [nn.Linear(inputs, width), nn.Linear(width, width)] if width else []
+        self.layers = nn.Sequential(*layers)
+        self.category = nn.Linear(width or inputs, classes + 1)
+        self.deltas = nn.Linear(width or inputs, 4 * (classes + 1 if background_first else classes))
+        for layer in layers:
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+            nn.init.zeros_(layer.bias)
+        for layer, spread in ((self.category, 0.01), (self.deltas, 0.001)):
+            nn.init.normal_(layer.weight, std=spread)
+            nn.init.zeros_(layer.bias)
+
+    def features(self, regions: Tensor) -> Tensor:
+        """[R, C, h, w] -> [R, width]; without layers of its own, the mean over the region."""
+        if not len(self.layers):
+            return regions.mean(dim=(2, 3))
+        hidden = regions.flatten(1)
+        for layer in self.layers:
+            hidden = F.relu(layer(hidden))
+        return hidden
+
+    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """[R, C, h, w] -> logits [R, classes + 1], deltas [R, classes (+ 1), 4]."""
+        features = self.features(regions)
+        return self.category(features), self.deltas(features).reshape(len(regions), -1, 4)
+
+
+class MaskHead(nn.Module):
+    """Regions -> a mask for each class, at twice their resolution."""
+
+    def __init__(self, inputs: int, width: int, depth: int, classes: int, background_first: bool):
+        super().__init__()
+        convs = [nn.Conv2d(inputs if i == 0 else width, width, 3, padding=1) for i in range(depth)]
+        self.convs = nn.Sequential(*convs)
+        self.enlarge = nn.ConvTranspose2d(width if depth else inputs, width, 2, 2)
+        self.logits = nn.Conv2d(width, classes + 1 if background_first else classes, 1)
+        for layer in (*convs, self.enlarge, self.logits):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """[R, C, h, w] -> logits [R, classes (+ 1), 2 h, 2 w]."""
+        for conv in self.convs:
+            regions = F.relu(conv(regions))
+        logits: Tensor = self.logits(F.relu(self.enlarge(regions)))
+        return logits
+
+
+def cut_out(
+    features: list[Tensor], boxes: list[Tensor], strides: tuple[int, ...], resolution: int, conventions: Conventions
+) -> Tensor:
+    """RoIAlign of each image's boxes [n, 4], image after image, each from the level it belongs to. [R, C, r, r]"""
+    numbered = [F.pad(own, (1, 0), value=image) for image, own in enumerate(boxes)]
+    regions = torch.cat(numbered).to(features[0].dtype)  # [R, 5] image, x1, y1, x2, y2
+
+    def align(level: int, rows: Tensor) -> Tensor:
+        ratio, aligned = conventions.sampling_ratio, conventions.aligned
+        aligned_rows: Tensor = roi_align(features[level], rows, resolution, 1 / strides[level], ratio, aligned)
+        return aligned_rows
+
+    if len(features) == 1:
+        return align(0, regions)
+    levels = level_of(torch.cat(boxes), conventions)
+    result = features[0].new_zeros(len(regions), features[0].shape[1], resolution, resolution)
+    for level in range(len(features)):
+        rows = (levels == level).nonzero().squeeze(1)
+        result = result.index_copy(0, rows, align(level, regions[rows]))
+    return result
+
+
+def level_of(boxes: Tensor, conventions: Conventions) -> Tensor:
+    """The index, from 0 for P2, of the level that each box is cut out of: the finer, the smaller it is."""
+    side = sides(boxes, conventions.inclusive_corners).prod(dim=1).sqrt()
+    if conventions.levels == "mmdetection":
+        finest_side = CANONICAL_SIDE / 2 ** (CANONICAL_LEVEL - FINEST)
+        return torch.log2(side / finest_side + 1e-6).floor().clamp(0, COARSEST - FINEST).long()
+    if conventions.levels == "torchvision":
+        level = CANONICAL_LEVEL + torch.log2(side / CANONICAL_SIDE) + 1e-6
+    else:
+        level = CANONICAL_LEVEL + torch.log2(side / CANONICAL_SIDE + 1e-6)
+    return level.floor().clamp(FINEST, COARSEST).long() - FINEST

@@ -1,0 +1,19 @@
+"""Predict with Mask R-CNN: python predict.py --weights FILE IMAGES... --out DIR."""
+
+import tyro
+
+import maskrcnn
+from common import commands
+from common.prediction import Predict, predict
+from maskrcnn.backbone import fold_batch_norms
+
+
+def main() -> None:
+    options = tyro.cli(Predict, prog="predict.py")
+    model = maskrcnn.load(options.weights)
+    fold_batch_norms(model)
+    predict(model, model.class_names, model.category_ids, options)
+
+
+if __name__ == "__main__":
+    commands.run(main)

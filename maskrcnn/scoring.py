@@ -1,0 +1,19 @@
+"""How Mask R-CNN is scored: COCO's mAP of masks and boxes, or, where it has no mask head, of boxes alone."""
+
+from torch import nn
+
+from common.coco import CocoDataset
+from common.commands import Scoring
+from common.evaluation import Evaluation, evaluate_instances
+from maskrcnn.network import MaskRCNN
+
+
+def evaluate(model: nn.Module, dataset: CocoDataset, batch_size: int, workers: int) -> Evaluation:
+    assert isinstance(model, MaskRCNN)
+    return evaluate_instances(
+        model, dataset, batch_size, workers, ("segm", "bbox") if model.config.model.masks else ("bbox",)
+    )
+
+
+def scoring(masks: bool) -> Scoring:
+    return Scoring(evaluate=evaluate, decisive=("segm" if masks else "bbox", "AP"))

@@ -1,0 +1,39 @@
+"""Train Mask R-CNN: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in data set."""
+
+import sys
+
+import torch
+
+from common import commands
+from common.configuration import configure
+from common.loader import TrainingSet
+from maskrcnn.augmentation import published
+from maskrcnn.config import VARIANTS
+from maskrcnn.network import MaskRCNN
+from maskrcnn.scoring import scoring
+from maskrcnn.weights import initialise
+
+
+def main() -> None:
+    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+    device = commands.start(config.training)
+    training_data = commands.open_dataset(config.data, "train", config.training)
+    validation_data = commands.open_dataset(config.data, "val", config.training)
+    model = MaskRCNN(config, training_data.class_names)
+    initialise(model, config.training.weights)
+    polygons = config.model.masks and config.conventions.mask_targets == "polygons"
+    transforms = published(config.augment, config.conventions)
+    commands.train(
+        "maskrcnn",
+        config,
+        model.to(device).to(memory_format=torch.channels_last),
+        model.class_names,
+        TrainingSet(training_data, transforms, config.training.seed, polygons),
+        validation_data,
+        config.conventions.size_divisor,
+        scoring=scoring(config.model.masks),
+    )
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,94 @@
+"""Box arithmetic against what can be counted or reasoned by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskrcnn.boxes import LARGEST_GROWTH, clip, decode, encode, non_maximum_suppression, overlaps, sides
+
+COORDINATE = st.integers(0, 30)
+
+
+@st.composite
+def whole_boxes(draw, largest=6):
+    count = draw(st.integers(1, largest))
+    boxes = []
+    for _ in range(count):
+        x1, y1 = draw(COORDINATE), draw(COORDINATE)
+        boxes.append([x1, y1, x1 + draw(st.integers(1, 15)), y1 + draw(st.integers(1, 15))])
+    return torch.tensor(boxes, dtype=torch.float32)
+
+
+def pixels(box, inclusive):
+    x1, y1, x2, y2 = (int(value) for value in box)
+    end = 1 if inclusive else 0
+    return {(x, y) for x in range(x1, x2 + end) for y in range(y1, y2 + end)}
+
+
+@given(whole_boxes(), whole_boxes(), st.booleans())
+def test_overlaps_count_shared_pixels(a, b, inclusive):
+    counted = [
+        [len(p & q) / len(p | q) for q in (pixels(box, inclusive) for box in b)]
+        for p in (pixels(box, inclusive) for box in a)
+    ]
+    torch.testing.assert_close(overlaps(a, b, inclusive), torch.tensor(counted))
+
+
+@given(whole_boxes(5), st.booleans(), st.floats(0.5, 10))
+def test_decode_undoes_encode(boxes, inclusive, weight):
+    references = boxes.flip(0) + 1
+    weights = (weight, weight, weight / 2, weight / 2)
+    deltas = encode(boxes, references, weights, inclusive)
+    torch.testing.assert_close(decode(deltas, references, weights, inclusive, True), boxes, rtol=1e-4, atol=1e-3)
+
+
+def test_deltas_of_a_hand_computed_box():
+    # centres 7 and 5, sides 4 and 2: shifted by half a reference's side, twice as large
+    deltas = encode(torch.tensor([[5.0, 5, 9, 9]]), torch.tensor([[5.0, 5, 7, 7]]), (10, 10, 5, 5), inclusive=False)
+    assert deltas.tolist()[0] == pytest.approx([5, 5, 5 * math.log(2), 5 * math.log(2)])
+
+
+def test_growth_is_limited_and_shrinking_only_where_asked():
+    reference, huge = torch.tensor([[0.0, 0, 16, 16]]), torch.tensor([[0.0, 0, 50, -50]])
+    one_way, both_ways = (sides(decode(huge, reference, (1, 1, 1, 1), False, both), False) for both in (False, True))
+    assert one_way[0, 0].item() == pytest.approx(1000, rel=1e-4)
+    assert one_way[0, 1].item() == pytest.approx(0, abs=1e-6)
+    assert both_ways[0, 1].item() == pytest.approx(16 * math.exp(-LARGEST_GROWTH), rel=1e-3)
+
+
+def test_clipping_keeps_the_last_pixel_where_corners_are_inclusive():
+    box = torch.tensor([[-3.0, -4, 500, 400]])
+    assert clip(box, torch.tensor([30, 40]), inclusive=True).tolist() == [[0, 0, 39, 29]]
+    assert clip(box, torch.tensor([30, 40]), inclusive=False).tolist() == [[0, 0, 40, 30]]
+
+
+def greedy(boxes, scores, groups, threshold, inclusive, at_threshold):
+    """NMS as its definition reads, one box after the other."""
+    iou = overlaps(boxes.double(), boxes.double(), inclusive)
+    kept: list[int] = []
+    for index in sorted(range(len(boxes)), key=lambda i: (-scores[i].item(), i)):
+        rivals = [iou[index, other].item() for other in kept if groups[other] == groups[index]]
+        if not any(rival > threshold or (at_threshold and rival == threshold) for rival in rivals):
+            kept.append(index)
+    return kept
+
+
+@given(whole_boxes(20), st.integers(0, 1000), st.sampled_from(["detectron", "mmdetection", "torchvision"]))
+def test_suppression_is_greedy_within_groups(boxes, seed, convention):
+    random = np.random.RandomState(seed)
+    scores = torch.from_numpy(random.permutation(len(boxes)) / 20).float()
+    groups = torch.from_numpy(random.randint(0, 3, len(boxes)))
+    kept = non_maximum_suppression(boxes, scores, groups, 0.5, convention)
+    ours = convention == "detectron"
+    expected = greedy(boxes, scores, groups, 0.5, inclusive=ours, at_threshold=ours)
+    assert kept.tolist() == (sorted(expected) if ours else expected)
+
+
+@pytest.mark.parametrize("convention", ["detectron", "mmdetection", "torchvision"])
+def test_nothing_to_suppress_is_no_error(convention):
+    none = torch.zeros(0, dtype=torch.int64)
+    assert len(non_maximum_suppression(torch.zeros(0, 4), torch.zeros(0), none, 0.5, convention)) == 0

@@ -1,0 +1,147 @@
+"""The commands as a newcomer types them: train, evaluate, predict, convert, export, and the demo."""
+
+import json
+import shlex
+from copy import deepcopy
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import maskrcnn
+from common import shapes
+from common.checkpoint import Checkpoint, save
+from common.configuration import to_dict
+from tests.maskrcnn.test_convert import published_by_benchmark
+from tests.running import READ, SKIPPED, make_photographs, run, skipped_files, small_data
+
+SMALL = shlex.split(
+    "--model.fpn-channels 16 --model.box-channels 16 --model.mask-channels 16 --model.mask-depth 1 "
+    "--proposals.kept 20 --test.score-threshold 0.0 --test.max-instances 10"
+)
+RUN = shlex.split("--batch-size 2 --workers 0 --device cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A working folder in which a small model was trained for two steps."""
+    folder = tmp_path_factory.mktemp("work")
+    done = run("maskrcnn/train.py", *SMALL, *RUN, "--steps", 2, *small_data(folder), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(folder) -> Path:
+    return folder / "runs" / "maskrcnn" / "shapes" / "best.safetensors"
+
+
+def test_training_writes_weights_and_a_report(weights):
+    report = (weights.parent / "report.html").read_text()
+    assert report.count("data:image/jpeg") == 2 * 6  # truth and prediction
+    steps = [json.loads(line) for line in (weights.parent / "log.jsonl").read_text().splitlines()]
+    assert {"objectness", "proposal_boxes", "category", "boxes", "mask"} <= steps[0].keys()
+    assert maskrcnn.load(weights).class_names[0] == "person"
+
+
+def test_eval_without_arguments_scores_the_default_run(folder, weights):
+    trained = json.loads((weights.parent / "metrics.json").read_text())
+    done = run("maskrcnn/eval.py", "--workers", "0", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((weights.parent / "metrics.json").read_text()) == trained
+    predictions = json.loads((weights.parent / "predictions.json").read_text())
+    assert {"image_id", "category_id", "segmentation", "bbox", "score"} <= predictions[0].keys()
+
+
+def test_a_union_without_masks_starts_from_other_classes(folder, weights, tmp_path):
+    made = [shapes.ensure(split, seed=5, count=6, cache=folder) for split in ("train", "val")]
+    data = ["--data.train.images", *(each.images for each in made)]
+    files = []
+    for number, each in enumerate(made):
+        content = json.loads(each.instances.read_text())
+        content["categories"][0]["name"] = "gnome"
+        files.append(tmp_path / f"{number}.json")
+        files[-1].write_text(json.dumps(content))
+    data += ["--data.train.annotations", *files]
+    data += ["--data.val.images", made[1].images, "--data.val.annotations", files[1]]
+    flags = ["--steps", "1", "--no-report", "--weights", weights]
+    done = run("maskrcnn/train.py", *SMALL, *RUN, *flags, *data, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the class layers start anew" in done.stderr
+    # without masks: Faster R-CNN, scored by its boxes
+    done = run("maskrcnn/train.py", *SMALL, *RUN, "--steps", "1", "--model.no-masks", *data, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "runs" / "maskrcnn" / "shapes" / "metrics.json").read_text()).keys() == {"bbox"}
+
+
+def test_predict_names_each_bad_file_and_handles_the_rest(weights, tmp_path):
+    make_photographs(tmp_path / "in")
+    done = run("maskrcnn/predict.py", "--weights", weights, "in", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert skipped_files(done.stderr) == SKIPPED
+    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    sizes = {Path(image["file_name"]).name: (image["height"], image["width"]) for image in content["images"]}
+    assert sizes["large.png"] == (4000, 5000)
+    assert {path.stem for path in (tmp_path / "out" / "drawings").iterdir()} == READ
+    assert (tmp_path / "out" / "film.mp4").stat().st_size > 0
+
+
+def test_the_demo_draws_confident_objects_only(weights, tmp_path):
+    Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(tmp_path / "one.png")
+    for confidence, plain in ((0.0, False), (1.0, True)):
+        done = run(
+            "maskrcnn/demo.py",
+            "--weights",
+            weights,
+            "one.png",
+            "--confidence",
+            confidence,
+            "--device",
+            "cpu",
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        drawn = cv2.imread(str(tmp_path / "demo" / "one.jpg")).astype(int)
+        assert (np.abs(drawn - 128).max() <= 1) == plain
+
+
+def test_a_published_checkpoint_is_converted_and_predicts(tmp_path):
+    torch.manual_seed(0)
+    config = deepcopy(maskrcnn.VARIANTS["r50_fpn_1x"])
+    model = maskrcnn.MaskRCNN(config, [str(number) for number in range(80)])
+    state = {published_by_benchmark(name): value for name, value in model.state_dict().items()}
+    torch.save({"model": state}, tmp_path / "e2e_mask_rcnn.pth")
+    done = run("scripts/mmdet2pytorch.py", "e2e_mask_rcnn.pth", "--out", "ours.safetensors", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "maskrcnn-benchmark, maskrcnn r50_fpn_1x" in done.stdout
+    back = maskrcnn.load(tmp_path / "ours.safetensors")
+    assert (back.class_names[0], back.category_ids[-1]) == ("person", 90)
+    assert all(torch.equal(value, back.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["train", "eval", "predict", "export", "demo"])
+def test_help_lists_the_settings(name, tmp_path):
+    done = run(f"maskrcnn/{name}.py", "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ("--conventions.nms" if name in ("train", "eval") else "--weights") in done.stdout
+
+
+def test_the_exported_file_finds_what_pytorch_finds(weights, tmp_path):
+    pytest.importorskip("onnxruntime")
+    done = run("maskrcnn/export.py", "--weights", weights, "--out", "m.onnx", "--size", "192", "192", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "10 objects, each in the file's answer too" in done.stdout
+    assert (tmp_path / "m.onnx").exists()
+
+
+def test_a_graph_that_would_cap_proposals_twice_is_refused(weights, tmp_path):
+    model = maskrcnn.load(weights)
+    model.config.proposals.after_nms = 5
+    described = Checkpoint("maskrcnn", to_dict(model.config), model.class_names, model.category_ids, model.state_dict())
+    save(tmp_path / "odd.safetensors", described)
+    done = run("maskrcnn/export.py", "--weights", "odd.safetensors", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "caps proposals only once" in done.stderr
