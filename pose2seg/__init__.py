@@ -1,0 +1,14 @@
+"""Pose2Seg: Detection Free Human Instance Segmentation (Zhang et al., arXiv 1803.10683)."""
+
+from pathlib import Path
+
+from common.checkpoint import open_model
+from pose2seg.config import VARIANTS, Config
+from pose2seg.network import Pose2Seg
+
+__all__ = ["VARIANTS", "Config", "Pose2Seg", "load"]
+
+
+def load(file: str | Path) -> Pose2Seg:
+    """The model in a checkpoint of ours, ready to predict."""
+    return open_model(file, "pose2seg", Config, Pose2Seg)

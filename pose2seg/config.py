@@ -1,0 +1,154 @@
+"""Every setting of Pose2Seg, its default, and the variants."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from common.settings import Data, Images, Optimizer, Schedule, Training
+
+
+@dataclass
+class Model:
+    """The network."""
+
+    backbone: Literal["resnet10", "resnet50"] = "resnet50"
+    """A torchvision residual network; resnet10 has one basic block for each stage."""
+    norm: Literal["batch", "group"] = "batch"
+    """Batch norm, as published, or group norm, which doesn't need many images at a time."""
+    input_size: int = 512
+    """Side of the square that a photograph is scaled and padded to."""
+    window: int = 64
+    """Side of the square in which a person stands upright and is segmented."""
+    fpn_channels: int = 256
+    """Width of the feature pyramid."""
+    stem_kernel: int = 7
+    """Side of the segmentation module's first convolution."""
+    segmentation_channels: int = 256
+    """Width inside the segmentation module's residual blocks; they put out four times as many."""
+    segmentation_blocks: int = 10
+    """Residual blocks at half the window's size."""
+    decoder_channels: int = 128
+    """Width inside the last residual block, at the window's size."""
+    joint_spread: float = 3.0
+    """Standard deviation of the bell that is drawn at a joint, in window pixels."""
+    limb_width: float = 1.0
+    """Half the width of the limbs that are drawn between joints, in window pixels."""
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """Subtracted from the RGB values."""
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    """What they are divided by then."""
+
+
+@dataclass
+class Test:
+    """From answers to results."""
+
+    people_at_once: int = 8
+    """So many people go through the segmentation module together; memory grows with it, time doesn't."""
+    smallest_confidence: float = 0.0
+    """A joint of a keypoint results file counts as seen if its confidence is larger."""
+    smallest_score: float = 0.7
+    """A person that the detector finds counts if it scores at least this."""
+    smallest_joint_score: float = 2.0
+    """A joint of such a person counts as seen if its score, a logit, is larger."""
+    occlusion: tuple[float, ...] = (0.0, 0.5, 0.75, 1.0)
+    """Scores are also given for people whose box overlaps another's (largest IoU) by at least one and less than the
+    next of these."""
+    maps: str = ""
+    """Folder for a PNG of each image with its people's masks; empty: none are written."""
+
+
+@dataclass
+class Augment:
+    """What training does to each person's window."""
+
+    people: int = 8
+    """At most so many people of a batch are trained on, drawn anew each time."""
+    rotation: float = 30.0
+    """Largest turn, in degrees, either way."""
+    scale: tuple[float, float] = (0.8, 1.2)
+    """Smallest and largest scale."""
+    shift: float = 0.1
+    """Largest shift along each axis, as a part of the window."""
+
+
+@dataclass
+class PeopleData(Data):
+    """Where images, annotations and keypoints are."""
+
+    keypoints: list[str] = field(default_factory=list)
+    """COCO keypoint results, a file for each data set that is scored: their joints instead of the true ones."""
+    detector: str = ""
+    """Weights of torchvision's keypointrcnn_resnet50_fpn: evaluate with the joints that it finds."""
+
+
+@dataclass
+class Config:
+    """Pose2Seg: Detection Free Human Instance Segmentation (Zhang et al., 2019)."""
+
+    variant: str = "shapes"
+    """The published variant that these settings started from."""
+    training: Annotated[Training, tyro.conf.arg(name="")] = field(default_factory=Training)
+    model: Model = field(default_factory=Model)
+    test: Test = field(default_factory=Test)
+    augment: Augment = field(default_factory=Augment)
+    data: PeopleData = field(default_factory=PeopleData)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+COCO_PERSONS = Images(["datasets/coco/val2017"], ["datasets/coco/annotations/person_keypoints_val2017_pose2seg.json"])
+
+
+def _ochuman(split: str) -> Images:
+    name = f"ochuman_coco_format_{split}_range_0.00_1.00.json"
+    return Images(["datasets/ochuman/images"], [f"datasets/ochuman/annotations/{name}"])
+
+
+# what eval.py's flags of the same names stand for
+BENCHMARKS: dict[str, dict[str, Images]] = {
+    "--coco": {"COCOPersons val": COCO_PERSONS},
+    "--OCHuman": {"OCHuman val": _ochuman("val"), "OCHuman test": _ochuman("test")},
+}
+
+
+def _coco_occ() -> Config:
+    """The published recipe: Adam, one GPU, four images at a time."""
+    return Config(
+        variant="coco_occ",
+        training=Training(epochs=25, batch_size=4, workers=4),
+        data=PeopleData(
+            train=Images(
+                ["datasets/coco/train2017"],
+                ["datasets/coco/annotations/person_keypoints_train2017_pose2seg.json"],
+            ),
+            val=COCO_PERSONS,
+        ),
+        optimizer=Optimizer(name="adamw", lr=2e-4, weight_decay=0.0),  # without decay AdamW is Adam
+        schedule=Schedule(milestones=[15, 20], warmup=1000, warmup_ratio=1 / 3),
+    )
+
+
+def _shapes() -> Config:
+    """Small enough to train from scratch on two processor cores in minutes."""
+    return Config(
+        variant="shapes",
+        training=Training(epochs=12, batch_size=8, workers=1, evaluate_every=6),
+        model=Model(
+            backbone="resnet10",
+            norm="group",
+            input_size=192,
+            fpn_channels=64,
+            stem_kernel=3,
+            segmentation_channels=32,
+            segmentation_blocks=3,
+            decoder_channels=32,
+        ),
+        augment=Augment(people=16),
+        optimizer=Optimizer(name="adamw", lr=1e-3, weight_decay=0.05, norm_and_bias_decay=False, clip=10.0, ema=0.998),
+        schedule=Schedule(name="cosine", warmup=50),
+    )
+
+
+VARIANTS: dict[str, Config] = {"shapes": _shapes(), "coco_occ": _coco_occ()}

@@ -1,0 +1,85 @@
+"""Score Pose2Seg: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations FILE] [--flags].
+
+--coco --OCHuman    the paper's data sets in one run: COCOPersons val; OCHuman val and test (datasets/README.md)
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import pose2seg
+from common import commands
+from common.checkpoint import write_text
+from common.coco import CocoDataset, refuse_other_classes
+from common.distributed import is_main
+from common.errors import UserError
+from common.evaluation import Evaluation
+from common.settings import Images
+from common.training import Metrics
+from pose2seg.backbone import fold_batch_norms
+from pose2seg.config import BENCHMARKS, VARIANTS, Config
+from pose2seg.evaluation import people_scoring, write_maps
+from pose2seg.joints import Detector, Source, from_detector, from_results
+from pose2seg.people import open_people
+
+
+def main() -> None:
+    flags = [flag for flag in sys.argv[1:] if flag not in BENCHMARKS]
+    named = {name: images for flag in BENCHMARKS if flag in sys.argv[1:] for name, images in BENCHMARKS[flag].items()}
+    if {"-h", "--help"} & set(flags):
+        print(__doc__)
+    model, config = commands.model_to_evaluate("pose2seg", VARIANTS, pose2seg.load, flags)
+    fold_batch_norms(model)
+    device = commands.start(config.training)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    sets = named or {"": config.data.val}
+    if config.data.keypoints and len(config.data.keypoints) != len(sets):
+        listed = ", ".join(filter(None, sets)) or "the data set"
+        raise UserError(f"--data.keypoints names {len(config.data.keypoints)} files, expected one for each of {listed}")
+    metrics: Metrics = {}
+    for number, (name, images) in enumerate(sets.items()):
+        dataset = open_named(config, images)
+        refuse_other_classes(dataset, model.class_names)
+        source = source_of_joints(config, dataset, number, device)
+        scoring = people_scoring(config.test.occlusion, source)
+        evaluation = commands.score(model, dataset, config.training, scoring)
+        metrics |= {name: evaluation.metrics} if name else evaluation.metrics
+        if is_main() and isinstance(evaluation, Evaluation):
+            write_found(config, dataset, evaluation, name)
+    if is_main():
+        commands.write_scores(commands.run_folder("pose2seg", config), metrics)
+
+
+def open_named(config: Config, images: Images) -> CocoDataset:
+    return open_people(replace(config.data, val=images), "val", config.training)
+
+
+def source_of_joints(config: Config, dataset: CocoDataset, number: int, device: torch.device) -> Source | None:
+    """Where the joints of a data set come from; None: from its annotations."""
+    data, test = config.data, config.test
+    if data.keypoints and data.detector:
+        raise UserError("--data.keypoints and --data.detector: the joints can only come from one of them")
+    if data.keypoints:
+        return from_results(dataset, Path(data.keypoints[number]), test.smallest_confidence)
+    if data.detector:
+        return from_detector(Detector(Path(data.detector), device, test.smallest_score, test.smallest_joint_score))
+    return None
+
+
+def write_found(config: Config, dataset: CocoDataset, evaluation: Evaluation, name: str) -> None:
+    """The people in COCO's results format, and as maps if asked for."""
+    ending = f"-{name.replace(' ', '-')}" if name else ""
+    path = commands.run_folder("pose2seg", config) / f"predictions{ending}.json"
+    write_text(path, json.dumps(evaluation.detections))
+    print(f"written: {path}")
+    if config.test.maps:
+        folder = Path(config.test.maps) / name
+        write_maps(folder, dataset, evaluation.detections)
+        print(f"written: {folder}")
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,94 @@
+"""Export Pose2Seg to ONNX, masks included: python export.py --weights FILE --out model.onnx.
+
+The graph takes a photograph that is already letterboxed, uint8 [S, S, 3] RGB, and the joints [people, 17, 3] of a
+fixed number of people in its pixels (a joint that isn't there has visibility 0, and so have all joints of a person
+who isn't). It gives each person's mask [people, S, S].
+"""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+import pose2seg
+from common import commands
+from common.errors import UserError
+from common.onnx_export import export_onnx, mask_agreement
+from common.scenes import Scene, draw_scene
+from pose2seg.backbone import fold_batch_norms
+from pose2seg.geometry import letterbox_matrix, letterboxed, moved_joints
+from pose2seg.network import Pose2Seg
+from pose2seg.postprocess import THRESHOLD, inverse_warp
+
+SMALLEST_IOU = 0.99
+
+
+@dataclass
+class Export:
+    """Write the network, from pixels and joints to masks, as one ONNX file, and check it against PyTorch."""
+
+    weights: str
+    """A checkpoint of ours."""
+    out: str = "model.onnx"
+    """The file to write."""
+    people: int = 8
+    """How many people the graph takes."""
+
+
+class Graph(nn.Module):
+    """Pose2Seg with what `predict` does around it, in operations of fixed output shapes."""
+
+    def __init__(self, model: Pose2Seg):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, joints: Tensor) -> Tensor:
+        """image [S, S, 3] uint8, joints [people, 17, 3] float -> masks [people, S, S] bool."""
+        windows = self.model.windows(joints)
+        logits = self.model(self.model.normalised(image.permute(2, 0, 1)[None]), [windows])
+        shares = inverse_warp(logits.softmax(dim=1)[:, 1], windows.matrices, (image.shape[0], image.shape[1]))
+        there = (joints[..., 2] > 0).any(dim=1)
+        return (shares > THRESHOLD) & there[:, None, None]
+
+
+def main() -> None:
+    options = tyro.cli(Export, prog="export.py")
+    if options.people < 1:
+        raise UserError(f"--people {options.people}: expected at least 1")
+    model = pose2seg.load(options.weights)
+    fold_batch_norms(model)
+    graph = Graph(model).eval()
+    inputs = example(model, options.people)
+    session = export_onnx(graph, inputs, Path(options.out), ("masks",))
+    with torch.inference_mode():
+        ours = graph(**inputs).numpy()
+    (theirs,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    lowest = float(mask_agreement(ours, theirs).min())
+    print(f"{int(ours.any(axis=(1, 2)).sum())} people, mask IoU with PyTorch at least {lowest:.4f}")
+    if lowest < SMALLEST_IOU:
+        raise UserError("onnxruntime and PyTorch do not agree; the file is not to be trusted")
+    print(f"written: {Path(options.out).resolve()}")
+
+
+def example(model: Pose2Seg, count: int) -> dict[str, Tensor]:
+    """The graph's inputs for a built-in scene with several people; those who aren't there have no joints."""
+    side = model.config.model.input_size
+    scenes = (draw_scene(0, "val", number) for number in itertools.count())
+    scene, people = next((scene, people) for scene in scenes if len(people := joints_in(scene)) > 1)
+    joints = torch.zeros(count, *people.shape[1:])
+    letterbox = letterbox_matrix(scene.image.shape[0], scene.image.shape[1], side)
+    joints[: len(people)] = moved_joints(people[:count], letterbox)
+    return {"image": torch.from_numpy(letterboxed(scene.image, side)), "joints": joints}
+
+
+def joints_in(scene: Scene) -> Tensor:
+    """[people, 17, 3]"""
+    found = [torch.from_numpy(thing.keypoints).float() for thing in scene.things if thing.keypoints is not None]
+    return torch.stack(found) if found else torch.zeros(0, 17, 3)
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,47 @@
+"""Train Pose2Seg: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in people."""
+
+import sys
+
+import torch
+
+from common import commands
+from common.configuration import configure
+from common.loader import TrainingSet
+from common.starting_weights import initialise
+from pose2seg.augmentation import Letterbox
+from pose2seg.config import VARIANTS
+from pose2seg.convert import backbone_weights, convert, recognise
+from pose2seg.evaluation import people_scoring
+from pose2seg.network import Pose2Seg
+from pose2seg.people import People, open_people
+
+
+def main() -> None:
+    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+    device = commands.start(config.training)
+    training_data = People(open_people(config.data, "train", config.training))
+    validation_data = open_people(config.data, "val", config.training)
+    model = Pose2Seg(config, training_data.class_names)
+    initialise(
+        model,
+        model.class_names,
+        config.training.weights,
+        convert=lambda state: convert(state).weights if recognise(state) else None,
+        backbone=backbone_weights,
+        class_layers=(),
+        fixed_statistics=False,
+    )
+    commands.train(
+        "pose2seg",
+        config,
+        model.to(device).to(memory_format=torch.channels_last),
+        model.class_names,
+        TrainingSet(training_data, Letterbox(config.model.input_size), config.training.seed),
+        validation_data,
+        config.model.input_size,
+        scoring=people_scoring(config.test.occlusion),
+    )
+
+
+if __name__ == "__main__":
+    commands.run(main)
