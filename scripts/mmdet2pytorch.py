@@ -27,6 +27,7 @@ NETWORKS = {
     "solov2": "SOLOv2",
     "yolact": "YOLACT",
     "maskrcnn": "MaskRCNN",
+    "refinemask_psg": "RefineMask",
     "pose2seg": "Pose2Seg",
 }
 KnownClasses = Callable[[int], dict[str, int] | None]  # how many classes -> name: category id

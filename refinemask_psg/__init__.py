@@ -1,0 +1,15 @@
+"""RefineMask (arXiv 2104.08569) on ResNets and on CBNetV2's composite Swin; U-2-Net; panoptic scene graphs."""
+
+from pathlib import Path
+
+from common.checkpoint import open_model
+from refinemask_psg.config import VARIANTS, Config
+from refinemask_psg.network import RefineMask
+from refinemask_psg.u2net import U2Net, load_u2net
+
+__all__ = ["VARIANTS", "Config", "RefineMask", "U2Net", "load", "load_u2net"]
+
+
+def load(file: str | Path) -> RefineMask:
+    """The model in a checkpoint of ours, ready to predict."""
+    return open_model(file, "refinemask_psg", Config, RefineMask)

@@ -1,0 +1,57 @@
+"""Boxes x1, y1, x2, y2: their overlaps, their deltas, their suppression."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+LARGEST_LOG_SCALE = abs(math.log(16 / 1000))  # a box becomes at most 62.5 times as large or as small
+
+
+def area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
+    """[n, 4], [m, 4] -> [n, m]; 0 where both are empty."""
+    top_left = torch.maximum(first[:, None, :2], second[None, :, :2])
+    bottom_right = torch.minimum(first[:, None, 2:], second[None, :, 2:])
+    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=-1)
+    union = area(first)[:, None] + area(second) - intersection
+    return intersection / union.clamp(min=1e-6)
+
+
+def encode(boxes: Tensor, targets: Tensor, stds: Sequence[float]) -> Tensor:
+    """The deltas that turn boxes into their targets: both [n, 4] (arXiv 1311.2524, appendix C)."""
+    size, target_size = boxes[:, 2:] - boxes[:, :2], targets[:, 2:] - targets[:, :2]
+    centre, target_centre = (boxes[:, :2] + boxes[:, 2:]) * 0.5, (targets[:, :2] + targets[:, 2:]) * 0.5
+    deltas = torch.cat(((target_centre - centre) / size, (target_size / size).log()), dim=1)
+    return deltas / deltas.new_tensor(stds)
+
+
+def decode(boxes: Tensor, deltas: Tensor, stds: Sequence[float]) -> Tensor:
+    """Boxes [n, 4] moved by deltas [n, ..., 4] -> [n, ..., 4]"""
+    deltas = deltas.float() * deltas.new_tensor(stds, dtype=torch.float32)
+    boxes = boxes.view(len(boxes), *[1] * (deltas.ndim - 2), 4)
+    size, centre = boxes[..., 2:] - boxes[..., :2], (boxes[..., :2] + boxes[..., 2:]) * 0.5
+    moved = centre + size * deltas[..., :2]
+    half = 0.5 * size * deltas[..., 2:].clamp(-LARGEST_LOG_SCALE, LARGEST_LOG_SCALE).exp()
+    return torch.cat((moved - half, moved + half), dim=-1)
+
+
+def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes [..., 4] within an image of (height, width); its last pixel ends at the width."""
+    height, width = size
+    limits = boxes.new_tensor([width, height, width, height])
+    return torch.minimum(boxes.clamp(min=0), limits)
+
+
+def nms_within(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
+    """NMS among the boxes of each group: the indices of those kept, best score first."""
+    if boxes.numel() == 0:
+        return torch.zeros(0, dtype=torch.int64, device=boxes.device)
+    offsets = groups.to(boxes) * (boxes.max() + 1)  # boxes of different groups don't meet
+    kept: Tensor = nms(boxes + offsets[:, None], scores, threshold)
+    return kept

@@ -1,0 +1,169 @@
+"""Names in published checkpoints -> names here: RefineMask, CBNetV2, refine_caslm, wangqixun/psg, MMDetection 3.
+
+U-2-Net's own files need no conversion: u2net.py has their names.
+"""
+
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from common.conversion import Converted, Rules, count, rename
+from common.errors import UserError
+from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config, Model
+from refinemask_psg.relation_config import Relations
+from refinemask_psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
+
+BACKBONE: Rules = [
+    (r"^backbone\.cb_modules\.0\.", "backbone.assisting."),
+    (r"^backbone\.cb_modules\.1\.", "backbone.lead."),
+    (r"^backbone\.cb_linears\.", "backbone.connections."),
+    # MMDetection 3's Swin
+    (r"^backbone\.patch_embed\.projection\.", "backbone.patch_embed.proj."),
+    (r"^backbone\.stages\.", "backbone.layers."),
+    (r"\.attn\.w_msa\.", ".attn."),
+    (r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."),
+    (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
+]
+HEADS: Rules = [
+    (r"^neck\.lateral_convs\.(\d)\.conv\.", r"fpn.lateral.\1."),
+    (r"^neck\.fpn_convs\.(\d)\.conv\.", r"fpn.output.\1."),
+    (r"^rpn_head\.rpn_conv\.", "rpn.conv."),
+    (r"^rpn_head\.rpn_cls\.", "rpn.objectness."),
+    (r"^rpn_head\.rpn_reg\.", "rpn.deltas."),
+    (r"^roi_head\.bbox_head\.(?=\D)", "box_heads.0."),
+    (r"^roi_head\.bbox_head\.(\d)\.", r"box_heads.\1."),
+    (r"^(box_heads\.\d)\.shared_fcs\.0\.", r"\1.first."),
+    (r"^(box_heads\.\d)\.shared_fcs\.1\.", r"\1.second."),
+    (r"^(box_heads\.\d)\.fc_cls\.", r"\1.classes."),
+    (r"^(box_heads\.\d)\.fc_reg\.", r"\1.deltas."),
+    (r"^roi_head\.mask_head\.(?=\D)", "mask_heads.0."),
+    (r"^roi_head\.mask_head\.(\d)\.", r"mask_heads.\1."),
+    (r"^(mask_heads\.\d)\.conv_logits\.", r"\1.logits."),
+    (r"^(mask_heads\.\d\.(?:instance_|semantic_)?convs\.\d)\.conv\.", r"\1.0."),
+    (r"^(mask_heads\.\d)\.semantic_logits\.", r"\1.foreground."),
+    (r"^(mask_heads\.\d)\.final_instance_logits\.", r"\1.final."),
+    (r"^roi_head\.semantic_head\.u2net\.", "semantic_head."),
+]
+STAGE: Rules = [
+    (r"\.semantic_transform_in\.", ".semantic_in."),
+    (r"\.semantic_transform_out\.", ".semantic_out."),
+    (r"\.instance_logits\.", ".logits."),
+    (r"\.fuse_conv\.0\.", ".fuse_in."),
+    (r"\.fuse_conv\.1\.dilation_conv_1\.conv\.", ".branches.0."),
+    (r"\.fuse_conv\.1\.dilation_conv_2\.conv\.", ".branches.1."),
+    (r"\.fuse_conv\.1\.dilation_conv_3\.conv\.", ".branches.2."),
+    (r"\.fuse_conv\.1\.merge_conv\.conv\.", ".merge."),
+    (r"\.fuse_transform_out\.", ".fuse_out."),
+]
+RULES: Rules = [*BACKBONE, *HEADS, *STAGE, *RELATION_RULES]
+COMPOSITE = "backbone.cb_linears.0.1.weight"
+PLAIN = "roi_head.mask_head.conv_logits.weight"
+REFINES = "roi_head.mask_head.final_instance_logits.weight"
+# names that together only files of this origin have; the more particular first
+SOURCES: dict[str, tuple[str, ...]] = {
+    "wangqixun/psg": (REFINES, COMPOSITE, "roi_head.semantic_head.u2net.outconv.weight"),
+    "refine_caslm": (REFINES, COMPOSITE),
+    "RefineMask": (REFINES,),
+    "CBNetV2": (COMPOSITE, PLAIN),
+    "MMDetection 3, Cascade Mask R-CNN": ("roi_head.mask_head.0.conv_logits.weight",),
+    "MMDetection 3, Swin": (
+        "backbone.stages.0.blocks.0.attn.w_msa.qkv.weight",
+        "roi_head.mask_head.conv_logits.weight",
+    ),
+}
+COMPUTED = r".*\.relative_position_index"  # a constant that published Swins store
+
+
+def recognise(state: Mapping[str, Tensor]) -> str | None:
+    """Whose names these are, or None if they are of no network here.
+
+    A plain Mask R-CNN on a single ResNet is package maskrcnn's.
+    """
+    if "neck.lateral_convs.0.conv.weight" not in state or "rpn_head.rpn_conv.weight" not in state:
+        return None
+    return next((source for source, marks in SOURCES.items() if all(mark in state for mark in marks)), None)
+
+
+def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
+    """Rename a published state dict; the variant follows from its names and shapes, or is the one named."""
+    source = recognise(state)
+    if source is None:
+        raise UserError(
+            "this is not a checkpoint of RefineMask, CBNetV2, refine_caslm or psg, nor a Swin or Cascade Mask R-CNN "
+            "of MMDetection: it lacks their neck, rpn_head or roi_head"
+        )
+    unused = re.compile(f"{COMPUTED}|{RELATION_UNUSED}")
+    names = {name: rename(name, RULES) for name in state if not unused.fullmatch(name)}
+    weights = {names[name]: state[name] for name in names}
+    if source == "MMDetection 3, Swin":
+        weights = {name: position_major(name, value) for name, value in weights.items()}
+    relations = relation_settings(state)
+    config = config_of(weights, variant or variant_of(weights, source, relations))
+    config.relations = relations
+    return Converted(source, config, weights, names)
+
+
+def class_count(weights: Mapping[str, Tensor]) -> int:
+    return len(weights["box_heads.0.classes.weight"]) - 1
+
+
+def position_major(name: str, value: Tensor) -> Tensor:
+    """MMDetection 3's patch merging lists the four pixels within each channel, Swin's own the channels of each pixel.
+
+    And its second and third pixel are the other way round.
+    """
+    if ".downsample." not in name:
+        return value
+    by_pixel = value.reshape(*value.shape[:-1], -1, 4)[..., [0, 2, 1, 3]]
+    return by_pixel.transpose(-1, -2).flatten(-2)
+
+
+def config_of(weights: Mapping[str, Tensor], variant: str) -> Config:
+    """The variant with this network."""
+    config = deepcopy(VARIANTS[variant])
+    config.model = replace(
+        config.model,
+        backbone=backbone_of(weights),
+        composite="backbone.connections.0.1.weight" in weights,
+        absolute_positions=any(name.endswith("absolute_pos_embed") for name in weights),
+        fpn_channels=len(weights["fpn.lateral.0.weight"]),
+        box_class_agnostic=len(weights["box_heads.0.deltas.weight"]) == 4,
+        box_channels=len(weights["box_heads.0.first.weight"]),
+        mask_head="refine" if "mask_heads.0.final.weight" in weights else "plain",
+        mask_heads=count(weights, r"mask_heads\.(\d)\..*"),
+        semantic_head="semantic_head.outconv.weight" in weights,
+    )
+    with_stages(config.model, count(weights, r"box_heads\.(\d)\..*"))
+    return config
+
+
+def with_stages(model: Model, stages: int) -> None:
+    """A cascade of three where the variant has one stage, or the other way round."""
+    if len(model.box_ious) != stages:
+        model.box_ious, model.box_stage_weights = (0.5, 0.6, 0.7)[:stages], (1.0, 0.5, 0.25)[:stages]
+        model.box_stds = CASCADE_STDS[:stages]
+
+
+def variant_of(weights: Mapping[str, Tensor], source: str, relations: Relations) -> str:
+    """The published variant that has these weights; of two schedules, the longer."""
+    if source == "RefineMask":
+        return "refinemask_r50_2x" if backbone_of(weights) == "resnet50" else "refinemask_r101_2x"
+    if source == "wangqixun/psg":
+        return "psg_pairs" if relations.head == "pairs" else "psg"
+    if source == "refine_caslm":
+        cascade = "box_heads.2.classes.weight" in weights
+        return "refine_cbv2_swin_tiny_cascade_last" if cascade else "refine_cbv2_swin_tiny_mask_rcnn"
+    return {
+        "CBNetV2": "mask_rcnn_cbv2_swin_tiny",
+        "MMDetection 3, Swin": "mmdet_mask_rcnn_swin_tiny",
+        "MMDetection 3, Cascade Mask R-CNN": "mmdet_cascade_mask_rcnn_r50_1x",
+    }[source]
+
+
+def backbone_of(weights: Mapping[str, Tensor]) -> Any:
+    blocks = count(weights, r"backbone\.layer3\.(\d+)\.conv1\.weight")
+    return {0: "swin_tiny", 1: "resnet10", 6: "resnet50"}.get(blocks, "resnet101")

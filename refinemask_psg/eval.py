@@ -1,0 +1,28 @@
+"""Score RefineMask: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations FILE] [--flags]."""
+
+import sys
+
+import refinemask_psg
+from common import commands
+from common.coco import refuse_other_classes
+from refinemask_psg.resnet import fold_batch_norms
+
+
+def main() -> None:
+    model, config = commands.model_to_evaluate(
+        "refinemask_psg", refinemask_psg.VARIANTS, refinemask_psg.load, sys.argv[1:]
+    )
+    fold_batch_norms(model.backbone)
+    if model.scene_graph is not None:
+        from refinemask_psg import psg_commands  # needs transformers, which the detector doesn't
+
+        psg_commands.evaluate(model, config)
+        return
+    device = commands.start(config.training)
+    dataset = commands.open_dataset(config.data, "val", config.training)
+    refuse_other_classes(dataset, model.class_names)
+    commands.evaluate("refinemask_psg", config, model.to(device), dataset)
+
+
+if __name__ == "__main__":
+    commands.run(main)

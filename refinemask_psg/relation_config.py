@@ -1,0 +1,76 @@
+"""The settings of scene graphs: the relation head, the panoptic merge, and the names that PSG gives its predicates."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+PSG_PREDICATES = (
+    *("over", "in front of", "beside", "on", "in", "attached to", "hanging from", "on back of", "falling off"),
+    *("going down", "painted on", "walking on", "running on", "crossing", "standing on", "lying on", "sitting on"),
+    *("flying over", "jumping over", "jumping from", "wearing", "holding", "carrying", "looking at", "guiding"),
+    *("kissing", "eating", "drinking", "feeding", "biting", "catching", "picking", "playing with", "chasing"),
+    *("climbing", "cleaning", "playing", "touching", "pushing", "pulling", "opening", "cooking", "talking to"),
+    *("throwing", "slicing", "driving", "riding", "parked on", "driving on", "about to hit", "kicking"),
+    *("swinging", "entering", "exiting", "enclosing", "leaning on"),
+)
+
+
+@dataclass
+class Relations:
+    """From segments to a scene graph."""
+
+    head: Literal["none", "bert", "pairs"] = "none"
+    """none: instances only; bert: segments look at each other through BERT's layers; pairs: each pair by itself."""
+    predicates: tuple[str, ...] = PSG_PREDICATES
+    """What the relations are called; taken from the data set when training starts."""
+    things: int = 80
+    """So many of the classes, the first ones, are things; the others are stuff. Taken from the data set, too."""
+    predicate_counts: tuple[int, ...] = ()
+    """How often the training set has each predicate; the baseline that evaluation prints needs it."""
+    bert: str = ""
+    """Start from this BERT: a folder with a checkpoint of transformers, or a name on its hub; empty: from scratch."""
+    layers: int = 6
+    """How many of BERT's layers are used."""
+    hidden: int = 768
+    """Width of BERT, and of the segments' vectors before they are paired."""
+    attention_heads: int = 12
+    """Attention heads in each of BERT's layers."""
+    intermediate: int = 3072
+    """Width inside BERT's layers."""
+    positions: int = 512
+    """Rows of BERT's table of positions; segments have no order, so all of them use the same row."""
+    token_types: int = 2
+    """Rows of BERT's table of token types; segments are of the first."""
+    norm_epsilon: float = 1e-12
+    """Of BERT's layer norms."""
+    dropout: float = 0.1
+    """Dropout inside BERT."""
+    pair_channels: int = 128
+    """Width of the vectors whose product says how well a predicate fits a subject and an object."""
+    loss_weight: float = 5.0
+    """Weight of the relation loss."""
+    max_entities: int = 30
+    """Training uses the first so many segments of an image."""
+    max_relations: int = 100
+    """How many relations an image gets; a submission has the first 20."""
+    score_threshold: float = 0.3
+    """Instances with a lower score get no segment."""
+    freeze_detector: bool = False
+    """Train the relation head alone; the detector and the semantic network stay as they are."""
+    original_faults: bool = False
+    """Do what the original got wrong as well: README, "What is not as in the original"."""
+
+
+def shapes_relations() -> Relations:
+    """For the built-in data set, from scratch on two processor cores."""
+    return Relations(
+        head="bert",
+        things=8,
+        layers=2,
+        hidden=128,
+        attention_heads=4,
+        intermediate=256,
+        positions=2,
+        dropout=0.0,
+        pair_channels=32,
+        loss_weight=1.0,
+    )

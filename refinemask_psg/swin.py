@@ -1,0 +1,207 @@
+"""Swin Transformer (arXiv 2103.14030) as the detection backbones have it, exact for images of any size.
+
+- Maps are padded to whole windows after a block's first norm, so padding is 0 and takes part in attention.
+- Every other block shifts its windows, also where the map is no larger than one; the mask knows the padded size.
+- Names of layers are those of the published weights.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
+
+EMBEDDING = 96
+DEPTHS = (2, 2, 6, 2)
+HEADS = (3, 6, 12, 24)
+WINDOW = 7
+POSITIONS = 56  # patches along a side of the 224 pixels that Swin was pretrained on
+MASKED = -100.0  # added to the attention between pixels that the shift brought together
+
+
+class Swin(nn.Module):
+    """Swin-T: images, or another Swin's embedding, -> the four stages' normed outputs."""
+
+    def __init__(self, drop_path: float, checkpoint_blocks: bool, embeds: bool, absolute_positions: bool):
+        super().__init__()
+        self.channels = [EMBEDDING * 2**stage for stage in range(4)]
+        self.patch_embed = PatchEmbedding() if embeds else None
+        self.absolute_pos_embed: nn.Parameter | None = None
+        if embeds and absolute_positions:
+            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, EMBEDDING, POSITIONS, POSITIONS))
+        blocks = sum(DEPTHS)
+        drops = [drop_path * block / (blocks - 1) for block in range(blocks)]  # deeper blocks are left out more often
+        self.layers = nn.ModuleList()
+        for stage, (channels, heads, depth) in enumerate(zip(self.channels, HEADS, DEPTHS, strict=True)):
+            own, drops = drops[:depth], drops[depth:]
+            self.layers.append(Stage(channels, heads, own, checkpoint_blocks, last=stage == 3))
+        for stage, channels in enumerate(self.channels):
+            self.add_module(f"norm{stage}", nn.LayerNorm(channels))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Normalised images [N, 3, H, W] -> one vector for each 4 x 4 patch [N, h, w, C]."""
+        assert self.patch_embed is not None
+        patches: Tensor = self.patch_embed(images)
+        if self.absolute_pos_embed is not None:
+            size = patches.shape[1:3]
+            positions = F.interpolate(self.absolute_pos_embed, size, mode="bicubic", align_corners=False)
+            patches = patches + positions.permute(0, 2, 3, 1)
+        return patches
+
+    def stage(self, index: int, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [N, h, w, C] -> the stage's normed output [N, C, h, w], and the next stage's input."""
+        output, following = self.layers[index](features)
+        normed = self.get_submodule(f"norm{index}")(output)
+        return normed.permute(0, 3, 1, 2).contiguous(), following
+
+    def forward(self, images: Tensor) -> list[list[Tensor]]:
+        """Normalised images [N, 3, H, W] -> one list of features, at strides 4, 8, 16, 32."""
+        features, outputs = self.embed(images), []
+        for index in range(4):
+            output, features = self.stage(index, features)
+            outputs.append(output)
+        return [outputs]
+
+
+class PatchEmbedding(nn.Module):
+    """Images [N, 3, H, W], padded to a multiple of 4 -> patches' vectors [N, h, w, C]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, EMBEDDING, 4, stride=4)
+        self.norm = nn.LayerNorm(EMBEDDING)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        images = F.pad(images, (0, -width % 4, 0, -height % 4))
+        normed: Tensor = self.norm(self.proj(images).permute(0, 2, 3, 1))
+        return normed
+
+
+class Stage(nn.Module):
+    """Blocks with straight and shifted windows in turn, then the merging of 2 x 2 pixels for the next stage."""
+
+    def __init__(self, channels: int, heads: int, drops: list[float], checkpoint_blocks: bool, last: bool):
+        super().__init__()
+        self.checkpoint_blocks = checkpoint_blocks
+        self.blocks = nn.ModuleList(
+            Block(channels, heads, shift=WINDOW // 2 if index % 2 else 0, drop_path=drop)
+            for index, drop in enumerate(drops)
+        )
+        self.downsample = None if last else PatchMerging(channels)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        for block in self.blocks:
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                features = checkpoint(block, features, use_reentrant=False)
+            else:
+                features = block(features)
+        return features, features if self.downsample is None else self.downsample(features)
+
+
+class Block(nn.Module):
+    """Attention within windows, then a perceptron for each pixel; both beside a shortcut."""
+
+    def __init__(self, channels: int, heads: int, shift: int, drop_path: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = WindowAttention(channels, heads, shift)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = Perceptron(channels)
+        self.drop_path = StochasticDepth(drop_path, "row")
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = features + self.drop_path(self.attn(self.norm1(features)))
+        added: Tensor = features + self.drop_path(self.mlp(self.norm2(features)))
+        return added
+
+
+class Perceptron(nn.Module):
+    """Two linear layers, four times as wide between them."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        projected: Tensor = self.fc2(F.gelu(self.fc1(features)))
+        return projected
+
+
+class WindowAttention(nn.Module):
+    """Attention between the pixels of each window, with a learned bias for each offset (paper, equation 4)."""
+
+    def __init__(self, channels: int, heads: int, shift: int):
+        super().__init__()
+        self.heads, self.shift = heads, shift
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * WINDOW - 1) ** 2, heads))
+        self.qkv, self.proj = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        self.relative_position_index: Tensor
+        self.register_buffer("relative_position_index", relative_position_index(), persistent=False)
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, h, w, C] -> [N, h, w, C]"""
+        count, height, width, channels = features.shape
+        padded = F.pad(features, (0, 0, 0, -width % WINDOW, 0, -height % WINDOW))
+        if self.shift:
+            padded = padded.roll((-self.shift, -self.shift), dims=(1, 2))
+        size = padded.shape[1:3]
+        rows, columns = size[0] // WINDOW, size[1] // WINDOW
+        windows = padded.view(count, rows, WINDOW, columns, WINDOW, channels).transpose(2, 3)
+        qkv = self.qkv(windows.reshape(count, rows * columns, WINDOW * WINDOW, channels))
+        query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)  # [N, windows, heads, ..]
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)  # [heads, 49, 49]
+        if self.shift:
+            bias = bias + shift_mask(size[0], size[1], self.shift, features.device).to(bias.dtype)[:, None]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
+        windows = self.proj(attended.transpose(2, 3).flatten(3))
+        windows = windows.view(count, rows, columns, WINDOW, WINDOW, channels)
+        mixed: Tensor = windows.transpose(2, 3).reshape(count, *size, channels)
+        if self.shift:
+            mixed = mixed.roll((self.shift, self.shift), dims=(1, 2))
+        return mixed[:, :height, :width]
+
+
+class PatchMerging(nn.Module):
+    """2 x 2 pixels' features side by side, normed and halved: [N, h, w, C] -> [N, h/2, w/2, 2C]."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+        self.norm = nn.LayerNorm(4 * channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        even = F.pad(features, (0, 0, 0, features.shape[2] % 2, 0, features.shape[1] % 2))
+        quarters = [even[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        merged: Tensor = self.reduction(self.norm(torch.cat(quarters, dim=-1)))
+        return merged
+
+
+def relative_position_index() -> Tensor:
+    """For each pair of a window's pixels, the row of the bias table for their offset. [49, 49]"""
+    side = torch.arange(WINDOW)
+    pixels = torch.stack(torch.meshgrid(side, side, indexing="ij")).flatten(1)  # [2, 49]
+    offsets = pixels[:, :, None] - pixels[:, None, :] + WINDOW - 1
+    return offsets[0] * (2 * WINDOW - 1) + offsets[1]
+
+
+def shift_mask(height: int, width: int, shift: int, device: torch.device) -> Tensor:
+    """What is added to the attention in shifted windows, so that only true neighbours see each other. [windows, 49, 49]
+
+    The shift wraps around: a pixel belongs to one of three bands of rows and of columns.
+    """
+    rows, columns = (_bands(length, shift, device) for length in (height, width))
+    regions = 3 * rows[:, None] + columns  # [height, width]
+    windows = regions.view(height // WINDOW, WINDOW, width // WINDOW, WINDOW).transpose(1, 2).reshape(-1, WINDOW**2)
+    return torch.where(windows[:, :, None] == windows[:, None, :], 0.0, MASKED)
+
+
+def _bands(length: int, shift: int, device: torch.device) -> Tensor:
+    position = torch.arange(length, device=device)
+    return (position >= length - WINDOW).long() + (position >= length - shift).long()

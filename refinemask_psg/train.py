@@ -1,0 +1,45 @@
+"""Train RefineMask: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in data set."""
+
+import sys
+
+import torch
+
+from common import commands
+from common.configuration import configure
+from common.errors import UserError
+from common.loader import TrainingSet
+from refinemask_psg.augmentation import published
+from refinemask_psg.config import VARIANTS
+from refinemask_psg.network import DIVISOR, RefineMask
+from refinemask_psg.weights import initialise, parameter_group
+
+
+def main() -> None:
+    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+    if config.relations.head != "none":
+        from refinemask_psg import psg_commands  # needs transformers, which the detector doesn't
+
+        psg_commands.train(config)
+        return
+    polygons = config.model.mask_targets == "polygons"
+    if polygons and config.augment.crop:
+        raise UserError("--augment.crop: outlines are not cropped; choose --model.mask-targets bitmaps")
+    device = commands.start(config.training)
+    training_data = commands.open_dataset(config.data, "train", config.training)
+    validation_data = commands.open_dataset(config.data, "val", config.training)
+    model = RefineMask(config, training_data.class_names)
+    initialise(model, config.training.weights)
+    commands.train(
+        "refinemask_psg",
+        config,
+        model.to(device).to(memory_format=torch.channels_last),
+        model.class_names,
+        TrainingSet(training_data, published(config.augment), config.training.seed, polygons),
+        validation_data,
+        DIVISOR,
+        parameter_group=parameter_group,
+    )
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,86 @@
+"""RefineMask's last step, 100 masks of 112 x 112 into a photograph of 1080p: time, memory, and what they are part of.
+
+python scripts/bench/refinemask_psg_paste.py                                  the step by itself
+python scripts/bench/refinemask_psg_paste.py --variant refinemask_r50_1x      and a whole prediction beside it
+"""
+
+import argparse
+import time
+from copy import deepcopy
+from statistics import median
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.images import resize
+from common.scenes import draw_scene
+from refinemask_psg.config import VARIANTS, Test
+from refinemask_psg.network import RefineMask
+from refinemask_psg.postprocess import paste
+from refinemask_psg.resnet import fold_batch_norms
+
+SIZE = (1080, 1920)
+COUNT = 100
+
+
+def masks_and_boxes() -> tuple[Tensor, Tensor]:
+    """Round masks in boxes of 40 to 700 pixels."""
+    random = np.random.RandomState(0)
+    sides = np.exp(random.uniform(np.log(40), np.log(700), (COUNT, 2)))
+    corners = random.uniform(0, 1, (COUNT, 2)) * np.maximum([SIZE[1], SIZE[0]] - sides, 1)
+    line = torch.linspace(-1, 1, 112)
+    mask = (4 * (0.8 - line[:, None] ** 2 - line**2)).sigmoid()
+    boxes = torch.from_numpy(np.concatenate((corners, corners + sides), axis=1)).float()
+    return mask.expand(COUNT, -1, -1).contiguous(), boxes
+
+
+def over_the_whole_photograph(masks: Tensor, boxes: Tensor) -> Tensor:
+    """MMDetection's way on a GPU: every mask sampled at every pixel of the photograph."""
+    height, width = SIZE
+    x = (torch.arange(width) + 0.5 - boxes[:, :1]) / (boxes[:, 2:3] - boxes[:, :1]) * 2 - 1
+    y = (torch.arange(height) + 0.5 - boxes[:, 1:2]) / (boxes[:, 3:] - boxes[:, 1:2]) * 2 - 1
+    grid = torch.stack((x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)), dim=-1)
+    return F.grid_sample(masks[:, None], grid, align_corners=False)[:, 0] >= 0.5
+
+
+def seconds(repeat: int, work: object) -> float:
+    """The median of the processor time of calls."""
+    times = []
+    for _ in range(repeat):
+        start = time.process_time()
+        work()  # type: ignore[operator]
+        times.append(time.process_time() - start)
+    return median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variant", choices=list(VARIANTS), help="predict with this variant too, untrained")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    masks, boxes = masks_and_boxes()
+    ten = slice(0, 10)
+    assert torch.equal(paste(masks[ten], boxes[ten], SIZE, Test()), over_the_whole_photograph(masks[ten], boxes[ten]))
+    print(f"{COUNT} masks into {SIZE[1]} x {SIZE[0]}, one thread, median of 5, CPU seconds")
+    ours = seconds(5, lambda: paste(masks, boxes, SIZE, Test()))
+    every = SIZE[0] * SIZE[1] * COUNT
+    largest = float(((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).max())
+    print(f"  refinemask_psg.postprocess.paste   {ours:7.2f}   floats at once: {largest * 12 / 1e6:.0f} MB")
+    whole = 10 * seconds(1, lambda: over_the_whole_photograph(masks[ten], boxes[ten]))
+    print(f"  the whole photograph for each      {whole:7.2f}   floats at once: {every * 12 / 1e6:.0f} MB")
+    if options.variant:
+        config = deepcopy(VARIANTS[options.variant])
+        config.test.score_threshold = 0.0
+        torch.manual_seed(0)
+        model = RefineMask(config, [f"class {number}" for number in range(80)]).eval()
+        fold_batch_norms(model.backbone)
+        image = resize(draw_scene(0, "val", 0).image, *SIZE)
+        prediction = seconds(1, lambda: model.predict([image]))
+        share = 100 * ours / prediction
+        print(f"  a whole prediction, {options.variant}: {prediction:.1f}, pasting is {share:.1f} % of it")
+
+
+if __name__ == "__main__":
+    main()

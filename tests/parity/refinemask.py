@@ -1,0 +1,341 @@
+"""RefineMask's cases: two-stage detectors here, U-2-Net and the semantic head in refinemask_u2net.py.
+
+Detector cases come under the names of MMDetection 2 ("neck_p2", "det_boxes") or of MMDetection 3 ("fpn0", "boxes");
+what is computed is the same, so every quantity is simply given under both.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common import rle
+from common.batches import Batch, Target
+from common.conversion import Converted
+from refinemask_psg.boundary import fuse
+from refinemask_psg.box_head import run_cascade
+from refinemask_psg.config import Config, Model, Test
+from refinemask_psg.convert import class_count, convert
+from refinemask_psg.losses import stage_losses
+from refinemask_psg.mask_head import MASK_SIZES, REGION_SIZE, MaskAnswers, of_class
+from refinemask_psg.mask_targets import foreground_target, mask_targets
+from refinemask_psg.network import ASSISTANT, RefineMask, TrainingStep
+from refinemask_psg.postprocess import detections, paste, probabilities
+from refinemask_psg.rois import pool, with_image_index
+from tests.parity import refinemask_scenes, refinemask_u2net, rules
+from tests.parity.case import SAMPLE, SAMPLE_LIMIT, Array, Case, sample
+from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total
+from tests.parity.rules import Rule
+
+INPUTS = ("tensor", "train_tensor")
+GRADIENT_SAMPLE = 2000
+LOSS_NAMES = {  # theirs, without the pyramid's suffix, and ours
+    "loss_rpn_cls": "rpn_objectness",
+    "loss_rpn_bbox": "rpn_box",
+    "loss_cls": "class",
+    "loss_bbox": "box",
+    "loss_instance": "mask",
+    "loss_mask": "mask",
+    "loss_semantic": "foreground",
+}
+
+
+def compute(case: Case, device: str) -> dict[str, Array]:
+    """Every output of the case, by name."""
+    if refinemask_u2net.is_one(case):
+        return sampled_as_stated(case, refinemask_u2net.compute(case, device))
+    converted = convert(published_checkpoint(case))
+    model = build(case, converted).to(device)
+    computed = infer(model, case.inputs["image"]) if "image" in case.inputs else {}
+    if "gt_boxes" in case.inputs:
+        computed |= train(case, model, training_batch(case, model).to(torch.device(device)), converted)
+    return sampled_as_stated(case, computed)
+
+
+def sampled_as_stated(case: Case, computed: dict[str, Array]) -> dict[str, Array]:
+    """With the samples that have a limit of their own: inputs, and outputs whose entry says so."""
+    entries = {f"in/{name}": entry for name, entry in case.spec["inputs"].items()} | case.spec["outputs"]
+    limits = {
+        f"{name}{SAMPLE}": entry.get("sample_limit", SAMPLE_LIMIT if name.startswith("in/") else case.sample_limit)
+        for name, entry in entries.items()
+        if isinstance(entry, dict)
+    }
+    return computed | {
+        name: sample(computed[name.removesuffix(SAMPLE)], limit)
+        for name, limit in limits.items()
+        if name not in computed and name.removesuffix(SAMPLE) in computed
+    }
+
+
+def rule(case: Case, name: str) -> Rule | None:
+    """How an output is compared: the spec's tolerances; MMDetection 3's cases have one number for all."""
+    if refinemask_u2net.is_one(case):
+        return refinemask_u2net.rule(case, name)
+    stated = case.spec.get("tolerance", {})
+    tolerances = stated if isinstance(stated, dict) else {}
+    general = next((value for key, value in tolerances.items() if key.startswith("features")), stated)
+    general = rules.stated(general, 1e-4)
+    masks = 5e-3 if tolerances else general  # "mismatching pixels <= 0.5% of the union over all masks"
+    choices = [
+        (r"in/tensor", rules.relative(1e-6)),
+        (r"det_labels|labels|train/(pos_gt\d+|(stage|mask|semantic)_?\w*target\d*@bits)", rules.exact()),
+        (r"masks@bits|masks", rules.mask_bits(masks)),
+        (r"mask_fused", rules.relative(rules.stated(tolerances.get("mask_fused"), 1e-2))),
+        (r"grad/.+", rules.relative(rules.stated(tolerances.get("gradients"), 1e-3), lambda: rounding(case, name))),
+        (
+            r"backbone\d?(_stage)?\d|(neck_p|fpn)\d|rpn_(cls|reg)_p\d|rpn_(logits|deltas)\d|proposals(/(boxes|scores))?"
+            r"|roi_feat_(bbox\d|mask)|(cls_score|bbox_pred)\d|rois_last|det_(boxes|scores)|boxes|scores"
+            r"|(stage\d/)?(class_logits|deltas|boxes)|mask_(stage\d|logits\w*)|(stage\d/)?mask_logits\w*"
+            r"|semantic_logits|train/(proposals|sampled_boxes)\d|loss/.+",
+            rules.relative(general),
+        ),
+    ]
+    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
+
+
+def build(case: Case, converted: Converted[Config]) -> RefineMask:
+    """The network the checkpoint was recognised as, with the case's settings and, strictly, its weights."""
+    names = [f"class {index}" for index in range(class_count(converted.weights))]
+    model = RefineMask(with_settings(case, converted.config), names)
+    model.load_state_dict(converted.weights, strict=True)
+    return model.eval()
+
+
+def with_settings(case: Case, variant: Config) -> Config:
+    """The variant with what a case may choose differently from the published configuration."""
+    settings = case.spec["settings"]
+    return replace(
+        variant,
+        model=with_training_settings(case, replace(variant.model, drop_path=0.0, rpn_sampling="even")),
+        test=with_test_settings(variant.test, settings),
+    )
+
+
+def with_test_settings(test: Test, settings: dict[str, Any]) -> Test:
+    scale = settings.get("resize") or settings["preprocess"]["img_scale_long_short"]
+    rpn, rcnn = settings["test_cfg"]["rpn"], settings["test_cfg"]["rcnn"]
+    return replace(
+        test,
+        long_side=max(scale),
+        short_side=min(scale),
+        proposals_before_nms=rpn["nms_pre"],
+        proposals=most_proposals(rpn),
+        proposal_nms=rpn["nms_thr"] if "nms_thr" in rpn else rpn["nms"]["iou_threshold"],
+        score_threshold=rcnn["score_thr"],
+        nms=rcnn["nms"]["iou_threshold"],
+        max_instances=rcnn["max_per_img"],
+        mask_threshold=rcnn["mask_thr_binary"],
+    )
+
+
+def with_training_settings(case: Case, model: Model) -> Model:
+    settings = case.spec["settings"].get("train_cfg")
+    if settings is None:
+        return model
+    stages = settings["rcnn"] if isinstance(settings["rcnn"], list) else [settings["rcnn"]]
+    return replace(
+        model,
+        rpn_samples=settings["rpn"]["sampler"]["num"],
+        proposals_before_nms=settings["rpn_proposal"]["nms_pre"],
+        proposals=most_proposals(settings["rpn_proposal"]),
+        box_ious=tuple(stage["assigner"]["pos_iou_thr"] for stage in stages),
+        box_samples=stages[0]["sampler"]["num"],
+        box_low_quality=stages[0]["assigner"]["match_low_quality"],
+        sampling="hard" if stages[0]["sampler"]["type"] == "OHEMSampler" else "even",
+        mask_targets="bitmaps" if "gt_masks@bits" in case.inputs else "polygons",
+    )
+
+
+def most_proposals(rpn: dict[str, Any]) -> int:
+    most: int = rpn["max_per_img"] if "max_per_img" in rpn else rpn["max_num"]
+    return most
+
+
+@torch.no_grad()
+def infer(model: RefineMask, image: Array) -> dict[str, Array]:
+    """Features, answers and results of one photograph [H, W, 3] RGB."""
+    prepared = model.preprocess(image)
+    images = prepared.tensor[None].to(next(model.parameters()).device)
+    features, answers = model.backbone(images), model(images)
+    computed = {"in/tensor": array(images)}
+    for number, levels in enumerate(features):
+        for level, feature in enumerate(levels):
+            names = [f"backbone{number}_stage{level}"]
+            names += [f"backbone_stage{level}", f"backbone{level}"] if len(features) == 1 else []
+            computed |= dict.fromkeys(names, array(feature))
+    for level, feature in enumerate(answers.pyramid):
+        computed |= dict.fromkeys((f"neck_p{level + 2}", f"fpn{level}"), array(feature))
+        logits, deltas = array(answers.objectness[level]), array(answers.deltas[level])
+        computed |= dict.fromkeys((f"rpn_cls_p{level + 2}", f"rpn_logits{level}"), logits)
+        computed |= dict.fromkeys((f"rpn_reg_p{level + 2}", f"rpn_deltas{level}"), deltas)
+    proposals = model.propose(answers, 0, prepared)
+    computed |= {"proposals/boxes": array(proposals.boxes), "proposals/scores": array(proposals.scores)}
+    computed["proposals"] = np.concatenate((array(proposals.boxes), array(proposals.scores)[:, None]), axis=1)
+    stages = run_cascade(model.box_heads, answers.pyramid, proposals.boxes, prepared.resized_size, model.config.model)
+    for index, stage in enumerate(stages):
+        logits, deltas = array(stage.logits), array(stage.deltas.flatten(1))
+        computed[f"roi_feat_bbox{index}"] = array(
+            pool(answers.pyramid, stage.regions, 7, model.config.model.finest_scale)
+        )
+        computed |= dict.fromkeys((f"cls_score{index}", f"stage{index}/class_logits"), logits)
+        computed |= dict.fromkeys((f"bbox_pred{index}", f"stage{index}/deltas"), deltas)
+        computed[f"stage{index}/boxes"] = array(stage.regions[:, 1:])
+    computed |= {"rois_last": array(stages[-1].regions), "class_logits": logits, "deltas": deltas}
+    found = detections(stages, prepared, model.config)
+    boxes = array(found.boxes)
+    computed |= {"det_boxes": boxes, "boxes": boxes, "det_scores": array(found.scores), "scores": array(found.scores)}
+    computed |= dict.fromkeys(("det_labels", "labels"), array(found.labels))
+    regions = with_image_index([found.input_boxes])
+    computed["roi_feat_mask"] = array(pool(answers.pyramid, regions, REGION_SIZE, model.config.model.finest_scale))
+    heads = model.masks(answers.pyramid, found)
+    computed |= mask_outputs(heads, found.labels)
+    size = prepared.original_size
+    masks = array(paste(probabilities(heads, found.labels), found.boxes, size, model.config.test))
+    computed["masks@bits"] = np.packbits(masks.reshape(-1))
+    computed["masks"] = np.packbits(masks.reshape(len(masks), -1), axis=1)
+    return computed
+
+
+def mask_outputs(heads: list[MaskAnswers], labels: Tensor) -> dict[str, Array]:
+    if heads[0].foreground is not None:
+        computed = {f"mask_stage{index}": array(logits) for index, logits in enumerate(heads[0].stages)}
+        fused = array(fuse(heads[0].stages))
+        return computed | {"mask_fused": fused, "semantic_logits": array(heads[0].foreground)}
+    computed = {}
+    for index, head in enumerate(heads):
+        whole, own = array(head.stages[0]), array(of_class(head.stages[0], labels)[:, 0])
+        computed |= {f"stage{index}/mask_logits": whole, f"stage{index}/mask_logits_of_label": own}
+        computed |= {f"mask_logits{index}": whole, f"mask_logits_of_label{index}": own}
+    return computed | {"mask_logits": whole, "mask_logits_of_label": own}
+
+
+def training_batch(case: Case, model: RefineMask) -> Batch:
+    """The photograph as the network sees it, with ground truth in the network input's pixels."""
+    image = resized_and_padded(case, model)
+    height, width = image.shape[1:]
+    inputs, entries = case.inputs, case.spec["inputs"]
+    polygons = None
+    if "gt_masks@bits" in inputs:
+        shape = entries["gt_masks"]["shape"]
+        masks = np.unpackbits(inputs["gt_masks@bits"], count=int(np.prod(shape))).reshape(shape).astype(bool)
+    else:
+        stated = entries["gt_polygons"]["value"]
+        masks = rle.decode([rle.from_polygons(each, height, width) for each in stated])
+        polygons = [[np.array(outline).reshape(-1, 2) for outline in each] for each in stated]
+    target = Target(
+        boxes=torch.from_numpy(inputs["gt_boxes"]),
+        labels=torch.from_numpy(inputs["gt_labels"]).long(),
+        masks=torch.from_numpy(masks),
+        polygons=polygons,
+    )
+    sizes = torch.tensor([model.preprocess(inputs["image"]).resized_size])
+    return Batch(image[None], sizes, [target])
+
+
+def resized_and_padded(case: Case, model: RefineMask) -> Tensor:
+    """The network input before it is normalised: bytes [3, H, W]."""
+    settings, tensor = model.config.model, model.preprocess(case.inputs["image"]).tensor
+    mean, std = (torch.tensor(values)[:, None, None] for values in (settings.mean, settings.std))
+    height, width = model.preprocess(case.inputs["image"]).resized_size
+    pixels = (tensor * std + mean).round().to(torch.uint8)
+    inside = torch.zeros_like(pixels)
+    inside[:, :height, :width] = pixels[:, :height, :width]
+    return inside
+
+
+def train(case: Case, model: RefineMask, batch: Batch, converted: Converted[Config]) -> dict[str, Array]:
+    """Samples, targets, loss terms, and the gradients of their sum under the published parameters' names."""
+    step = model.train().training_step(model.normalise(batch.images, batch.sizes), batch)
+    total(step.terms).backward()  # type: ignore[no-untyped-call]
+    computed = {"loss/total": array(total(step.terms))} | losses(model, step) | samples(model, step)
+    computed |= targets(model, batch, step)
+    for published, gradient in gradients(model, converted.names).items():
+        computed[f"grad/{published}"] = np.asarray(np.linalg.norm(gradient.astype(np.float64)))
+        computed[f"grad/{published}{SAMPLE}"] = sample(gradient, GRADIENT_SAMPLE)
+    return computed
+
+
+def losses(model: RefineMask, step: TrainingStep) -> dict[str, Array]:
+    """Their names end in the pyramid's number, and in the assistant's weight."""
+    composite, stages = model.config.model.composite, len(model.box_heads)
+    computed: dict[str, Array] = {}
+    for pyramid in range(1 + composite):
+        assists = composite and pyramid == 0
+        number = str(pyramid) if composite else ""
+        suffix = f"{number}_w{model.config.model.assistant_weight}" if assists else number
+        for index in range(stages):
+            stage, prefix = (f"stage{index + 1}_", f"s{index}.") if stages > 1 else ("", "")
+            answers = step.stages[pyramid * stages + index]
+            labels = torch.cat([each.labels for each in step.sampled[pyramid * stages + index]])
+            accuracy = 100 * (answers.logits.argmax(dim=1) == labels).float().mean()
+            # the original weighs the assistant's accuracy as if it were a loss
+            computed[f"loss/{prefix}acc{number}"] = array(accuracy * model.config.model.assistant_weight**assists)
+            for theirs, ours in LOSS_NAMES.items():
+                for name in (stage + ours, ours):
+                    term = step.terms.get((ASSISTANT if assists else "") + name)
+                    if term is not None:
+                        where = "" if "rpn" in theirs else prefix
+                        computed[f"loss/{where}{theirs}{suffix}"] = array(term)
+    return computed
+
+
+def samples(model: RefineMask, step: TrainingStep) -> dict[str, Array]:
+    computed: dict[str, Array] = {}
+    for index, images in enumerate(step.proposals):
+        boxes, scores = images[0]
+        computed[f"train/proposals{index}"] = array(torch.cat((boxes, scores[:, None]), dim=1))
+    for index, sampled in enumerate(step.sampled):
+        computed[f"train/sampled_boxes{index}"] = array(sampled[0].boxes)
+        computed[f"train/pos_gt{index}"] = array(sampled[0].objects)
+    return computed
+
+
+def targets(model: RefineMask, batch: Batch, step: TrainingStep) -> dict[str, Array]:
+    """The masks' targets, the first call's, and each stage's own loss."""
+    stages, target = len(model.box_heads), batch.targets[0]
+    from_polygons = model.config.model.mask_targets == "polygons"
+    computed: dict[str, Array] = {}
+    for call, answers in enumerate(step.masks):
+        sampled = step.sampled[(call + 1) * stages - 1][0]
+        drawn = [mask_targets(target, sampled, size, from_polygons) for size in MASK_SIZES]
+        if call == 0:
+            computed["train/mask_target@bits"] = np.packbits(array(drawn[1]).reshape(-1))
+        if answers.foreground is None:
+            continue
+        each = stage_losses(answers.stages, [masks[:, None] for masks in drawn])
+        computed |= {f"loss/mask_stage{index}_call{call}": array(loss) for index, loss in enumerate(each)}
+        if call == 0:
+            for index, masks in enumerate(drawn):
+                computed[f"train/stage_target{index}@bits"] = np.packbits(array(masks).reshape(-1))
+            wanted = foreground_target([target], *answers.foreground.shape[2:])
+            computed["train/semantic_target@bits"] = np.packbits(array(wanted).astype(bool).reshape(-1))
+    return computed
+
+
+def rounding(case: Case, name: str) -> float:
+    return rounding_of_gradients(case, name, lambda dtype: gradients_in(case, dtype), part_of)
+
+
+def gradients_in(case: Case, dtype: torch.dtype) -> Gradients:
+    converted = convert(published_checkpoint(case))
+    model = build(case, converted).to(dtype).train()
+    batch = training_batch(case, model)
+    step = model.training_step(model.normalise(batch.images, batch.sizes).to(dtype), batch)
+    total(step.terms).backward()  # type: ignore[no-untyped-call]
+    return gradients(model, converted.names)
+
+
+def part_of(name: str) -> str:
+    """backbone, neck, rpn_head, roi_head.bbox_head or roi_head.mask_head, from a name or an output named after it."""
+    parts = name.removesuffix(SAMPLE).rpartition("/")[2].split(".")
+    return ".".join(parts[:2]) if parts[0] == "roi_head" else parts[0]
+
+
+def on_scene(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Scenes of the built-in dataset for a case's inputs: their entries in the spec, and the arrays."""
+    return refinemask_scenes.on_scene(case, seed)

@@ -1,0 +1,161 @@
+"""U-2-Net's cases, and those of the semantic head that is made of its stages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.batches import Prepared
+from common.conversion import rename
+from refinemask_psg.convert import RULES
+from refinemask_psg.semantic import SemanticU2Head, class_map, semantic_losses, stuff_map
+from refinemask_psg.u2net import U2Net, as_picture, stretch, u2net_loss
+from tests.parity import rules
+from tests.parity.case import SAMPLE, Array, Case, sample
+from tests.parity.networks import Gradients, array, gradient_spread, gradients, published_checkpoint
+from tests.parity.rules import Rule
+
+GRADIENT_SAMPLE = 2000
+OUTPUTS = ("d0", "d3", "d4", "d5", "d6")
+SPREADS: dict[str, dict[str, float]] = {}  # by case, as measuring takes three training steps
+LARGEST_SPREAD = 0.15
+SEMANTIC = "roi_head.semantic_head.u2net."
+
+
+def is_one(case: Case) -> bool:
+    return is_semantic(case) or "stage1.rebnconvin.conv_s1.weight" in case.spec["state_dict"]
+
+
+def is_semantic(case: Case) -> bool:
+    return all(name.startswith(SEMANTIC) for name in case.spec["state_dict"])
+
+
+def compute(case: Case, device: str) -> dict[str, Array]:
+    return compute_semantic(case, device) if is_semantic(case) else compute_saliency(case, device)
+
+
+def rule(case: Case, name: str) -> Rule | None:
+    """The spec's tolerances."""
+    stated: dict[str, Any] = case.spec["tolerance"]
+    maps = rules.stated(stated.get("maps", stated.get("logits, losses")), 1e-4)
+    choices = [
+        (r"in/(train_)?tensor", rules.relative(rules.stated(stated.get("tensor"), 1e-3))),
+        (r"saved_png", rules.absolute(1)),
+        (r"argmax|stuff_map", differing(2e-3)),
+        (r"grad/.+", rules.relative(rules.stated(stated.get("gradients"), 2e-3), lambda: rounding(case, name))),
+        (r"stage\dd?|d\d|normpred|loss/.+|after/.+", rules.relative(maps)),
+    ]
+    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
+
+
+def differing(share: float) -> Rule:
+    """Class maps: the share of pixels that differ."""
+    return Rule("differing pixels", share, lambda computed, expected: float((computed != expected).mean()))
+
+
+def compute_saliency(case: Case, device: str) -> dict[str, Array]:
+    """Stages, maps, the picture that is written, losses and gradients."""
+    weights = published_checkpoint(case)
+    model = U2Net(small=len(weights["stage6.rebnconvin.conv_s1.weight"]) == 64).to(device)
+    model.load_state_dict(weights, strict=True)
+    image, size = case.inputs["image"], case.spec["settings"]["size"]
+    tensor = model.preprocess(image, size)[None].to(device)
+    with torch.no_grad():
+        found = model.eval().features(tensor)
+        maps = [logits.sigmoid() for logits in model.sides(found)]
+    computed = {"in/tensor": array(tensor)} | {name: array(values) for name, values in found.items()}
+    computed |= {f"d{index}": array(values) for index, values in enumerate(maps)}
+    normed = stretch(maps[0][0])
+    computed |= {"normpred": array(normed), "saved_png": as_picture(normed[0], (image.shape[0], image.shape[1]))}
+    if "train_label" in case.inputs:
+        computed |= train_saliency(case, model, tensor)
+    return computed
+
+
+def train_saliency(case: Case, model: U2Net, tensor: Tensor) -> dict[str, Array]:
+    crops = torch.cat((tensor[:, :, 0:96, 0:96], tensor[:, :, 64:160, 64:160]))
+    wanted = torch.from_numpy(case.inputs["train_label"]).to(tensor.device)
+    losses = u2net_loss(model.train()(crops), wanted)
+    losses.total.backward()  # type: ignore[no-untyped-call]
+    computed = {"in/train_tensor": array(crops), "loss/total": array(losses.total)}
+    computed |= {f"loss/d{index}": array(loss) for index, loss in enumerate(losses.maps)}
+    computed |= {f"after/{name}": array(buffer) for name, buffer in model.named_buffers()}
+    return computed | gradient_outputs(gradients(model, {name: name for name in case.spec["state_dict"]}))
+
+
+def compute_semantic(case: Case, device: str) -> dict[str, Array]:
+    """Logits, class map, the map of stuff, losses and gradients."""
+    model, names = semantic_head(published_checkpoint(case))
+    model = model.to(device)
+    features = torch.from_numpy(case.inputs["p2"]).to(device)
+    with torch.no_grad():
+        outputs = model.eval()(features)
+    computed = {name: array(values) for name, values in zip(OUTPUTS, outputs, strict=True)}
+    settings = case.spec["settings"]
+    sizes = {name: (size[0], size[1]) for name, size in settings["postprocess"].items()}
+    classes = class_map(outputs[0][0], sizes["pad"], Prepared(features, sizes["ori"], sizes["img"]))
+    things, stuff = settings["num_things"], settings["num_stuff"]
+    computed["argmax"] = array(classes).astype(np.uint8)
+    computed["stuff_map"] = array(stuff_map(classes, things, things + stuff)).astype(np.uint8)
+    if "train_label" in case.inputs:
+        each = train_semantic(case, model.train(), features)
+        computed |= {f"loss/ce_{name}": array(value) for name, value in zip(OUTPUTS, each, strict=True)}
+        computed["loss/loss_semantic"] = array(settings["loss_weight"] * torch.stack(each).mean())
+        computed |= gradient_outputs(gradients(model, names))
+    return computed
+
+
+def semantic_head(weights: Mapping[str, Tensor]) -> tuple[SemanticU2Head, dict[str, str]]:
+    """The head with these weights, strictly, and the names they have there."""
+    names = {name: rename(name, RULES).removeprefix("semantic_head.") for name in weights}
+    channels = weights[f"{SEMANTIC}input_fc.weight"].shape[1]
+    model = SemanticU2Head(channels, len(weights[f"{SEMANTIC}outconv.bias"]) - 1)
+    model.load_state_dict({names[name]: value for name, value in weights.items()}, strict=True)
+    return model, names
+
+
+def train_semantic(case: Case, model: SemanticU2Head, features: Tensor) -> list[Tensor]:
+    """The losses of the outputs on two crops; their gradients are in the model then."""
+    crops = torch.cat((features[:, :, :16, :20], features[:, :, 6:22, 10:30]))
+    wanted = torch.from_numpy(case.inputs["train_label"]).to(features.device).long()
+    each = semantic_losses(model(crops), wanted)
+    (case.spec["settings"]["loss_weight"] * torch.stack(each).mean()).backward()
+    return each
+
+
+def rounding(case: Case, name: str) -> float:
+    """How far float32 leaves the gradients of the semantic head open.
+
+    The case's deepest maps have 2 x 3 pixels, so batch norms see 12 values, and what a ReLU near 0 lets through moves
+    whole channels: float32 gradients of any two ways to compute them, the original's too, differ by 5 % from each
+    other and from float64's.
+    """
+    if not is_semantic(case):
+        return 0.0
+    folder = str(case.folder.resolve())
+    if folder not in SPREADS:
+        SPREADS[folder] = gradient_spread(lambda dtype: semantic_gradients(case, dtype), published_name)
+    return min(2 * SPREADS[folder].get(published_name(name), 0.0), LARGEST_SPREAD)
+
+
+def semantic_gradients(case: Case, dtype: torch.dtype) -> Gradients:
+    model, names = semantic_head(published_checkpoint(case))
+    train_semantic(case, model.to(dtype).train(), torch.from_numpy(case.inputs["p2"]).to(dtype))
+    return gradients(model, names)
+
+
+def published_name(name: str) -> str:
+    return name.removeprefix("grad/").removesuffix(SAMPLE)
+
+
+def gradient_outputs(found: Gradients) -> dict[str, Array]:
+    computed: dict[str, Array] = {}
+    for published, gradient in found.items():
+        computed[f"grad/{published}"] = np.asarray(np.linalg.norm(gradient.astype(np.float64)))
+        computed[f"grad/{published}{SAMPLE}"] = sample(gradient, GRADIENT_SAMPLE)
+    return computed

@@ -1,0 +1,95 @@
+"""The commands as a newcomer types them: train, evaluate, predict; and U-2-Net on its own."""
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from refinemask_psg import U2Net
+from tests.running import READ, SKIPPED, make_photographs, run, skipped_files, small_data
+
+SMALL = shlex.split(
+    "--model.fpn-channels 32 --model.box-channels 32 --model.mask-channels 24 --test.score-threshold 0.005 "
+    "--test.max-instances 5 --test.proposals 20"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A working folder in which a small model was trained for two steps."""
+    folder = tmp_path_factory.mktemp("work")
+    flags = ["--steps", "2", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
+    done = run("refinemask_psg/train.py", *SMALL, *flags, *small_data(folder), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(folder) -> Path:
+    return folder / "runs" / "refinemask_psg" / "shapes" / "best.safetensors"
+
+
+def test_eval_without_arguments_scores_the_default_run(weights, folder):
+    trained = json.loads((weights.parent / "metrics.json").read_text())
+    done = run("refinemask_psg/eval.py", "--workers", "0", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((weights.parent / "metrics.json").read_text())
+    assert scores.keys() == {"segm", "bbox"}
+    assert scores == trained
+
+
+def test_predict_draws_what_it_can_read_and_names_what_it_cannot(weights, folder, tmp_path):
+    make_photographs(tmp_path / "in")
+    out = tmp_path / "out"
+    done = run("refinemask_psg/predict.py", "--weights", weights, tmp_path / "in", "--out", out, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert skipped_files(done.stderr) == SKIPPED
+    assert {path.stem for path in (out / "drawings").rglob("*.jpg")} == READ
+
+
+def test_u2net_writes_a_map_of_each_photographs_size(tmp_path):
+    torch.manual_seed(0)
+    torch.save(U2Net(small=True).state_dict(), tmp_path / "u2netp.pth")
+    (tmp_path / "in").mkdir()
+    noise = np.random.RandomState(0).randint(0, 256, (60, 80, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "in" / "good.jpg")
+    Image.fromarray(noise[:, :30]).convert("L").save(tmp_path / "in" / "grey.png")
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"")
+    flags = ["--model", "u2net", "--weights", "u2netp.pth", "in", "--out", "maps", "--size", "64"]
+    done = run("refinemask_psg/predict.py", *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert skipped_files(done.stderr) == {"broken.jpg"}
+    maps = {path.stem: np.asarray(Image.open(path)).shape for path in (tmp_path / "maps").rglob("*.png")}
+    assert maps == {"good": (60, 80), "grey": (60, 30)}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--augment.crop", "0.5"], "--model.mask-targets bitmaps"),
+        (["--model.mask-channels", "20"], "a multiple of 8"),
+        (["--model.semantic-weights", "u2net.pth"], "no semantic head"),
+        (["--model.mask-hed", "plain"], "--model.mask-head"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(flags, said, folder):
+    done = run("refinemask_psg/train.py", *flags, *small_data(folder), "--steps", "1", cwd=folder)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_exported_file_agrees_with_pytorch(weights, folder):
+    pytest.importorskip("onnxscript")
+    flags = ["--weights", weights, "--out", "model.onnx", "--size", "96", "96"]
+    done = run("refinemask_psg/export.py", *flags, cwd=folder)
+    assert done.returncode == 2  # the scene is larger
+    assert "does not fit into --size 96 96" in done.stderr
+    done = run("refinemask_psg/export.py", *flags[:-2], "192", "192", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "labels equal" in done.stdout
+    assert (folder / "model.onnx").exists()

@@ -1,0 +1,106 @@
+"""U-2-Net on its own, and its stages as the semantic head."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.batches import UNLABELLED, Prepared, Target
+from refinemask_psg import U2Net, load_u2net
+from refinemask_psg.antialias import resize_antialiased
+from refinemask_psg.semantic import SemanticU2Head, class_map, semantic_losses, semantic_target, stuff_map
+from refinemask_psg.u2net import stretch, u2net_loss
+
+
+@pytest.fixture(scope="module")
+def small() -> U2Net:
+    torch.manual_seed(0)
+    return U2Net(small=True).eval()
+
+
+def test_the_published_sizes():
+    """Paper, table 2: 176.3 MB and 4.7 MB."""
+    with torch.device("meta"):
+        sizes = [sum(value.numel() for value in U2Net(small).state_dict().values()) * 4e-6 for small in (False, True)]
+    assert sizes[0] == pytest.approx(176.3, abs=0.4)
+    assert sizes[1] == pytest.approx(4.6, abs=0.2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(32, 32), (45, 70)])
+def test_seven_maps_of_the_images_size(small, size):
+    maps = small(torch.randn(1, 3, *size))
+    assert [tuple(each.shape) for each in maps] == [(1, 1, *size)] * 7
+
+
+def test_a_photograph_gets_a_map_of_its_own_size(small):
+    photograph = np.random.RandomState(0).randint(0, 256, (50, 81, 3)).astype(np.uint8)
+    found = small.predict(photograph, size=64)
+    assert found.shape == (50, 81)
+    assert found.dtype == np.uint8
+    assert found.min() < 50
+    assert found.max() > 200
+
+
+def test_a_constant_map_becomes_black():
+    assert stretch(torch.full((3, 3), 0.7)).tolist() == [[0.0] * 3] * 3
+
+
+def test_the_loss_is_the_sum_over_the_maps():
+    maps = [torch.full((1, 1, 2, 2), float(value)) for value in range(7)]
+    wanted = torch.tensor([[[[1, 0], [0, 1]]]])
+    losses = u2net_loss(maps, wanted)
+    expected = [F.binary_cross_entropy(each.sigmoid(), wanted.float()).item() for each in maps]
+    assert losses.total.item() == pytest.approx(sum(expected))
+
+
+def test_published_files_are_read_as_they_are(small, tmp_path):
+    torch.save(small.state_dict(), tmp_path / "u2netp.pth")
+    loaded = load_u2net(tmp_path / "u2netp.pth")
+    assert loaded.small
+    assert torch.equal(loaded.outconv.weight, small.outconv.weight)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(3, 40), st.integers(3, 40), st.integers(5, 24), st.integers(0, 1000))
+def test_shrinking_is_scikit_images(height, width, size, seed):
+    transform = pytest.importorskip("skimage.transform")
+    image = np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
+    expected = transform.resize(image, (size, size), mode="constant")
+    assert np.abs(resize_antialiased(image, size, size) - expected).max() < 1e-6
+
+
+@torch.no_grad()
+def test_the_semantic_head_answers_at_its_inputs_size():
+    head = SemanticU2Head(16, 5, deepest=32).eval()
+    outputs = head(torch.randn(1, 16, 19, 26))
+    assert [tuple(each.shape) for each in outputs] == [(1, 6, 19, 26)] * 5
+
+
+def test_unlabelled_pixels_do_not_count():
+    logits = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    wanted = torch.tensor([[[0, UNLABELLED], [2, UNLABELLED]]])
+    expected = F.cross_entropy(logits[:, :, :, 0], wanted[:, :, 0])
+    assert semantic_losses([logits], wanted)[0].item() == pytest.approx(expected.item())
+    nothing = torch.full_like(wanted, UNLABELLED)
+    assert semantic_losses([logits], nothing)[0].item() == 0
+
+
+def test_the_semantic_target_is_every_fourth_pixel():
+    semantic = torch.arange(64, dtype=torch.uint8).view(8, 8)
+    target = Target(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0, 8, 8).bool(), semantic=semantic)
+    assert semantic_target([target]).tolist() == [[[0, 4], [32, 36]]]
+
+
+def test_the_class_map_is_the_photographs_without_padding():
+    logits = torch.zeros(3, 4, 4)
+    logits[1, :, :2], logits[2, :, 2:] = 5.0, 5.0
+    prepared = Prepared(torch.zeros(3, 16, 16), (24, 24), (12, 12))
+    classes = class_map(logits, (16, 16), prepared)
+    assert classes.shape == (24, 24)
+    assert classes[0, 0] == 1
+    assert classes[0, 23] == 2
+    assert (classes == 1).sum() > (classes == 2).sum()  # a quarter of the right half is padding
+    assert stuff_map(classes, things=2, void=9).unique().tolist() == [2, 9]
