@@ -28,6 +28,7 @@ NETWORKS = {
     "yolact": "YOLACT",
     "maskrcnn": "MaskRCNN",
     "refinemask_psg": "RefineMask",
+    "upsnet": "UPSNet",
     "pose2seg": "Pose2Seg",
 }
 KnownClasses = Callable[[int], dict[str, int] | None]  # how many classes -> name: category id

@@ -1,0 +1,120 @@
+"""The commands as a newcomer types them: train, evaluate, predict, export, several processes."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from PIL import Image
+
+import upsnet
+from common import shapes
+from common.metrics import evaluate_panoptic
+from tests.running import READ, ROOT, SKIPPED, make_photographs, run, skipped_files, small_data
+
+SMALL = shlex.split(
+    "--model.fpn-channels 16 --model.box-channels 16 --model.mask-channels 16 --model.semantic-channels 16 "
+    "--test.proposals.candidates 20 --test.proposals.kept 20 --test.panoptic-score-threshold 0.1 "
+    "--test.smallest-stuff 1 --train.proposals.candidates 20 --train.proposals.kept 20"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A working folder in which a small model was trained for two steps."""
+    folder = tmp_path_factory.mktemp("work")
+    flags = ["--steps", "2", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
+    done = run("upsnet/train.py", *SMALL, *flags, *small_data(folder, 4, "panoptic"), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(folder) -> Path:
+    return folder / "runs" / "upsnet" / "shapes" / "best.safetensors"
+
+
+def test_a_run_keeps_what_the_data_says_of_things(weights):
+    model = upsnet.load(weights)
+    assert (model.things, model.stuff) == (8, 5)
+    assert model.class_names[0] == "person"
+    assert model.class_names[8] == "sky"
+    report = (weights.parent / "report.html").read_text()
+    assert report.count("data:image/jpeg") == 2 * 4
+
+
+def test_eval_writes_what_cocos_server_takes(folder, weights):
+    trained = json.loads((weights.parent / "metrics.json").read_text())
+    done = run("upsnet/eval.py", "--workers", "0", "--per-class", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "triangle" in done.stdout
+    scores = json.loads((weights.parent / "metrics.json").read_text())
+    assert scores == trained
+    assert scores.keys() == {"panoptic", "segm", "bbox", "semantic"}
+    truth = shapes.ensure("val", seed=5, count=4, cache=folder)
+    written = evaluate_panoptic(truth.panoptic, weights.parent / "panoptic.json")
+    assert json.loads(json.dumps(written)) == scores["panoptic"]
+
+
+def test_two_processes_score_exactly_as_one(folder, weights, tmp_path):
+    alone = json.loads((weights.parent / "metrics.json").read_text())
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
+    line = [
+        *launch,
+        str(ROOT / "upsnet" / "eval.py"),
+        "--weights",
+        str(weights),
+        "--run",
+        str(tmp_path),
+        "--workers",
+        "0",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(line, env=environment, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "metrics.json").read_text()) == alone
+    assert len(list((tmp_path / "panoptic").iterdir())) == 4
+
+
+def test_predict_writes_maps_and_drawings_and_names_each_bad_file(weights, tmp_path):
+    make_photographs(tmp_path / "in")
+    (tmp_path / "in" / "large.png").unlink()
+    done = run("upsnet/predict.py", "--weights", weights, "in", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert skipped_files(done.stderr) == SKIPPED
+    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {bool(category["isthing"]) for category in content["categories"]} == {True, False}
+    for name in READ - {"large"}:
+        assert (tmp_path / "out" / "drawings" / f"{name}.jpg").exists()
+    entry = next(each for each in content["annotations"] if Path(each["file_name"]).stem == "good")
+    picture = cv2.imread(str(next((tmp_path / "out").rglob("good.png")))).astype(int)
+    assert picture.shape == (60, 80, 3)
+    ids = set((picture[..., 2] + 256 * picture[..., 1] + 65536 * picture[..., 0]).ravel().tolist())
+    assert {segment["id"] for segment in entry["segments_info"]} == ids - {0}
+
+
+def test_a_loaded_model_draws(weights, tmp_path):
+    make_photographs(tmp_path / "in")
+    result = upsnet.load(weights).predict([tmp_path / "in" / "good.jpg"])[0]
+    result.draw().save(tmp_path / "drawn.png")
+    assert Image.open(tmp_path / "drawn.png").size == (80, 60)
+
+
+def test_the_exported_file_says_what_pytorch_says(weights, tmp_path):
+    pytest.importorskip("onnxruntime")
+    flags = ["--weights", weights, "--out", "m.onnx", "--instances", "3"]
+    done = run("upsnet/export.py", *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "instances, equal" in done.stdout
+    assert (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ["train", "export"])
+def test_help_lists_the_settings(name, tmp_path):
+    done = run(f"upsnet/{name}.py", "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ("--train.panoptic-weight" if name == "train" else "--weights") in done.stdout

@@ -1,0 +1,142 @@
+"""What the heads must answer: against the original's recorded samples, and against small scenes."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.batches import UNLABELLED
+from tests.given import given_folder
+from tests.parity import upsnet as adapter
+from tests.parity.case import read_case
+from upsnet.boxes import ious
+from upsnet.config import Train
+from upsnet.proposals import Level, all_anchors
+from upsnet.targets import (
+    Objects,
+    anchor_targets,
+    at_random,
+    keep_boxes,
+    mask_targets,
+    panoptic_target,
+    region_semantics,
+    region_targets,
+    semantic_channels,
+)
+
+CPU = torch.device("cpu")
+
+
+def levels(height: int, width: int) -> list[Level]:
+    sizes = [(height // stride, width // stride) for stride in (4, 8, 16, 32, 64)]
+    return [Level(torch.zeros(3, *size), torch.zeros(12, *size)) for size in sizes]
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return read_case(given_folder("MASKWORKS_PARITY", "upsnet") / "resnet50_coco")
+
+
+def test_the_anchors_are_those_that_the_original_samples(recorded):
+    inputs = recorded.inputs
+    whole = inputs["gt_is_crowd"] == 0
+    boxes = torch.from_numpy(inputs["gt_boxes"][whole] * inputs["im_info"][0, 2])
+    anchors = torch.cat(all_anchors(levels(256, 384)[:4] + levels(256, 384)[4:]))
+    settings = recorded.spec["settings"]["train"]
+    train = Train(anchors=settings["rpn_batch_size"])
+    found = anchor_targets(anchors, boxes, torch.from_numpy(inputs["im_info"][0, :2]), train, adapter.evenly)
+    for stride, labels, deltas in zip(
+        (4, 8, 16, 32, 64), *(by_level(values) for values in (found.labels, found.deltas)), strict=True
+    ):
+        _, height, width = inputs[f"rpn_target/field_p{stride}"]
+        anchor, row, column = np.unravel_index(inputs[f"rpn_target/index_p{stride}"], (3, height, width))
+        places = (row * (384 // stride) + column) * 3 + anchor
+        assert sorted(places) == torch.nonzero(labels >= 0)[:, 0].tolist()
+        assert (labels[places].numpy() == inputs[f"rpn_target/label_p{stride}"]).all()
+        np.testing.assert_allclose(deltas[places], inputs[f"rpn_target/delta_p{stride}"], atol=1e-6)
+
+
+def by_level(values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return values.split([256 // stride * (384 // stride) * 3 for stride in (4, 8, 16, 32, 64)])
+
+
+def test_the_regions_are_those_that_the_original_samples(recorded):
+    inputs, scale = recorded.inputs, float(recorded.inputs["im_info"][0, 2])
+    proposals = torch.from_numpy(recorded.outputs["train/proposals@sample"].reshape(-1, 5)[:, 1:])
+    labels = torch.from_numpy(inputs["gt_classes"]).long()
+    objects = Objects(torch.from_numpy(inputs["gt_boxes"]), labels, torch.from_numpy(inputs["gt_is_crowd"] == 1))
+    found = region_targets(proposals / scale, objects, Train(), adapter.evenly)
+    assert (found.labels.numpy() == inputs["sampled/cls_label"]).all()
+    np.testing.assert_allclose(found.boxes * scale, inputs["sampled/rois"][:, 1:], atol=1e-3)
+    np.testing.assert_allclose(found.deltas, inputs["sampled/bbox_target"][: len(found.deltas)], atol=1e-4)
+
+
+def test_the_semantics_of_a_region_are_the_originals(recorded):
+    inputs, scale = recorded.inputs, float(recorded.inputs["im_info"][0, 2])
+    boxes = torch.from_numpy(inputs["gt_boxes"][inputs["gt_is_crowd"] == 0]) * scale
+    found = region_semantics(torch.from_numpy(inputs["gt_semantic_net"][0]).long(), boxes)
+    assert (found.numpy() != inputs["gt_semantic_roi"]).mean() < 1e-3  # a corner within rounding of a half
+
+
+def test_without_objects_every_sample_is_background():
+    nothing = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+    anchors = torch.cat(all_anchors(levels(192, 192)))
+    found = anchor_targets(anchors, nothing.boxes, torch.tensor([192, 192]), Train(anchors=64), at_random(CPU))
+    assert ((found.labels == 0).sum(), (found.labels == 1).sum()) == (64, 0)
+    regions = region_targets(anchors[:20], nothing, Train(rois=8), at_random(CPU))
+    assert regions.labels.tolist() == [0] * 8
+    assert not len(regions.deltas)
+
+
+@given(st.integers(0, 1000))
+def test_samples_keep_their_numbers_and_thresholds(seed):
+    torch.manual_seed(seed)
+    corner, side = torch.rand(40, 2) * 150, torch.rand(40, 2) * 80 + 4
+    boxes = torch.cat((corner, corner + side), dim=1)
+    objects = Objects(boxes[:4], torch.tensor([1, 2, 3, 1]), torch.tensor([False, False, False, True]))
+    train = Train(rois=16)
+    found = region_targets(boxes, objects, train, at_random(CPU))
+    positive = found.labels > 0
+    assert positive.sum() == len(found.deltas) <= 4
+    assert len(found.labels) <= 16
+    best = ious(found.boxes, objects.boxes).amax(dim=1)
+    assert (best[positive] >= 0.5).all()
+    assert (best[~positive] < 0.5).all()
+
+
+def test_a_proposal_on_a_crowd_learns_the_crowds_class():
+    objects = Objects(
+        torch.tensor([[50.0, 50, 60, 60], [0, 0, 40, 40]]), torch.tensor([1, 2]), torch.tensor([False, True])
+    )
+    found = region_targets(torch.tensor([[0.0, 0, 39, 40]]), objects, Train(positive_rois=1.0), at_random(CPU))
+    assert sorted(found.labels.tolist()) == [1, 2]
+
+
+def test_a_mask_is_what_lies_in_the_middle_of_the_regions_cells():
+    masks = torch.zeros(2, 60, 60, dtype=torch.bool)
+    masks[0, 10:38, 10:24] = True  # the left half of its region
+    masks[1, 40:, 40:] = True
+    objects = torch.tensor([[10.0, 10, 23, 37], [40, 40, 59, 59]])
+    target = mask_targets(torch.tensor([[10.0, 10, 38, 38], [40, 40, 54, 54]]), objects, masks)
+    assert target[0, :, :14].all()
+    assert not target[0, :, 14:].any()
+    assert target[1].all()
+
+
+def test_channels_are_stuff_first():
+    semantic = torch.tensor([[0, 1, 2, 4, UNLABELLED]], dtype=torch.uint8)
+    assert semantic_channels(semantic, things=2, stuff=3).tolist() == [[3, 4, 0, 2, UNLABELLED]]
+
+
+def test_things_that_the_panoptic_head_is_not_told_of_become_void():
+    channels = torch.tensor([[0, 3, 3, 4, UNLABELLED]])  # three classes of stuff
+    masks = torch.tensor([[[False, True, False, False, False]], [[False, True, False, True, False]]])
+    assert panoptic_target(channels, masks, stuff=3).tolist() == [[0, 4, 5, 4, UNLABELLED]]
+    assert panoptic_target(channels, masks[:0], stuff=3).tolist() == [[0, 3, 3, 3, UNLABELLED]]
+
+
+def test_at_least_one_object_is_told():
+    assert keep_boxes(1, 0.7, at_random(CPU)).tolist() == [0]
+    assert len(keep_boxes(10, 0.7, at_random(CPU))) == 7
+    assert not len(keep_boxes(0, 0.7, at_random(CPU)))

@@ -1,0 +1,14 @@
+"""UPSNet: A Unified Panoptic Segmentation Network (Xiong et al., arXiv 1901.03784)."""
+
+from pathlib import Path
+
+from common.checkpoint import open_model
+from upsnet.config import VARIANTS, Config
+from upsnet.network import UPSNet
+
+__all__ = ["VARIANTS", "Config", "UPSNet", "load"]
+
+
+def load(file: str | Path) -> UPSNet:
+    """The model in a checkpoint of ours, ready to predict."""
+    return open_model(file, "upsnet", Config, UPSNet)

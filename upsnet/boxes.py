@@ -1,0 +1,52 @@
+"""Boxes x1, y1, x2, y2 that end at their last pixel: a side is x2 - x1 + 1 long, everywhere in the original."""
+
+import math
+
+import torch
+import torchvision
+from torch import Tensor
+
+LARGEST_SCALING = math.log(1000 / 16)  # of a side, before the exponential
+Weights = tuple[float, float, float, float]  # how strongly dx, dy, dw, dh are scaled
+PLAIN: Weights = (1.0, 1.0, 1.0, 1.0)
+
+
+def sides(boxes: Tensor) -> Tensor:
+    """[..., 4] -> [..., 2] widths and heights."""
+    return boxes[..., 2:] - boxes[..., :2] + 1
+
+
+def encode(boxes: Tensor, reference: Tensor, weights: Weights = PLAIN) -> Tensor:
+    """How to move and stretch `reference` [..., 4] onto `boxes`: dx, dy, dw, dh (arXiv 1311.2524, appendix C)."""
+    scale = boxes.new_tensor(weights)
+    moved = (boxes[..., :2] + 0.5 * sides(boxes)) - (reference[..., :2] + 0.5 * sides(reference))
+    stretched = (sides(boxes) / sides(reference)).log()
+    return torch.cat((moved / sides(reference), stretched), dim=-1) * scale
+
+
+def decode(deltas: Tensor, reference: Tensor, weights: Weights = PLAIN) -> Tensor:
+    """The boxes that deltas [..., 4] make of `reference`."""
+    deltas = deltas / deltas.new_tensor(weights)
+    centres = deltas[..., :2] * sides(reference) + reference[..., :2] + 0.5 * sides(reference)
+    half = 0.5 * deltas[..., 2:].clamp(max=LARGEST_SCALING).exp() * sides(reference)
+    return torch.cat((centres - half, centres + half - 1), dim=-1)
+
+
+def clip(boxes: Tensor, size: Tensor) -> Tensor:
+    """Boxes [..., 4] cut to an image of `size` (height, width)."""
+    last = (size.flip(0) - 1).repeat(2).to(boxes.dtype)  # x, y, x, y
+    return torch.minimum(boxes.clamp(min=0), last)
+
+
+def ious(first: Tensor, second: Tensor) -> Tensor:
+    """[n, 4], [m, 4] -> [n, m]"""
+    top_left = torch.maximum(first[:, None, :2], second[None, :, :2])
+    bottom_right = torch.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = (bottom_right - top_left + 1).clamp(min=0).prod(dim=-1)
+    return shared / (sides(first).prod(dim=-1)[:, None] + sides(second).prod(dim=-1)[None] - shared)
+
+
+def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """The boxes kept, best first: each suppresses those that it overlaps by more than the threshold."""
+    kept: Tensor = torchvision.ops.nms(boxes.float() + boxes.new_tensor([0.0, 0, 1, 1]), scores.float(), threshold)
+    return kept

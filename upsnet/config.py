@@ -1,0 +1,251 @@
+"""Every setting of UPSNet, its default, and the published variants."""
+
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+import tyro
+
+from common.settings import Data, Images, Optimizer, Schedule, Training
+
+
+@dataclass
+class Proposals:
+    """From anchors to region proposals."""
+
+    candidates: int
+    """So many of each level's best anchors are looked at ..."""
+    kept: int
+    """... and so many proposals kept, of a level as of all."""
+    iou_threshold: float = 0.7
+    """A proposal that overlaps a better one of its level by more is dropped."""
+
+
+@dataclass
+class Model:
+    """The network."""
+
+    backbone: Literal["resnet10", "resnet50", "resnet101", "efficientnet_b0"] = "resnet50"
+    """A torchvision network; resnet10 has one basic block for each stage."""
+    norm: Literal["frozen_batch", "group"] = "frozen_batch"
+    """The backbone's normalisation: batch norm with fixed statistics (pretrained), or group norm (from scratch)."""
+    batch_norm_eps: float = 1e-5
+    """What batch norm adds to the variance; 1e-3 for weights of efficientnet-pytorch."""
+    tensorflow_padding: bool = False
+    """Pad EfficientNet's strided convolutions at the right and the bottom only, as efficientnet-pytorch does."""
+    frozen_stages: int = 1
+    """The stem and so many stages of the backbone are not trained; -1: all of it is."""
+    deformable: bool = False
+    """Deformable 3x3 convolutions in the backbone's last three stages."""
+    global_context: bool = True
+    """Add the averaged coarsest feature to the top of the pyramid."""
+    fpn_channels: int = 256
+    """Width of the feature pyramid, and of the region proposal head."""
+    box_channels: int = 1024
+    """Width of the box head's two layers."""
+    mask_channels: int = 256
+    """Width of the mask head."""
+    semantic_channels: int = 128
+    """Width of the semantic head's last two layers."""
+    semantic_layers: int = 3
+    """Convolutions in the semantic head."""
+    semantic_deformable: bool = True
+    """Whether they are deformable."""
+    head_norm: Literal["none", "group"] = "none"
+    """Normalisation in the semantic and mask heads; group helps from scratch."""
+    things: int = 0
+    """So many of the classes are things, the first ones; 0: as many as the training data has."""
+    colours: Literal["bgr", "rgb"] = "bgr"
+    """The order of the colours in the network's input."""
+    mean: tuple[float, float, float] = (122.7717, 115.9465, 102.9801)
+    """Subtracted from the RGB values."""
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """What they are divided by then."""
+
+
+@dataclass
+class Test:
+    """From answers to results."""
+
+    long_side: int = 1333
+    """A photograph is scaled so that its short side is `short_side`, unless its long side became longer than this."""
+    short_side: int = 800
+    """Short side of the network's input."""
+    proposals: Proposals = field(default_factory=lambda: Proposals(1000, 1000))
+    """The region proposals."""
+    score_threshold: float = 0.05
+    """Instances with a lower score are dropped."""
+    nms_threshold: float = 0.5
+    """An instance that overlaps a better one by more is dropped: of its class, in the panoptic head of any class."""
+    max_instances: int = 100
+    """How many instances an image may have."""
+    panoptic_score_threshold: float = 0.6
+    """Instances with a lower score do not enter the panoptic head."""
+    covered_fraction: float = 0.3
+    """An instance covered by more than this by better ones of its class is removed from the panoptic map."""
+    smallest_stuff: int = 4096
+    """Stuff of fewer pixels in the photograph becomes void."""
+
+
+@dataclass
+class Train:
+    """What the heads learn from, and how much each loss counts."""
+
+    proposals: Proposals = field(default_factory=lambda: Proposals(2000, 2000))
+    """The region proposals."""
+    anchors: int = 256
+    """How many anchors of an image the region proposal head learns from."""
+    positive_anchors: float = 0.5
+    """At most this part of them covers objects."""
+    positive_iou: float = 0.7
+    """An anchor that overlaps an object by this much covers it."""
+    negative_iou: float = 0.3
+    """An anchor that overlaps every object by less covers none."""
+    rois: int = 512
+    """How many regions of an image the box head learns from."""
+    positive_rois: float = 0.25
+    """At most this part of them covers objects."""
+    roi_iou: float = 0.5
+    """A region that overlaps an object by this much covers it."""
+    panoptic_boxes: float = 0.7
+    """The part of the objects whose boxes the panoptic head is given; the others are to become void."""
+    semantic_weight: float = 0.2
+    """Weight of the semantic loss."""
+    roi_semantic_weight: float = 0.04
+    """Weight of the semantic loss inside the objects' boxes; 0: there is none."""
+    panoptic_weight: float = 0.1
+    """Weight of the panoptic loss."""
+
+
+@dataclass
+class Augment:
+    """What training does to the photographs."""
+
+    long_side: int = 1333
+    """Longest long side after scaling."""
+    short_sides: tuple[int, ...] = (800,)
+    """The short side is drawn from these."""
+    flip: float = 0.5
+    """How often an image is mirrored."""
+
+
+@dataclass
+class Config:
+    """UPSNet: A Unified Panoptic Segmentation Network (Xiong et al., 2019)."""
+
+    variant: str = "shapes"
+    """The published variant that these settings started from."""
+    training: Annotated[Training, tyro.conf.arg(name="")] = field(default_factory=Training)
+    model: Model = field(default_factory=Model)
+    test: Test = field(default_factory=Test)
+    train: Train = field(default_factory=Train)
+    augment: Augment = field(default_factory=Augment)
+    data: Data = field(default_factory=Data)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+def _recipe(images: int, steps: int, milestones: list[float], warmup: int = 1500) -> tuple[Training, Schedule]:
+    """The published runs count optimizer steps, each of one image for every graphics card."""
+    training = Training(steps=steps, batch_size=images, workers=2, save_every=2000)
+    schedule = Schedule(unit="steps", milestones=milestones, warmup=warmup, warmup_ratio=0.1)
+    return training, schedule
+
+
+def _sgd(images: int) -> Optimizer:
+    """0.02 for 16 images; biases learn twice as fast and do not decay."""
+    return Optimizer(name="sgd", lr=0.02 * images / 16, norm_and_bias_decay=False, bias_lr_scale=2.0)
+
+
+def _coco(
+    variant: str, model: Model, recipe: tuple[Training, Schedule], short_sides: tuple[int, ...] = (800,)
+) -> Config:
+    training, schedule = recipe
+    return Config(
+        variant=variant,
+        training=training,
+        model=replace(model, things=80),
+        augment=Augment(short_sides=short_sides),
+        data=Data(
+            train=Images(["datasets/coco/train2017"], ["datasets/coco/annotations/panoptic_train2017.json"]),
+            val=Images(["datasets/coco/val2017"], ["datasets/coco/annotations/panoptic_val2017.json"]),
+            keep_empty=False,
+        ),
+        optimizer=_sgd(training.batch_size),
+        schedule=schedule,
+    )
+
+
+def _cityscapes(variant: str, model: Model, recipe: tuple[Training, Schedule]) -> Config:
+    training, schedule = recipe
+    folder = "datasets/cityscapes"
+    return Config(
+        variant=variant,
+        training=training,
+        model=replace(model, things=8, global_context=False, semantic_layers=2),
+        test=Test(long_side=2048, short_side=1024, smallest_stuff=2048),
+        train=Train(semantic_weight=1.0, roi_semantic_weight=0.0, panoptic_weight=0.5),
+        augment=Augment(long_side=2048, short_sides=(800, 832, 864, 896, 928, 960, 992, 1024)),
+        data=Data(
+            train=Images([f"{folder}/leftImg8bit/train"], [f"{folder}/panoptic_train.json"]),
+            val=Images([f"{folder}/leftImg8bit/val"], [f"{folder}/panoptic_val.json"]),
+            keep_empty=False,
+        ),
+        optimizer=_sgd(training.batch_size),
+        schedule=schedule,
+    )
+
+
+def _shapes() -> Config:
+    """Small enough to train from scratch on two processor cores in minutes."""
+    return Config(
+        variant="shapes",
+        training=Training(epochs=12, batch_size=8, workers=1, evaluate_every=0),
+        model=Model(
+            backbone="resnet10",
+            norm="group",
+            frozen_stages=-1,
+            fpn_channels=64,
+            box_channels=256,
+            mask_channels=32,
+            semantic_channels=32,
+            semantic_layers=2,
+            semantic_deformable=False,  # torchvision's takes two thirds of a training step's time on a processor
+            head_norm="group",
+            colours="rgb",
+            mean=(123.675, 116.28, 103.53),
+            std=(58.395, 57.12, 57.375),
+        ),
+        test=Test(long_side=192, short_side=192, proposals=Proposals(200, 200), smallest_stuff=64),
+        train=Train(
+            proposals=Proposals(300, 300),
+            anchors=128,
+            rois=64,
+            semantic_weight=1.0,
+            roi_semantic_weight=0.2,
+            panoptic_weight=0.5,
+        ),
+        augment=Augment(long_side=192, short_sides=(128, 144, 160, 176, 192)),
+        optimizer=Optimizer(name="adamw", lr=1e-3, weight_decay=0.05, norm_and_bias_decay=False, clip=10.0, ema=0.998),
+        schedule=Schedule(name="cosine", warmup=50),
+    )
+
+
+_EFFICIENTNET_B0 = Model(
+    backbone="efficientnet_b0", colours="rgb", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)
+)
+
+VARIANTS: dict[str, Config] = {
+    "shapes": _shapes(),
+    "efficientnet_b0_coco": _coco("efficientnet_b0_coco", _EFFICIENTNET_B0, _recipe(4, 360_000, [240_000, 320_000])),
+    "resnet50_coco": _coco("resnet50_coco", Model(), _recipe(16, 90_000, [60_000, 80_000])),
+    "resnet101_dcn_coco": _coco(
+        "resnet101_dcn_coco",
+        Model(backbone="resnet101", deformable=True),
+        _recipe(16, 270_000, [210_000, 250_000]),
+        (640, 672, 704, 736, 768, 800, 832),
+    ),
+    "resnet50_cityscapes": _cityscapes("resnet50_cityscapes", Model(), _recipe(16, 12_000, [9_000])),
+    "resnet101_cityscapes": _cityscapes(
+        "resnet101_cityscapes", Model(backbone="resnet101"), _recipe(16, 3_000, [2_000], warmup=0)
+    ),
+}

@@ -1,0 +1,17 @@
+"""Predict with UPSNet: python predict.py --weights FILE IMAGES... --out DIR."""
+
+import tyro
+
+import upsnet
+from common import commands
+from common.prediction import Predict, predict
+
+
+def main() -> None:
+    options = tyro.cli(Predict, prog="predict.py")
+    model = upsnet.load(options.weights)
+    predict(model, model.class_names, model.category_ids, options, thing_count=model.things)
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,38 @@
+"""Train UPSNet: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in data set."""
+
+import sys
+
+import torch
+
+from common import commands
+from common.configuration import configure
+from common.loader import TrainingSet
+from upsnet.augmentation import published
+from upsnet.config import VARIANTS
+from upsnet.network import DIVISOR, UPSNet
+from upsnet.scoring import SCORING
+from upsnet.weights import initialise
+
+
+def main() -> None:
+    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+    device = commands.start(config.training)
+    training_data = commands.open_panoptic(config.data, "train", config.training)
+    validation_data = commands.open_panoptic(config.data, "val", config.training)
+    config.model.things = training_data.thing_count
+    model = UPSNet(config, training_data.class_names)
+    initialise(model, config.training.weights)
+    commands.train(
+        "upsnet",
+        config,
+        model.to(device).to(memory_format=torch.channels_last),
+        model.class_names,
+        TrainingSet(training_data, published(config.augment), config.training.seed),
+        validation_data,
+        DIVISOR,
+        scoring=SCORING,
+    )
+
+
+if __name__ == "__main__":
+    commands.run(main)
