@@ -29,6 +29,7 @@ NETWORKS = {
     "maskrcnn": "MaskRCNN",
     "refinemask_psg": "RefineMask",
     "upsnet": "UPSNet",
+    "glip": "GLIP",
     "pose2seg": "Pose2Seg",
 }
 KnownClasses = Callable[[int], dict[str, int] | None]  # how many classes -> name: category id

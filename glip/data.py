@@ -1,0 +1,18 @@
+"""Opening data sets: with captions or with classes, as the annotation file is."""
+
+from pathlib import Path
+
+from common.coco import CocoDataset
+from common.commands import find_data
+from common.settings import Data, Training
+from common.shapes import Split
+from glip.captioned import CaptionedDataset, has_captions
+
+
+def open_data(data: Data, split: Split, settings: Training) -> CocoDataset | CaptionedDataset:
+    """The training or validation set that the configuration names; without annotations, the built-in captions."""
+    images, annotations = find_data(data, split, lambda made: made.captions)
+    keep_empty, limit = data.keep_empty or split == "val", settings.limit or None
+    if any(has_captions(Path(file)) for file in annotations):
+        return CaptionedDataset(images, annotations, limit=limit, keep_empty=keep_empty)
+    return CocoDataset(images, annotations, limit=limit, keep_empty=keep_empty)

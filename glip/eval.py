@@ -1,0 +1,53 @@
+"""Score GLIP: python eval.py [--weights FILE] [--prompt coco] [--data.val...] [--odinw FOLDER] [--flags].
+
+On COCO-format annotations: box mAP of their classes. On captions: of their phrases, and the recall of grounding.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import glip
+from common import commands
+from common.coco import CocoDataset
+from common.commands import Scoring
+from common.distributed import is_main
+from common.errors import UserError
+from common.precision import autocast
+from glip.data import open_data
+from glip.evaluation import CAPTIONS, CLASSES, evaluate_classes
+from glip.network import GLIP
+from glip.odinw import evaluate_folder
+from glip.prompts import Prompt, read_prompt
+
+
+def main() -> None:
+    model, config = commands.model_to_evaluate("glip", glip.VARIANTS, glip.load, sys.argv[1:])
+    device = commands.start(config.training)
+    model = model.to(device)
+    if config.odinw:
+        with autocast(device, config.training.precision):
+            metrics = evaluate_folder(model, Path(config.odinw), config.training)
+        if is_main():
+            commands.write_scores(commands.run_folder("glip", config), metrics)
+        return
+    dataset = open_data(config.data, "val", config.training)
+    scoring = scoring_of(model, dataset, config.prompt) if isinstance(dataset, CocoDataset) else CAPTIONS
+    commands.evaluate("glip", config, model, dataset, scoring)  # type: ignore[arg-type]
+
+
+def scoring_of(model: GLIP, dataset: CocoDataset, text: str) -> Scoring:
+    """How a data set of classes is scored: by their own names, or by those that the prompt has in their order."""
+    if not text:
+        return CLASSES
+    prompt: Prompt = read_prompt(text, model.tokeniser, model.config.text)
+    if len(prompt.names) != len(dataset.class_names):
+        raise UserError(
+            f"--prompt names {len(prompt.names)} things, but the data has {len(dataset.class_names)} classes; name "
+            f"each of them in the order of their ids: {list(dataset.class_names)}"
+        )
+    return Scoring(evaluate=partial(evaluate_classes, prompt=prompt), decisive=CLASSES.decisive)
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,132 @@
+"""Scores: detection of named classes, phrases of captions (also as classes, seen and unseen), folders of data sets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from common.coco import CocoDataset
+from common.commands import Scoring
+from common.distributed import gather, is_main, process_count, process_index
+from common.evaluation import Evaluation, evaluate_instances, examples, photographs
+from common.metrics import CocoDetails, coco_details
+from common.report import Example
+from common.results import Instances
+from common.runlog import Bar
+from glip.captioned import CaptionedDataset, PhraseClasses
+from glip.network import GLIP
+from glip.prompts import Caption, Prompt, class_prompt
+
+RANKS = (1, 5, 10)
+OVERLAP = 0.5  # of a box that finds a phrase
+
+
+@dataclass
+class CaptionEvaluation:
+    """The scores on a data set of captions."""
+
+    metrics: dict[str, dict[str, Any]]
+    details: dict[str, CocoDetails]
+    detections: list[dict[str, Any]]
+
+
+def evaluate_classes(
+    model: nn.Module, dataset: CocoDataset | PhraseClasses, batch_size: int, workers: int, prompt: Prompt | None = None
+) -> Evaluation:
+    """Boxes of the data set's classes, asked for by their names or, in the same order, by those of a prompt."""
+    assert isinstance(model, GLIP)
+    asked = prompt or class_prompt(dataset.class_names, model.tokeniser, model.config.text)
+
+    def answer(asker: nn.Module, numbers: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Instances]:
+        return model.predict(images, asked)
+
+    return evaluate_instances(model, dataset, batch_size, workers, ("bbox",), answer)  # type: ignore[arg-type]
+
+
+def evaluate_captions(model: nn.Module, dataset: CaptionedDataset, batch_size: int, workers: int) -> CaptionEvaluation:
+    """Phrases as classes: all of them, seen and never seen in training; and each caption's phrases, by recall."""
+    classes = PhraseClasses(dataset)
+    whole = evaluate_classes(model, classes, batch_size, workers)
+    annotations = classes.annotations_json()
+    metrics: dict[str, dict[str, Any]] = dict(whole.metrics)
+    if classes.held_out:
+        seen = set(classes.class_names) - classes.held_out
+        for kind, names in (("seen", seen), ("unseen", classes.held_out)):
+            chosen = {i for i, name in zip(classes.category_ids, classes.class_names, strict=True) if name in names}
+            metrics[kind] = score_of(annotations, whole.detections, chosen)
+    metrics["grounding"] = recall(model, dataset, workers)
+    return CaptionEvaluation(metrics, whole.details, whole.detections)
+
+
+def score_of(annotations: dict[str, Any], detections: list[dict[str, Any]], categories: set[int]) -> dict[str, float]:
+    """Box mAP of some of the classes."""
+    chosen = {
+        **annotations,
+        "annotations": [entry for entry in annotations["annotations"] if entry["category_id"] in categories],
+        "categories": [entry for entry in annotations["categories"] if entry["id"] in categories],
+    }
+    found = [entry for entry in detections if entry["category_id"] in categories]
+    return dict(coco_details(chosen, found, "bbox").summary)
+
+
+def recall(model: nn.Module, dataset: CaptionedDataset, workers: int) -> dict[str, float]:
+    """Of the phrases, how many have a box that overlaps one of theirs among the best 1, 5, 10: Flickr30k's R@k."""
+    assert isinstance(model, GLIP)
+    hits: list[NDArray[np.bool_]] = []
+    indices = range(process_index(), len(dataset), process_count())
+    with Bar("grounding", len(dataset), show=is_main()) as bar:
+        for numbers, images in photographs(dataset.boxes, indices, 1, workers):
+            caption = dataset.caption(numbers[0])
+            scored = dataset.scored[numbers[0]] or list(caption.phrases)
+            phrases = [phrase for phrase in caption.phrases if phrase in scored]
+            if phrases:
+                asked = Prompt(tuple(map(str, phrases)), (as_caption(caption.text, phrases),))
+                found = model.predict(images, asked)[0]
+                hits += [np.array(hit) for hit in ranks_hit(found, boxes_of(dataset, numbers[0], phrases))]
+            bar.advance(process_count())
+    every = np.array(gather(hits)).reshape(-1, len(RANKS))
+    return {f"R@{rank}": float(every[:, place].mean()) if len(every) else -1.0 for place, rank in enumerate(RANKS)}
+
+
+def as_caption(text: str, phrases: Sequence[tuple[tuple[int, int], ...]]) -> Caption:
+    return Caption(text, tuple(phrases), tuple(range(len(phrases))))
+
+
+def boxes_of(dataset: CaptionedDataset, index: int, phrases: Sequence[object]) -> list[Tensor]:
+    """The true boxes [n, 4] of each phrase of an image."""
+    start, end = dataset.boxes.offsets[index : index + 2].tolist()
+    corners = torch.from_numpy(dataset.boxes.boxes[start:end]).float()
+    corners = torch.cat((corners[:, :2], corners[:, :2] + corners[:, 2:]), dim=1)
+    owners = dataset.owners_of(index)
+    return [corners[[place for place, owner in enumerate(owners) if owner == phrase]] for phrase in phrases]
+
+
+def ranks_hit(found: Instances, truths: Sequence[Tensor]) -> list[list[bool]]:
+    """For each phrase, whether one of its best 1, 5, 10 boxes overlaps one of its true boxes."""
+    hits = []
+    for label, truth in enumerate(truths):
+        boxes = found.boxes[found.labels == label].cpu()  # best first
+        right = (box_iou(boxes, truth) >= OVERLAP).any(dim=1)
+        hits.append([bool(right[:rank].any()) for rank in RANKS])
+    return hits
+
+
+def caption_examples(model: nn.Module, dataset: CaptionedDataset, count: int) -> list[Example]:
+    """Pictures for the report: what the names of all phrases find, beside what is there."""
+    assert isinstance(model, GLIP)
+    classes = PhraseClasses(dataset)
+    asked = class_prompt(classes.class_names, model.tokeniser, model.config.text)
+
+    def answer(asker: nn.Module, numbers: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Instances]:
+        return model.predict(images, asked)
+
+    return examples(model, classes, count, answer)
+
+
+CLASSES = Scoring(evaluate=evaluate_classes, decisive=("bbox", "AP"))
+CAPTIONS = Scoring(evaluate=evaluate_captions, examples=caption_examples, decisive=("bbox", "AP"))

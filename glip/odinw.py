@@ -1,0 +1,70 @@
+"""Object Detection in the Wild: a folder of data sets, each scored by itself, and the mean of their mAP.
+
+A data set is a folder `test` (else `valid`) with images and one annotation file, as they are published. Beside that
+folder `wording.json` may put its classes into other words: [{"prefix": "", "name": "holes", "suffix": " on the road"}].
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.coco import CocoDataset
+from common.errors import UserError
+from common.settings import Training
+from common.training import Metrics
+from glip.evaluation import evaluate_classes
+from glip.network import GLIP
+from glip.prompts import Wording, class_prompt
+
+SPLITS = ("test", "valid")
+ANNOTATIONS = ("annotations_without_background.json", "_annotations.coco.json", "annotations.json", "instances.json")
+
+
+def evaluate_folder(model: GLIP, root: Path, settings: Training) -> Metrics:
+    """{"average": {"AP": ..}, data set: {"AP": .., ..}}"""
+    found = data_sets(root)
+    if not found:
+        raise UserError(
+            f"{root}: no data set in it; expected folders with {' or '.join(SPLITS)} and in that one of "
+            + ", ".join(ANNOTATIONS)
+        )
+    scores: Metrics = {}
+    for folder, annotations in found:
+        dataset = CocoDataset([annotations.parent], [annotations], limit=settings.limit or None)
+        prompt = class_prompt(
+            dataset.class_names, model.tokeniser, model.config.text, wordings(folder, len(dataset.class_names))
+        )
+        evaluation = evaluate_classes(model, dataset, settings.batch_size, settings.workers, prompt)
+        scores[folder.relative_to(root).as_posix()] = evaluation.metrics["bbox"]
+    average = sum(float(each["AP"]) for each in scores.values()) / len(scores)
+    return {"average": {"AP": average}, **scores}
+
+
+def data_sets(root: Path) -> list[tuple[Path, Path]]:
+    """Each data set's folder and its annotation file."""
+    found = []
+    for folder in sorted({path.parent for split in SPLITS for path in root.rglob(split) if path.is_dir()}):
+        files = [folder / split / name for split in SPLITS for name in ANNOTATIONS]
+        existing = next((file for file in files if file.is_file()), None)
+        if existing is not None:
+            found.append((folder, existing))
+    return found
+
+
+def wordings(folder: Path, classes: int) -> Sequence[Wording]:
+    file = folder / "wording.json"
+    if not file.exists():
+        return ()
+    try:
+        entries = [Wording(str(e["name"]), str(e.get("prefix", "")), str(e.get("suffix", ""))) for e in read(file)]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f'{file}: expected [{{"prefix": "", "name": "holes", "suffix": ""}}, ..] ({error})') from error
+    if len(entries) != classes:
+        raise UserError(
+            f"{file}: {len(entries)} wordings for {classes} classes; give one for each, in order of their ids"
+        )
+    return entries
+
+
+def read(file: Path) -> list[dict[str, str]]:
+    return list(json.loads(file.read_text(encoding="utf-8")))

@@ -1,0 +1,56 @@
+"""Predict with GLIP: python predict.py --weights FILE --prompt "person. bicycle. a man in a red shirt." IMAGES..."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import tyro
+
+import glip
+from common import commands
+from common.prediction import Predict, predict
+from common.results import Instances, Result
+from glip.network import GLIP
+from glip.prompts import Prompt, class_prompt, read_prompt
+
+
+@dataclass
+class Options:
+    """Find in photographs and videos what a text names."""
+
+    predict: Annotated[Predict, tyro.conf.arg(name="")]
+    prompt: str = ""
+    """`coco`, a file with a name on each line, "person. red cup.", or a caption; empty: the training's classes."""
+    spans: tuple[str, ...] = field(default=())
+    """The characters START:END of the caption to look for; none: its noun phrases."""
+    vocabulary: str = ""
+    """BERT's vocabulary: its file or folder, or hub:bert-base-uncased; empty: where the checkpoint says."""
+
+
+def main() -> None:
+    options = tyro.cli(Options, prog="predict.py")
+    model = glip.load(options.predict.weights)
+    model.config.text.vocabulary = options.vocabulary or model.config.text.vocabulary
+    prompt = model.prompt = chosen_prompt(model, options)
+    numbers = range(1, len(prompt.names) + 1)
+    predict(model, prompt.names, tuple(numbers), options.predict, remarks=lambda result: remarks(result, prompt))
+
+
+def chosen_prompt(model: GLIP, options: Options) -> Prompt:
+    if not options.prompt:
+        return class_prompt(model.class_names, model.tokeniser, model.config.text)
+    return read_prompt(options.prompt, model.tokeniser, model.config.text, options.spans)
+
+
+def remarks(result: Result, prompt: Prompt) -> Sequence[dict[str, Any]]:
+    """For each box its phrase, the caption that names it, and where."""
+    assert isinstance(result, Instances)
+    found = []
+    for label in result.labels.tolist():
+        caption, parts = prompt.span(label)
+        found.append({"phrase": prompt.names[label], "caption": caption, "span": [list(part) for part in parts]})
+    return found
+
+
+if __name__ == "__main__":
+    commands.run(main)

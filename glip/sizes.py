@@ -1,0 +1,36 @@
+"""How photographs are scaled: to sizes rounded as one or the other original does it, by PIL as both do."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from glip.config import Test
+
+
+def input_size(height: int, width: int, settings: Test) -> tuple[int, int]:
+    fit = cut_both_sides if settings.conventions == "mmdetection" else fit_short_side
+    return fit(height, width, settings.short_side, settings.long_side)
+
+
+def fit_short_side(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
+    """Microsoft's: the long side is cut to whole pixels, and may come out one above its limit."""
+    short, long = min(height, width), max(height, width)
+    if long / short * short_side > long_side:
+        short_side = round(long_side * short / long)
+    if short == short_side:
+        return height, width
+    other = int(short_side * long / short)
+    return (other, short_side) if height > width else (short_side, other)
+
+
+def cut_both_sides(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
+    """MMDetection's: both sides are cut, so that the short one may come out one below what was asked for."""
+    factor = min(long_side / max(height, width), short_side / min(height, width))
+    return max(1, int(height * factor)), max(1, int(width * factor))
+
+
+def resize_smoothly(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """RGB [H, W, 3], bilinear with antialiasing."""
+    if image.shape[:2] == (height, width):
+        return image
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))

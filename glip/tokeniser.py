@@ -1,0 +1,128 @@
+"""BERT's WordPiece tokeniser, and where its vocabulary comes from; nothing is downloaded unless the user names it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Encoding, Tokenizer
+from tokenizers.decoders import WordPiece as WordPieceDecoder
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+
+from common.errors import UserError
+from glip.config import BUILT_IN
+from glip.text import Tokens
+from glip.vocabulary import BUILT_IN_TOKENS, SPECIAL
+
+HUB_PREFIX = "hub:"  # --text.vocabulary hub:bert-base-uncased downloads; nothing else does
+FIRST_TRIES, LAST_TRIES = (0, 1, 2), (0, -1, -2)  # a phrase may begin or end with blanks, which no token covers
+
+
+class Tokeniser:
+    """Captions -> ids, and characters -> tokens."""
+
+    def __init__(self, vocabulary: str, max_tokens: int):
+        self.max_tokens = max_tokens
+        self.tokenizer = open_vocabulary(vocabulary)
+        self.padding, self.unknown, self.start, self.end, self.hidden = (
+            self._special(name, vocabulary) for name in SPECIAL
+        )
+
+    def _special(self, name: str, source: str) -> int:
+        found: int | None = self.tokenizer.token_to_id(name)
+        if found is None:
+            raise lacks(source, name)
+        return found
+
+    @property
+    def size(self) -> int:
+        return int(self.tokenizer.get_vocab_size())
+
+    def encode(self, caption: str) -> Encoding:
+        """[CLS] .. [SEP], as long as it takes; has ids and char_to_token(character)."""
+        return self.tokenizer.encode(caption)
+
+    def length(self, caption: str) -> int:
+        return len(self.encode(caption).ids)
+
+    def tokens(self, captions: Sequence[str], length: int = 0) -> Tokens:
+        """Captions cut at the longest length there is and padded to `length`, or to the longest among them."""
+        rows = [self._cut(self.encode(caption).ids) for caption in captions]
+        length = length or max(len(row) for row in rows)
+        ids = torch.tensor([row + [self.padding] * (length - len(row)) for row in rows])
+        lengths = torch.tensor([len(row) for row in rows])
+        return Tokens(ids, torch.arange(length) < lengths[:, None])
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        return ids if len(ids) <= self.max_tokens else [*ids[: self.max_tokens - 1], self.end]
+
+    def positions(self, caption: str, spans: Sequence[Sequence[tuple[int, int]]]) -> list[list[int]]:
+        """For each phrase, given as the characters [start, end) of its parts, the places of its tokens."""
+        encoding = self.encode(caption)
+        return [sorted({place for part in phrase for place in places_of(encoding, *part)}) for phrase in spans]
+
+
+def places_of(encoding: Encoding, start: int, end: int) -> range:
+    """From the token of the first character to that of the last; none where only blanks would be left."""
+    firsts = (encoding.char_to_token(start + step) for step in FIRST_TRIES)
+    lasts = (encoding.char_to_token(end - 1 + step) for step in LAST_TRIES if end - 1 + step >= 0)
+    first, last = next((f for f in firsts if f is not None), None), next((k for k in lasts if k is not None), None)
+    return range(0) if first is None or last is None else range(first, last + 1)
+
+
+def open_vocabulary(source: str) -> Tokenizer:
+    """A vocabulary's file or folder, the built-in one, or one from the hub."""
+    if source == BUILT_IN:
+        return word_pieces({token: number for number, token in enumerate(BUILT_IN_TOKENS)}, source)
+    if source.startswith(HUB_PREFIX):
+        name = source.removeprefix(HUB_PREFIX)
+        try:
+            return Tokenizer.from_pretrained(name)
+        except Exception as error:  # the hub's client raises many kinds
+            raise UserError(f"{source}: the hub does not give it ({str(error).splitlines()[0]})") from error
+    path = Path(source)
+    files = [path / name for name in ("vocab.txt", "tokenizer.json")] if path.is_dir() else [path]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        raise UserError(
+            f"{source}: no vocabulary there; expected bert-base-uncased's vocab.txt, or a folder with it. Name it with "
+            f"--text.vocabulary, or take it from the Hugging Face hub: --text.vocabulary {HUB_PREFIX}bert-base-uncased"
+        )
+    return read_vocabulary(found)
+
+
+def read_vocabulary(path: Path) -> Tokenizer:
+    try:
+        if path.suffix == ".json":
+            return plain(Tokenizer.from_file(str(path)))
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except Exception as error:  # the tokenizers library raises plain exceptions
+        raise UserError(f"{path}: not read as a vocabulary ({error}); expected BERT's vocab.txt") from error
+    return word_pieces({token: number for number, token in enumerate(lines)}, str(path))
+
+
+def word_pieces(vocabulary: dict[str, int], source: str) -> Tokenizer:
+    """BERT's tokeniser for lower case, on a vocabulary."""
+    missing = [name for name in SPECIAL if name not in vocabulary]
+    if missing:
+        raise lacks(source, missing[0])
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=SPECIAL[1]))
+    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.decoder = WordPieceDecoder()
+    ends = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return tokenizer
+
+
+def plain(tokenizer: Tokenizer) -> Tokenizer:
+    """Without the cutting and padding that a file may ask for: both are done here."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def lacks(source: str, token: str) -> UserError:
+    return UserError(f"{source}: {token} is not in it; expected the vocabulary of an uncased BERT")

@@ -1,0 +1,45 @@
+"""Train GLIP: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in captions."""
+
+import sys
+
+from common import commands
+from common.configuration import configure
+from common.loader import TrainingSet
+from glip.augmentation import published
+from glip.captioned import CaptionedDataset
+from glip.config import VARIANTS
+from glip.data import open_data
+from glip.evaluation import CAPTIONS, CLASSES
+from glip.grounding import GroundingSet, writer
+from glip.network import DIVISOR, GLIP
+from glip.tuning import freeze, in_steps, parameter_group
+from glip.weights import initialise
+
+
+def main() -> None:
+    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+    device = commands.start(config.training)
+    training_data = open_data(config.data, "train", config.training)
+    validation_data = open_data(config.data, "val", config.training)
+    captioned = isinstance(training_data, CaptionedDataset)
+    names = training_data.phrase_names if isinstance(training_data, CaptionedDataset) else training_data.class_names
+    model = GLIP(config, names)
+    initialise(model, config.training.weights)
+    freeze(model)
+    config.schedule = in_steps(config, len(training_data))
+    inner = TrainingSet(training_data, published(config.augment), config.training.seed)
+    commands.train(
+        "glip",
+        config,
+        model.to(device),
+        model.class_names,
+        GroundingSet(inner, writer(training_data, config, model.tokeniser), model.tokeniser),
+        validation_data,
+        DIVISOR,
+        scoring=CAPTIONS if captioned else CLASSES,
+        parameter_group=parameter_group(config.tuning),
+    )
+
+
+if __name__ == "__main__":
+    commands.run(main)

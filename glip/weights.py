@@ -1,0 +1,57 @@
+"""Where training starts: a checkpoint of ours, a published one, or a Swin trained on ImageNet."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torchvision
+from torch import Tensor
+
+from common.checkpoint import load_weights, read_checkpoint_or_published
+from common.conversion import Rules, rename
+from common.starting_weights import HUB_PREFIX, load_backbone
+from glip.convert import convert, recognise
+from glip.network import GLIP
+
+OPTIONAL = ("text.prompt.", "word_guess.")  # layers of tuning modes; they start anew where a file lacks them
+TORCHVISION: Rules = [
+    (r"^features\.0\.0\.", "backbone.patch_embedding."),
+    (r"^features\.0\.2\.", "backbone.patch_norm."),
+    *((rf"^features\.{2 * stage + 1}\.", f"backbone.stages.{stage}.") for stage in range(4)),
+    *((rf"^features\.{2 * stage}\.", f"backbone.merges.{stage - 1}.") for stage in range(1, 4)),
+    (r"\.norm1\.", ".attention_norm."),
+    (r"\.norm2\.", ".perceptron_norm."),
+    (r"\.attn\.qkv\.", ".attention.qkv."),
+    (r"\.attn\.proj\.", ".attention.projection."),
+    (r"\.attn\.relative_position_bias_table$", ".attention.position_bias"),
+    (r"\.mlp\.0\.", ".perceptron.0."),
+    (r"\.mlp\.3\.", ".perceptron.2."),
+]
+
+
+def initialise(model: GLIP, source: str) -> None:
+    """Put the weights that `source` names into the model."""
+    if not source:
+        return
+    if source.startswith(HUB_PREFIX):  # torchvision:swin_t downloads; nothing else does
+        body = torchvision.models.get_model(source.removeprefix(HUB_PREFIX), weights="IMAGENET1K_V1").state_dict()
+        load_backbone(model, backbone_weights(body), source)
+        return
+    weights, _ = read_checkpoint_or_published(Path(source))
+    if "features.0.0.weight" in weights:
+        load_backbone(model, backbone_weights(weights), source)
+        return
+    if recognise(weights):
+        weights = convert(weights).weights
+    here = model.state_dict()
+    fresh = {name: value for name, value in here.items() if name.startswith(OPTIONAL) and name not in weights}
+    kept = {name: value for name, value in weights.items() if name in here or not name.startswith(OPTIONAL)}
+    load_weights(model, kept | fresh, source)
+
+
+def backbone_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's Swin without its classifier."""
+    return {
+        rename(name, TORCHVISION): value
+        for name, value in state.items()
+        if name.startswith("features.") and not name.endswith("relative_position_index")
+    }

@@ -1,0 +1,323 @@
+"""GLIP's cases: from the made-up checkpoint, as a user would, to features, answers, boxes, losses and gradients.
+
+- Captions are written and tokenised from the case's class names with BERT's vocabulary, from the folder that
+  MASKWORKS_DATA names; where there is none, the token ids that the case holds are read instead.
+- Published names and MMDetection's are told apart by the names of the outputs.
+- Neighbours in the order of scores may swap by rounding: detections are matched by label and place, not by rank.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.coco_classes import COCO_CLASSES
+from common.conversion import Converted
+from common.errors import UserError
+from common.results import Instances
+from common.scenes import draw_scene
+from glip.captions import positive_rows
+from glip.config import Config, Model, Test, Text
+from glip.convert import convert
+from glip.dynamic_head import Answers
+from glip.network import GLIP, ReadCaption
+from glip.postprocess import instances, phrase_scores, phrase_tokens
+from glip.prompts import class_prompt
+from glip.text import Tokens
+from glip.tokeniser import Tokeniser
+from tests.parity import glip_parts, glip_training, rules
+from tests.parity.case import Array, Case
+from tests.parity.networks import array, published_checkpoint
+from tests.parity.rules import Rule
+
+INPUTS = ("tensor", "input_ids", "attention_mask")
+LEVELS = ("p3", "p4", "p5", "p6", "p7")
+VOCABULARY = "bert-base-uncased-vocab.txt"
+
+
+def compute(case: Case, device: str) -> dict[str, Array]:
+    """Every output of the case, by name."""
+    if not case.spec["state_dict"]:
+        return glip_parts.compute(case, device)
+    converted = convert(published_checkpoint(case))
+    model = build(case, converted).to(device)
+    if "image" in case.inputs:
+        return infer(case, model)
+    return glip_training.train(case, model, converted)
+
+
+def rule(case: Case, name: str) -> Rule | None:
+    """How an output is compared: the spec's tolerances, in numbers and, for detections, in words."""
+    tolerance = case.spec.get("tolerance", {})
+    stated = tolerance if isinstance(tolerance, dict) else {"relative": tolerance, "boxes_px": 0.05, "scores": 2e-4}
+    general = rules.stated(stated.get("relative"), 5e-4)
+    parts = not case.spec["state_dict"]
+    boxes, scores = (0.01, 1e-5) if parts else (stated.get("boxes_px", 0.02), stated.get("scores", 1e-4))
+    training = "image0" in case.inputs
+
+    def open_to() -> float:
+        return glip_training.rounding(case, name)
+
+    choices = [
+        (r"in/tensor", rules.relative(1e-5)),
+        (r"in/(input_ids|attention_mask)|(det\d*/)?labels|positive_map|(free/\d+|maps/\d+)/used", rules.exact()),
+        (r"assign\d+/(positive_anchors|labels|token_targets)|target\d+/labels", rules.exact()),
+        (r"(det\d*/)?boxes(_network|_xywh)?", rules.absolute(boxes)),
+        (r"(det\d*/)?scores", rules.absolute(scores)),
+        (r"target\d+/boxes|assign\d+/(reg_targets|centerness_targets)|anchors", rules.relative(1e-5)),
+        (r"free/\d+/positive_map|maps/\d+", rules.absolute(1e-6)),
+        (r"loss/.+", rules.relative(min(general, 1e-4))),
+        (r"grad(_sample)?/.+|grad_total_norm", rules.relative(1e-3, open_to)),
+        (
+            r"head/(block\d+/(fused_)?(p\d|text)|(bbox_pred|centerness|token_logits|class_scores)/p\d)",
+            rules.relative(general, open_to if training else None),
+        ),
+        (
+            r"backbone/stage\d|backbone\d|fpn/p\d|fpn\d|text/hidden(_padded)?|tower\d|(token_logits|deltas|centerness)\d",
+            rules.relative(general),
+        ),
+    ]
+    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
+
+
+def vocabulary() -> Path | None:
+    """BERT's vocabulary, if it is there: beside the cases' folder, or where MASKWORKS_DATA says."""
+    folders = [Path(os.environ[name]) for name in ("MASKWORKS_DATA",) if os.environ.get(name)]
+    folders += [Path(os.environ["MASKWORKS_PARITY"]).parent / "data"] if os.environ.get("MASKWORKS_PARITY") else []
+    return next((folder / VOCABULARY for folder in folders if (folder / VOCABULARY).is_file()), None)
+
+
+def build(case: Case, converted: Converted[Config]) -> GLIP:
+    """The network the checkpoint was recognised as, with the case's settings and, strictly, its weights."""
+    config = with_settings(converted.config, case.spec["settings"])
+    found = vocabulary()
+    config.text.vocabulary = str(found) if found else config.text.vocabulary
+    model = GLIP(config, class_names(case))
+    model.load_state_dict(converted.weights, strict=True)
+    return model.eval()
+
+
+def class_names(case: Case) -> list[str]:
+    """The names the prompt is made of; some cases only have the caption, training ones COCO's categories."""
+    if "class_names" in case.spec:
+        return list(case.spec["class_names"])
+    if len(case.spec.get("coco_category_ids", COCO_CLASSES)) == len(COCO_CLASSES) and "captions" in case.spec:
+        return list(COCO_CLASSES)
+    caption = case.spec["settings"].get("caption") or next(iter(case.spec.get("captions", ())), "")
+    return caption.split(". ") if caption else list(COCO_CLASSES)
+
+
+def with_settings(config: Config, settings: dict[str, Any]) -> Config:
+    """The variant with what a case may choose differently; layers follow from the checkpoint."""
+    return replace(
+        config,
+        model=with_model_settings(config.model, settings),
+        text=with_text_settings(config.text, settings),
+        test=with_test_settings(config.test, settings),
+    )
+
+
+def with_model_settings(model: Model, settings: dict[str, Any]) -> Model:
+    pixels = settings.get("input") or {
+        "mean_bgr": settings["normalise"]["mean"],
+        "std_bgr": settings["normalise"]["std"],
+    }
+    head = settings.get("head", {})
+    return replace(
+        model,
+        mean=tuple(pixels["mean_bgr"]),
+        std=tuple(pixels["std_bgr"]),
+        groups=head.get("group_norm_groups", model.groups),
+        fusion_heads=head.get("fuse_heads", model.fusion_heads),
+        box_loss_weight=settings.get("reg_loss_weight", model.box_loss_weight),
+    )
+
+
+def with_text_settings(text: Text, settings: dict[str, Any]) -> Text:
+    own = settings.get("text", {})
+    chunk = settings.get("chunked_evaluation", -1)
+    return replace(
+        text,
+        max_tokens=own.get("max_query_len", text.max_tokens),
+        separator=own.get("separation_tokens", text.separator),
+        chunk=chunk if chunk > 0 else 0,
+    )
+
+
+def with_test_settings(test: Test, settings: dict[str, Any]) -> Test:
+    if "resize" in settings:  # MMDetection's
+        own, (short_side, long_side) = settings["test_cfg"], sorted(settings["resize"])
+        return replace(
+            test,
+            short_side=short_side,
+            long_side=long_side,
+            score_threshold=own["score_thr"],
+            max_candidates=own["nms_pre"],
+            nms_iou=own["nms"]["iou_threshold"],
+            max_detections=own["max_per_img"],
+        )
+    own = settings.get("postprocess", settings)
+    return replace(
+        test,
+        short_side=settings.get("min_size_test", test.short_side),
+        long_side=settings.get("max_size_test", test.long_side),
+        aggregation=own["score_agg"].lower(),
+        score_threshold=own["pre_nms_thresh"],
+        max_candidates=own["pre_nms_top_n_per_level"],
+        nms_iou=own["nms_iou"],
+        max_detections=own["detections_per_img"],
+    )
+
+
+def read_captions(case: Case, model: GLIP) -> list[ReadCaption]:
+    """The case's captions after BERT, padded to the full length as the original pads them."""
+    device, length = next(model.parameters()).device, model.config.text.max_tokens
+    if vocabulary() is None:
+        written = [given_caption(case)]
+    else:
+        tokeniser = model.tokeniser
+        prompt = class_prompt(model.class_names, tokeniser, model.config.text)
+        written = [
+            (tokeniser.tokens([each.text], length), tokeniser.positions(each.text, each.phrases), list(each.labels))
+            for each in prompt.captions
+        ]
+    return [
+        ReadCaption(tokens.to(device), model.text(tokens.to(device)), positions, torch.tensor(labels, device=device))
+        for tokens, positions, labels in written
+    ]
+
+
+def given_caption(case: Case) -> tuple[Tokens, list[list[int]], list[int]]:
+    """Tokens, and the positions of each class, as the case holds them: where there is no vocabulary."""
+    ids, mask = (torch.from_numpy(case.inputs[key][:1]).long() for key in ("input_ids", "attention_mask"))
+    if "class_map" in case.inputs:  # of cases that we have recorded
+        rows = [np.flatnonzero(row).tolist() for row in case.inputs["class_map"]]
+        return Tokens(ids, mask.bool()), rows, list(range(len(rows)))
+    chunk = next(iter(case.spec.get("chunks", ())), {})
+    found = chunk.get("positive_map_label_to_token") or case.spec["settings"]["positive_map"]
+    return Tokens(ids, mask.bool()), list(found.values()), [int(label) - 1 for label in found]
+
+
+@torch.no_grad()
+def infer(case: Case, model: GLIP) -> dict[str, Array]:
+    """Features, answers and detections of one photograph, under Microsoft's and MMDetection's output names."""
+    prepared = model.preprocess(case.inputs["image"])
+    images = prepared.tensor[None].to(next(model.parameters()).device)
+    stages = model.backbone(images, with_first=True)
+    levels = model.pyramid(stages[1:])
+    computed = {"in/tensor": array(images)}
+    computed |= {f"backbone/stage{index + 2}": array(stage) for index, stage in enumerate(stages)}
+    computed |= {f"backbone{index}": array(stage) for index, stage in enumerate(stages[1:])}
+    computed |= {f"fpn/{name}": array(level) for name, level in zip(LEVELS, levels, strict=True)}
+    computed |= {f"fpn{index}": array(level) for index, level in enumerate(levels)}
+    captions = read_captions(case, model)
+    found = []
+    for caption in captions:
+        answers = ask(model, levels, caption, computed)
+        found.append(model.found(answers, 0, caption, prepared))
+    computed |= {
+        "in/input_ids": array(torch.cat([caption.tokens.ids for caption in captions])),
+        "in/attention_mask": array(torch.cat([caption.tokens.mask for caption in captions]).long()),
+    }
+    result = instances(found, prepared, tuple(model.class_names))
+    return computed | findings(case, result, prepared.original_size, prepared.resized_size)
+
+
+def ask(model: GLIP, levels: list[Tensor], caption: ReadCaption, computed: dict[str, Array]) -> Answers:
+    """The head, block by block as its forward pass goes, with everything on the way noted in `computed`."""
+    head, mask, real = model.head, caption.tokens.mask, caption.tokens.mask[0]
+    text = caption.hidden
+    computed |= {"text/hidden": array(text[:, real]), "text/hidden_padded": array(text[:, ~real])}
+    text = text if head.fusions else text * mask[..., None]
+    for index, block in enumerate(head.blocks):
+        where = f"head/block{index}"
+        if head.fusions:
+            levels, text = head.fusions[index](levels, text, mask)
+            computed |= named(f"{where}/fused_p", levels) | {f"{where}/fused_text": array(text[:, real])}
+            text = head.text_layers[index](text, mask)
+            computed[f"{where}/text"] = array(text[:, real])
+        levels = block(levels)
+        computed |= named(f"{where}/p", levels)
+    answers = head.answers(levels, text)
+    tokens = phrase_tokens(caption.positions, mask.shape[1], mask.device)
+    with_tokens = tokens.used.any(dim=1)
+    for index, name in enumerate(LEVELS):
+        logits = answers.token_logits[index]
+        scores = phrase_scores(logits[0], tokens, model.config.test.aggregation)
+        computed |= {
+            f"head/bbox_pred/{name}": array(answers.deltas[index]),
+            f"head/centerness/{name}": array(answers.centerness[index]),
+            f"head/token_logits/{name}": array(logits),
+            f"head/class_scores/{name}": array(scores[:, with_tokens]),
+            f"tower{index}": array(levels[index]),
+            f"token_logits{index}": array(logits[:, :, real]),
+            f"deltas{index}": array(answers.deltas[index]),
+            f"centerness{index}": array(answers.centerness[index]),
+        }
+    return answers
+
+
+def named(prefix: str, levels: list[Tensor]) -> dict[str, Array]:
+    return {f"{prefix}{index + 3}": array(level) for index, level in enumerate(levels)}
+
+
+def findings(
+    case: Case, result: Instances, original: tuple[int, int], resized: tuple[int, int], prefix: str = "det/"
+) -> dict[str, Array]:
+    """Detections under the case's names, in the order of the expected ones that they are matched with."""
+    boxes, scores, labels = array(result.boxes), array(result.scores), array(result.labels)
+    last_pixel = boxes - np.array([0, 0, 1, 1], np.float32)
+    ratio = np.array([resized[1] / original[1], resized[0] / original[0]] * 2, np.float32)
+    whole = {
+        f"{prefix}boxes_network": last_pixel * ratio,
+        f"{prefix}boxes": last_pixel,
+        f"{prefix}boxes_xywh": np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1),
+        f"{prefix}scores": scores,
+        f"{prefix}labels": labels + 1,
+        "boxes": boxes,
+        "scores": scores,
+        "labels": labels,
+    }
+    names = (f"{prefix}labels", f"{prefix}boxes") if f"{prefix}labels" in case.outputs else ("labels", "boxes")
+    order = matched(whole, {name: case.outputs[name] for name in names if name in case.outputs}, names)
+    return {name: values[order] for name, values in whole.items()}
+
+
+def matched(found: Mapping[str, Array], expected: Mapping[str, Array], names: tuple[str, str]) -> Array:
+    """An order of what was found: to each expected detection the nearest one of its label that is left."""
+    labels, boxes = found[names[0]], found[names[1]]
+    left, order = np.ones(len(labels), bool), []
+    for label, box in zip(*(expected.get(name, ()) for name in names), strict=True):
+        distance = np.where(left & (labels == label), np.abs(boxes - box).max(axis=1, initial=0), np.inf)
+        if np.isfinite(distance).any():
+            order.append(int(distance.argmin()))
+            left[order[-1]] = False
+    return np.array([*order, *np.flatnonzero(left)], np.int64)
+
+
+def on_scene(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Scenes of the built-in dataset for a network case's inputs: their entries in the spec, and the arrays."""
+    inputs = {key: case.inputs[key] for key in ("input_ids", "attention_mask")} | {"class_map": class_map(case)}
+    if "image" in case.inputs:
+        return {}, {"image": draw_scene(seed, "val", 0).image, **inputs}
+    return {}, inputs | glip_training.scenes(case, seed)
+
+
+def class_map(case: Case) -> Array:
+    """[classes, tokens] uint8: the tokens of each class, so that a recorded case can do without the vocabulary."""
+    found = vocabulary()
+    if found is None:
+        raise UserError(f"{case.folder}: recording it takes BERT's vocabulary, {VOCABULARY}, where MASKWORKS_DATA says")
+    text = with_text_settings(Text(vocabulary=str(found)), case.spec["settings"])
+    tokeniser = Tokeniser(text.vocabulary, text.max_tokens)
+    caption = class_prompt(class_names(case), tokeniser, text).captions[0]
+    rows = positive_rows(tokeniser.positions(caption.text, caption.phrases), text.max_tokens)
+    return array(rows.to(torch.uint8))
