@@ -104,7 +104,7 @@ class Output:
     def write(self, path: Path, name: str, image: Picture, result: Result) -> None:
         drawing = result.draw(image, self.threshold)
         drawing.save(self._place("drawings", f"{name}.jpg"), quality=90)
-        self.entries.append(make_entry(str(path), drawing, result))
+        self.entries.append(make_entry(str(path), drawing, result, self.threshold))
         height, width = image.shape[:2]
         number = len(self.images) + 1
         self.images.append({"id": number, "file_name": str(path), "height": height, "width": width})

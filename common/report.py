@@ -89,9 +89,21 @@ class Entry:
     skipped: str = ""
 
 
-def make_entry(name: str, drawing: Image.Image, result: Result) -> Entry:
-    """The entry of a drawn result; keeps a small JPEG only, so that thousands fit into memory."""
+def make_entry(name: str, drawing: Image.Image, result: Result, threshold: float = 0.3) -> Entry:
+    """The entry of a drawn result; keeps a small JPEG only, so that thousands fit into memory.
+
+    Beside a scene graph's drawing stands the graph alone.
+    """
+    if isinstance(result, SceneGraph):
+        drawing = beside(drawing, result.diagram(threshold, size=(drawing.height, drawing.width)))
     return Entry(name, jpeg(drawing), *labels_and_scores(result))
+
+
+def beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    whole = Image.new("RGB", (left.width + right.width, max(left.height, right.height)), "white")
+    whole.paste(left, (0, 0))
+    whole.paste(right, (left.width, 0))
+    return whole
 
 
 def labels_and_scores(result: Result) -> tuple[list[int], list[float]]:

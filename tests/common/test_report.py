@@ -21,7 +21,7 @@ from PIL import Image
 
 from common.curves import loss_charts, read_log, thin
 from common.report import Entry, Example, make_entry, write_prediction_report, write_training_report
-from common.results import Instances, Panoptic, Segment
+from common.results import Instances, Panoptic, Relation, SceneGraph, Segment
 
 HOSTILE = "</script><script>document.title='broken'</script><b>&\"'"
 NAMES = ("cat", HOSTILE, "三角")
@@ -224,6 +224,20 @@ def test_a_panoptic_result_makes_an_entry() -> None:
     result = Panoptic(segments, [Segment(1, 2, False, 0.5)], NAMES, (40, 60), picture)
     entry = make_entry("p.jpg", result.draw(), result)
     assert (entry.labels, entry.scores) == ([2], [0.5])
+
+
+def test_a_scene_graphs_entry_shows_the_graph_beside_the_drawing() -> None:
+    segments = torch.ones(60, 80, dtype=torch.int32)
+    segments[:, 40:] = 2
+    panoptic = Panoptic(segments, [Segment(1, 0, True), Segment(2, 0, True)], ("cow",), (60, 80))
+    graph = SceneGraph(panoptic, [Relation(0, 1, 0, 0.9)], ("beside",))
+    drawing = graph.draw(np.zeros((60, 80, 3), np.uint8))
+    entry = make_entry("pair.jpg", drawing, graph)
+    picture = np.asarray(Image.open(BytesIO(entry.picture)))
+    assert picture.shape[1] == 2 * drawing.width
+    graph_alone = picture[:, drawing.width :]
+    assert (graph_alone > 200).any()  # paper
+    assert (graph_alone < 100).any()  # and ink
 
 
 def test_the_log_survives_a_crash_and_a_resume(tmp_path: Path) -> None:
