@@ -4,14 +4,15 @@ python scripts/picture.py --weights runs/solov2/shapes/best.safetensors --out so
 """
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import tyro
 from PIL import Image
 
-import solov2
 from common import commands, shapes
+from common.checkpoint import load
 
 SIDE = 2 * 192  # the largest scene at twice its size
 
@@ -32,7 +33,8 @@ class Picture:
 
 def main() -> None:
     options = tyro.cli(Picture, prog="picture.py")
-    model = solov2.load(options.weights)
+    package = import_module(load(Path(options.weights)).package)
+    model = package.load(options.weights)
     files = sorted(shapes.ensure("val").images.iterdir())
     drawings = []
     for number in options.scenes:
