@@ -49,6 +49,8 @@ class Model:
     """Dropout on its attention maps."""
     anchor_scale: float = 8.0
     """Side of the anchors, in strides of their level."""
+    box_scale: float = 1.0
+    """What predicted deltas are multiplied by at the start of training; each level learns its own factor."""
     token_loss_weight: float = 1.0
     """Weight of the focal loss on the alignment of places and tokens."""
     box_loss_weight: float = 2.0
@@ -186,7 +188,7 @@ def _shapes() -> Config:
     """Small enough to train from scratch on two processor cores in minutes."""
     return Config(
         variant="shapes",
-        training=Training(epochs=16, batch_size=8, workers=1, evaluate_every=8),
+        training=Training(epochs=24, batch_size=8, workers=1, evaluate_every=8),
         model=Model(
             swin_width=32,
             swin_depths=(1, 1, 2, 1),
@@ -200,6 +202,7 @@ def _shapes() -> Config:
             deformable="sampled",
             early_fusion=False,
             anchor_scale=4.0,
+            box_scale=10.0,  # boxes would take long to find their size in so few steps
         ),
         text=Text(
             vocabulary=BUILT_IN,

@@ -49,7 +49,7 @@ class DynamicHead(nn.Module):
         )
         self.text_layers = nn.ModuleList(TextLayer(text) for _ in range(fusions))
         self.box = nn.Conv2d(model.channels, 4, 1)
-        self.box_scales = nn.ParameterList(torch.ones(1) for _ in range(LEVELS))
+        self.box_scales = nn.ParameterList(torch.full((1,), model.box_scale) for _ in range(LEVELS))
         self.centerness = nn.Conv2d(model.channels, 1, 1)
         self.alignment = Alignment(model.channels, text.width)
         for conv in (self.box, self.centerness):

@@ -246,7 +246,11 @@ def _psg(variant: str, head: Literal["bert", "pairs"]) -> Config:
     config.test = Test(long_side=666, short_side=400, score_threshold=0.3, max_instances=200)
     config.augment = Augment(long_side=800, short_sides=tuple(range(200, 701)), colours=True)
     config.optimizer.clip = 35.0
-    config.data = Data(keep_empty=False)
+    config.data = Data(
+        train=Images(["datasets/coco"], ["datasets/psg/psg_tra.json"]),
+        val=Images(["datasets/coco"], ["datasets/psg/psg_val.json"]),
+        keep_empty=False,
+    )
     config.relations = Relations(head=head)
     return config
 
@@ -255,7 +259,10 @@ def _psg_shapes() -> Config:
     """Scene graphs of the built-in data set; nothing is mirrored, as "left of" is one of its predicates."""
     config = _shapes()
     config.variant = "psg_shapes"
-    config.model = replace(config.model, semantic_head=True, semantic_channels=64, semantic_weight=1.0)
+    config.training.epochs, config.training.evaluate_every = 18, 9
+    config.model = replace(
+        config.model, mask_targets="bitmaps", semantic_head=True, semantic_channels=64, semantic_weight=1.0
+    )
     config.test.score_threshold = 0.3
     config.augment.flip = 0.0
     config.relations = shapes_relations()

@@ -199,7 +199,7 @@ def _shapes() -> Config:
     """Small enough to train from scratch on two processor cores in minutes."""
     return Config(
         variant="shapes",
-        training=Training(epochs=12, batch_size=8, workers=1, evaluate_every=0),
+        training=Training(epochs=14, batch_size=8, workers=1, evaluate_every=7),
         model=Model(
             backbone="resnet10",
             norm="group",
@@ -215,7 +215,13 @@ def _shapes() -> Config:
             mean=(123.675, 116.28, 103.53),
             std=(58.395, 57.12, 57.375),
         ),
-        test=Test(long_side=192, short_side=192, proposals=Proposals(200, 200), smallest_stuff=64),
+        test=Test(
+            long_side=192,
+            short_side=192,
+            proposals=Proposals(200, 200),
+            panoptic_score_threshold=0.5,
+            smallest_stuff=64,
+        ),
         train=Train(
             proposals=Proposals(300, 300),
             anchors=128,

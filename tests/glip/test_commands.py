@@ -105,7 +105,7 @@ def test_predict_takes_spans_of_a_caption(weights, tmp_path):
 
 
 def test_a_published_variant_without_its_vocabulary_says_where_it_is_expected(tmp_path):
-    flags = ["glip_a_tiny_o365", *SMALL, *FLAGS, "--text.words", "155", "--precision", "fp32"]
+    flags = ["glip_a_tiny_o365", *SMALL, *FLAGS, "--text.words", "155", "--text.heads", "2", "--precision", "fp32"]
     done = run("glip/train.py", *flags, *small_data(tmp_path, 2), cwd=tmp_path)
     assert done.returncode == 2
     assert "vocab.txt" in done.stderr

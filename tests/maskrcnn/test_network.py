@@ -9,6 +9,7 @@ import torch
 from common.batches import Target, collate
 from common.coco import CocoDataset
 from maskrcnn import demo
+from maskrcnn.backbone import fold_batch_norms
 from maskrcnn.config import VARIANTS, Config
 from maskrcnn.network import MaskRCNN
 from maskrcnn.postprocess import Detections, strongest
@@ -62,6 +63,24 @@ def test_every_variant_learns_and_finds(variant):
     beyond = 1 if config.conventions.inclusive_corners else 1e-3
     assert (found.boxes <= torch.tensor([80, 48, 80, 48]) + beyond).all()
     assert found.labels.max() < len(CLASSES)
+
+
+@pytest.mark.parametrize("variant", ["r50_c4_1x", "mmdet_r50_fpn"])
+def test_folded_batch_norms_change_nothing(variant):
+    torch.manual_seed(0)
+    model = MaskRCNN(small(variant), CLASSES).eval()
+    for name, value in model.state_dict().items():
+        if "running" in name:
+            value.uniform_(0.5, 1.5)
+    images, regions = torch.randn(1, 3, 64, 64), torch.randn(2, 1024, 14, 14)
+    stage = getattr(model, "region_stage", torch.nn.Identity())
+    with torch.no_grad():
+        before = [*model.backbone(images), stage(regions)]
+        fold_batch_norms(model)
+        after = [*model.backbone(images), stage(regions)]
+    assert not any("running" in name for name in model.state_dict())
+    for expected, found in zip(before, after, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
 def test_images_of_one_size_give_the_same_alone_and_together():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -22,7 +21,7 @@ from common.conversion import Converted
 from common.scene_files import THING_IDS
 from common.scenes import Scene, draw_scene
 from maskrcnn import demo
-from maskrcnn.config import Config, Proposals, Regions, Test
+from maskrcnn.config import Config
 from maskrcnn.convert import class_count, convert
 from maskrcnn.network import Answers, MaskRCNN
 from maskrcnn.postprocess import Detections, at_original_size
@@ -37,6 +36,7 @@ from maskrcnn.targets import (
 )
 from tests.parity import rules
 from tests.parity.case import Array, Case
+from tests.parity.maskrcnn_settings import with_benchmark_settings, with_mmdetection_settings
 from tests.parity.networks import array, gradients, published_checkpoint, rounding_of_gradients, total
 from tests.parity.rules import Rule
 
@@ -123,96 +123,6 @@ def build(case: Case, converted: Converted[Config]) -> MaskRCNN:
     model = MaskRCNN(config(converted.config, settings), names)
     model.load_state_dict(converted.weights, strict=True)
     return model.eval()
-
-
-def with_mmdetection_settings(variant: Config, settings: dict[str, Any]) -> Config:
-    long_side, short_side = sorted(settings["resize"], reverse=True)
-    first, second, normalise = settings["test_cfg"]["rpn"], settings["test_cfg"]["rcnn"], settings["normalise"]
-    return replace(
-        variant,
-        model=replace(variant.model, mean=tuple(normalise["mean"]), std=tuple(normalise["std"])),
-        conventions=replace(variant.conventions, channels=normalise["channel_order"].lower()),
-        proposals=replace(
-            variant.proposals,
-            before_nms=first["nms_pre"],
-            after_nms=first["nms_pre"],
-            kept=first["max_per_img"],
-            nms_threshold=first["nms"]["iou_threshold"],
-        ),
-        test=Test(
-            long_side=long_side,
-            short_side=short_side,
-            score_threshold=second["score_thr"],
-            nms_threshold=second["nms"]["iou_threshold"],
-            max_instances=second["max_per_img"],
-            mask_threshold=second["mask_thr_binary"],
-        ),
-    )
-
-
-def with_benchmark_settings(variant: Config, settings: dict[str, Any]) -> Config:
-    """Everything but the layers: those follow from the checkpoint, and strict loading checks them."""
-    image, heads = settings["INPUT"], settings["MODEL.ROI_HEADS"]
-    bytes_ = image["TO_BGR255"]
-    scale = 1 if bytes_ else 255
-    betas = settings["smooth_l1_beta"]
-    return replace(
-        variant,
-        model=replace(
-            variant.model,
-            stride_in_1x1=settings["MODEL.RESNETS"]["STRIDE_IN_1X1"],
-            frozen_stages=settings["MODEL.BACKBONE"]["FREEZE_CONV_BODY_AT"] - 1,
-            mean=tuple(value * scale for value in image["PIXEL_MEAN"]),
-            std=tuple(value * scale for value in image["PIXEL_STD"]),
-        ),
-        conventions=replace(
-            variant.conventions,
-            channels="bgr" if bytes_ else "rgb",
-            size_divisor=max(settings["DATALOADER.SIZE_DIVISIBILITY"], 1),
-            sampling_ratio=settings["MODEL.ROI_BOX_HEAD"]["POOLER_SAMPLING_RATIO"],
-        ),
-        proposals=benchmark_proposals(settings["MODEL.RPN"], betas["rpn"]),
-        regions=Regions(
-            foreground_iou=heads["FG_IOU_THRESHOLD"],
-            samples=heads["BATCH_SIZE_PER_IMAGE"],
-            positive_fraction=heads["POSITIVE_FRACTION"],
-            smooth_l1_beta=betas["box"],
-            delta_weights=tuple(heads["BBOX_REG_WEIGHTS"]),
-        ),
-        test=Test(
-            long_side=image["MAX_SIZE_TEST"],
-            short_side=image["MIN_SIZE_TEST"],
-            score_threshold=heads["SCORE_THRESH"],
-            nms_threshold=heads["NMS"],
-            max_instances=heads["DETECTIONS_PER_IMG"],
-            mask_threshold=settings["mask_threshold"],
-        ),
-    )
-
-
-def benchmark_proposals(settings: dict[str, Any], smooth_l1_beta: float) -> Proposals:
-    pyramid = settings["USE_FPN"]
-    cap = "FPN_POST_NMS_TOP_N" if pyramid else "POST_NMS_TOP_N"
-    return Proposals(
-        anchor_sizes=tuple(settings["ANCHOR_SIZES"]),
-        anchor_strides=tuple(settings["ANCHOR_STRIDE"]),
-        aspect_ratios=tuple(settings["ASPECT_RATIOS"]),
-        before_nms=settings["PRE_NMS_TOP_N_TEST"],
-        after_nms=settings["POST_NMS_TOP_N_TEST"],
-        kept=settings[f"{cap}_TEST"],
-        nms_threshold=settings["NMS_THRESH"],
-        smallest=settings["MIN_SIZE"],
-        training_before_nms=settings["PRE_NMS_TOP_N_TRAIN"],
-        training_after_nms=settings["POST_NMS_TOP_N_TRAIN"],
-        training_kept=settings[f"{cap}_TRAIN"],
-        kept_of_batch=pyramid and settings["FPN_POST_NMS_PER_BATCH"],
-        inside_only=settings["STRADDLE_THRESH"] >= 0,
-        foreground_iou=settings["FG_IOU_THRESHOLD"],
-        background_iou=settings["BG_IOU_THRESHOLD"],
-        samples=settings["BATCH_SIZE_PER_IMAGE"],
-        positive_fraction=settings["POSITIVE_FRACTION"],
-        smooth_l1_beta=smooth_l1_beta,
-    )
 
 
 @torch.no_grad()

@@ -49,7 +49,9 @@ def test_eval_without_arguments_scores_the_default_run(folder, weights):
     trained = json.loads((weights.parent / "metrics.json").read_text())
     done = run("yolact/eval.py", "--workers", "0", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert json.loads((weights.parent / "metrics.json").read_text()) == pytest.approx(trained)
+    scored = json.loads((weights.parent / "metrics.json").read_text())
+    assert scored.keys() == trained.keys()
+    assert all(scored[kind] == pytest.approx(trained[kind]) for kind in trained)
     boxes, masks = (json.loads((weights.parent / f"{kind}_detections.json").read_text()) for kind in ("bbox", "mask"))
     assert len(boxes) == len(masks) > 0
     assert set(boxes[0]) == {"image_id", "category_id", "bbox", "score"}
