@@ -51,6 +51,10 @@ class Model:
     """Side of the anchors, in strides of their level."""
     box_scale: float = 1.0
     """What predicted deltas are multiplied by at the start of training; each level learns its own factor."""
+    alignment_scale: float = 1.0
+    """What the alignment of places and tokens is multiplied by at the start of training; the factor is learned."""
+    head_identity: float = 0.0
+    """How much of its input each convolution of the dynamic head passes on unchanged at the start of training."""
     token_loss_weight: float = 1.0
     """Weight of the focal loss on the alignment of places and tokens."""
     box_loss_weight: float = 2.0
@@ -85,6 +89,8 @@ class Text:
     """Places that it has embeddings for."""
     dropout: float = 0.1
     """Its dropout in training."""
+    embedding_std: float = 0.02
+    """Spread of its word embeddings at the start of training; those of places start with 0.02."""
     max_tokens: int = 256
     """Longest caption, in tokens; longer class lists are split into several captions."""
     separator: str = ". "
@@ -188,7 +194,7 @@ def _shapes() -> Config:
     """Small enough to train from scratch on two processor cores in minutes."""
     return Config(
         variant="shapes",
-        training=Training(epochs=24, batch_size=8, workers=1, evaluate_every=8),
+        training=Training(epochs=40, batch_size=8, workers=1, evaluate_every=20),
         model=Model(
             swin_width=32,
             swin_depths=(1, 1, 2, 1),
@@ -197,12 +203,14 @@ def _shapes() -> Config:
             drop_path=0.0,
             channels=64,
             drop_block=0.0,
-            blocks=2,
+            blocks=1,
             groups=8,
             deformable="sampled",
             early_fusion=False,
             anchor_scale=4.0,
-            box_scale=10.0,  # boxes would take long to find their size in so few steps
+            box_scale=10.0,  # boxes would take long to find their size in so few steps ...
+            alignment_scale=8.0,  # ... and words what they name
+            head_identity=0.5,
         ),
         text=Text(
             vocabulary=BUILT_IN,
@@ -213,11 +221,13 @@ def _shapes() -> Config:
             inner_width=128,
             positions=256,
             dropout=0.0,
+            embedding_std=1.0,  # words count for more than their places
+            chunk=14,
         ),
         test=Test(short_side=192, long_side=192),
-        augment=Augment(long_side=192, short_sides=(144, 160, 176, 192), listed=0.5),
+        augment=Augment(long_side=192, short_sides=(144, 160, 176, 192), negatives=12, listed=0.5),
         tuning=Tuning(language_lr_scale=1.0),
-        optimizer=Optimizer(name="adamw", lr=1e-3, weight_decay=0.05, norm_and_bias_decay=False, clip=10.0, ema=0.998),
+        optimizer=Optimizer(name="adamw", lr=1e-3, weight_decay=0.05, norm_and_bias_decay=False, clip=100.0, ema=0.998),
         schedule=Schedule(name="cosine", warmup=50),
     )
 

@@ -37,9 +37,7 @@ class DynamicHead(nn.Module):
     def __init__(self, model: Model, text: Text):
         super().__init__()
         self.checkpointing = model.checkpointing
-        self.blocks = nn.ModuleList(
-            DynamicBlock(model.channels, model.groups, model.deformable == "sampled") for _ in range(model.blocks)
-        )
+        self.blocks = nn.ModuleList(DynamicBlock(model) for _ in range(model.blocks))
         fusions = model.blocks if model.early_fusion else 0
         self.fusions = nn.ModuleList(
             Fusion(
@@ -51,7 +49,7 @@ class DynamicHead(nn.Module):
         self.box = nn.Conv2d(model.channels, 4, 1)
         self.box_scales = nn.ParameterList(torch.full((1,), model.box_scale) for _ in range(LEVELS))
         self.centerness = nn.Conv2d(model.channels, 1, 1)
-        self.alignment = Alignment(model.channels, text.width)
+        self.alignment = Alignment(model.channels, text.width, model.alignment_scale)
         for conv in (self.box, self.centerness):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
@@ -81,10 +79,10 @@ class DynamicHead(nn.Module):
 class Alignment(nn.Module):
     """How well each place goes with each token: a dot product (paper, equation 3), with the token's own bias."""
 
-    def __init__(self, channels: int, text_width: int):
+    def __init__(self, channels: int, text_width: int, scale: float):
         super().__init__()
         self.projection = nn.Linear(text_width, channels)
-        self.log_scale = nn.Parameter(torch.zeros(1))
+        self.log_scale = nn.Parameter(torch.full((1,), -math.log(scale)))  # of what alignments are divided by
         self.token_bias = nn.Parameter(torch.zeros(text_width))
         self.bias = nn.Parameter(torch.full((1,), -math.log(99.0)))  # a probability of 0.01 to start with
 
@@ -99,11 +97,11 @@ class Alignment(nn.Module):
 class DynamicBlock(nn.Module):
     """Each level together with its neighbours: [N, C, H, W] of all levels -> the same."""
 
-    def __init__(self, channels: int, groups: int, sampled: bool):
+    def __init__(self, model: Model):
         super().__init__()
+        channels = model.channels
         self.offset = nn.Conv2d(channels, 3 * TAPS, 3, padding=1)
-        self.finer = DeformableConv(channels, groups, 2, sampled)
-        self.same, self.coarser = (DeformableConv(channels, groups, 1, sampled) for _ in range(2))
+        self.finer, self.same, self.coarser = (DeformableConv(model, stride) for stride in (2, 1, 1))
         self.attention = nn.Conv2d(channels, 1, 1)
         self.activation = DynamicReLU(channels)
         for conv in (self.offset, self.attention):
@@ -145,13 +143,16 @@ def reread(values: Tensor, coarse: Tensor) -> Tensor:
 class DeformableConv(nn.Module):
     """Modulated deformable 3 x 3 convolution (arXiv 1811.11168), in float32 always, and group norm."""
 
-    def __init__(self, channels: int, groups: int, stride: int, sampled: bool):
+    def __init__(self, model: Model, stride: int):
         super().__init__()
-        self.stride, self.sampled = stride, sampled
+        self.stride, self.sampled = stride, model.deformable == "sampled"
+        channels = model.channels
         limit = (TAPS * channels) ** -0.5
-        self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3).uniform_(-limit, limit))
+        weight = torch.empty(channels, channels, 3, 3)
+        identity = model.head_identity * nn.init.dirac_(weight.clone())
+        self.weight = nn.Parameter(weight.uniform_(-limit, limit) + identity)
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.norm = nn.GroupNorm(groups, channels)
+        self.norm = nn.GroupNorm(model.groups, channels)
 
     def forward(self, features: Tensor, offsets: Tensor, gates: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):

@@ -48,6 +48,10 @@ class TextEncoder(nn.Module):
             ),
             add_pooling_layer=False,
         )
+        words = self.bert.embeddings.word_embeddings
+        nn.init.normal_(words.weight, std=settings.embedding_std)
+        with torch.no_grad():
+            words.weight[words.padding_idx] = 0
         self.checkpointing = checkpointing
         self.prompt = nn.Embedding(settings.prompt_rows, settings.width) if settings.prompt_rows else None
         if self.prompt is not None:

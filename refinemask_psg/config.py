@@ -273,7 +273,7 @@ def _shapes() -> Config:
     """Small enough to train from scratch on two processor cores in minutes."""
     return Config(
         variant="shapes",
-        training=Training(epochs=10, batch_size=8, workers=1, evaluate_every=5),
+        training=Training(epochs=14, batch_size=8, workers=1, evaluate_every=7),
         model=Model(
             backbone="resnet10",
             norm="group",

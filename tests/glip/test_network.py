@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.batches import Target, collate
-from glip.config import VARIANTS
+from glip.config import VARIANTS, Model
 from glip.dynamic_head import DeformableConv, reread
 from glip.network import GLIP
 from glip.prompts import class_prompt
@@ -122,12 +122,23 @@ def test_a_step_reaches_every_parameter_that_has_a_part_in_it(change):
 def test_sampling_computes_the_deformable_convolution():
     torch.manual_seed(0)
     for stride in (1, 2):
-        reference, sampled = (DeformableConv(8, 2, stride, choice).double() for choice in (False, True))
+        settings = [Model(channels=8, groups=2, deformable=by) for by in ("torchvision", "sampled")]
+        reference, sampled = (DeformableConv(each, stride).double() for each in settings)
         sampled.load_state_dict(reference.state_dict())
         rows, columns = -(-11 // stride), -(-9 // stride)
         features, offsets = torch.randn(2, 8, 11, 9).double(), 3 * torch.randn(2, 18, rows, columns).double()
         gates = torch.rand(2, 9, rows, columns).double()
         assert torch.allclose(reference(features, offsets, gates), sampled(features, offsets, gates))
+
+
+def test_the_head_passes_its_input_on_at_the_start_as_far_as_it_is_told():
+    torch.manual_seed(0)
+    usual = DeformableConv(Model(channels=8, groups=2), 1).weight
+    torch.manual_seed(0)
+    passing = DeformableConv(Model(channels=8, groups=2, head_identity=0.5), 1).weight
+    middle = torch.zeros(8, 8, 3, 3)
+    middle[torch.arange(8), torch.arange(8), 1, 1] = 0.5
+    assert torch.allclose(passing - usual, middle, atol=1e-6)
 
 
 def test_offsets_are_reread_from_each_images_own_memory():
