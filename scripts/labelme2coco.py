@@ -1,0 +1,224 @@
+"""A folder of labelme files -> one COCO file: python scripts/labelme2coco.py photographs/ --out train.json
+
+Polygons, rectangles and circles become masks. Shapes of one label and one group_id are one object in several pieces.
+Every fault is named with its file; then nothing is written, unless --skip-faulty leaves these images out.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+import tyro
+
+from common import commands
+from common.annotation_checks import leads_inside
+from common.coco_writing import CocoWriter, Json, Outline, outlined, rectangle, stop_or_skip
+from common.errors import UserError
+from common.images import image_size
+
+NO_CLASSES = {"__ignore__", "_background_"}  # lines of labelme's own label files
+CIRCLE_ERROR = 0.1  # of a pixel: how far a circle's polygon may be from the circle
+
+
+@dataclass
+class Convert:
+    """Turn a folder of labelme files into one COCO file."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Where the labelme files are; folders in it are searched too."""
+    out: Path
+    """The COCO file to write."""
+    images: Path | None = None
+    """The folder that file_name will start from, and that no image may be outside of; without it: FOLDER."""
+    classes: tuple[str, ...] = ()
+    """Class names in their order, or one text file with a name on each line; without them: all labels that occur."""
+    order: Literal["sorted", "appearance"] = "sorted"
+    """The order of classes that --classes does not give."""
+    skip_faulty: bool = False
+    """Leave images with faults out, instead of writing nothing."""
+
+
+class Shape(msgspec.Struct):
+    label: str
+    points: list[tuple[float, float]]
+    group_id: int | str | None = None
+    shape_type: str = "polygon"
+
+
+class LabelmeFile(msgspec.Struct, rename="camel"):
+    """What is needed of a labelme file; the picture that it may hold as text (imageData) is not read."""
+
+    shapes: list[Shape]
+    image_path: str
+    image_height: int | None = None
+    image_width: int | None = None
+
+
+@dataclass
+class Photograph:
+    """One labelme file, checked: its image, and its objects as (label, pieces)."""
+
+    name: str
+    height: int
+    width: int
+    objects: list[tuple[str, list[Outline]]]
+
+
+def main() -> None:
+    convert(tyro.cli(Convert, prog="labelme2coco.py", description=__doc__))
+
+
+def convert(options: Convert) -> None:
+    photographs, faults = read_folder(options)
+    classes = listed_classes(options.classes) or found_classes(photographs, options.order)
+    writer = CocoWriter(classes)
+    for source, photograph in photographs.items():
+        try:
+            writer.add_image(photograph.name, photograph.height, photograph.width, annotations(photograph, classes))
+        except UserError as error:
+            faults.append(f"{source}: {error}")
+    stop_or_skip(faults, options.skip_faulty)
+    if not writer.images:
+        raise UserError(f"{options.folder}: no labelme file in it that can be used; expected *.json beside the images")
+    writer.write(options.out)
+    print(f"{options.out}: {writer.summary()}; file_name starts from {options.images or options.folder}")
+
+
+def read_folder(options: Convert) -> tuple[dict[Path, Photograph], list[str]]:
+    """The photographs by their labelme files, and a line for each file that cannot be used."""
+    root = options.images or options.folder
+    for folder in (options.folder, root):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; check the path")
+    photographs: dict[Path, Photograph] = {}
+    faults = []
+    described: dict[str, Path] = {}
+    for source in sorted(options.folder.rglob("*.json")):
+        if source.resolve() == options.out.resolve():
+            continue
+        try:
+            photograph = read_file(source, root)
+            other = described.setdefault(photograph.name, source)
+            if other != source:
+                raise UserError(f"its image {photograph.name} is that of {other} too; keep one of the two files")
+        except UserError as error:
+            faults.append(f"{source}: {error}")
+        else:
+            photographs[source] = photograph
+    return photographs, faults
+
+
+def read_file(source: Path, root: Path) -> Photograph:
+    try:
+        content = msgspec.json.decode(source.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=LabelmeFile)
+    except msgspec.ValidationError as error:
+        raise UserError(f"not a labelme file: {error}; expected shapes and imagePath") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"broken JSON: {error}; save it again in labelme") from error
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror}); check its rights") from error
+    name = image_name(source, content.image_path, root)
+    height, width = image_size(root / name)
+    stated = (content.image_height or height, content.image_width or width)
+    if stated != (height, width):
+        problem = f"annotated at {stated[1]} x {stated[0]} pixels, but {root / name} is {width} x {height}"
+        raise UserError(f"{problem}; annotate it again or bring the old image back")
+    return Photograph(name, height, width, grouped(content.shapes))
+
+
+def image_name(source: Path, image_path: str, root: Path) -> str:
+    """Where the image is, as seen from the root: labelme writes its path as seen from its own file."""
+    start, resolved = Path(os.path.normpath(root.absolute())), root.resolve()
+    for place in (image_path, image_path.replace("\\", "/")):  # the latter: written on Windows
+        path = Path(os.path.normpath(source.parent.absolute() / place))
+        inside = path.is_relative_to(start) and leads_inside(path, resolved)
+        if inside and path.is_file():
+            return path.relative_to(start).as_posix()
+    if not inside:
+        raise UserError(f"imagePath {image_path!r} leads out of {root}; name a folder that holds both with --images")
+    raise UserError(f"imagePath {image_path!r} names no file there; add the image or correct the path")
+
+
+def grouped(shapes: Sequence[Shape]) -> list[tuple[str, list[Outline]]]:
+    """Objects in the order of their first shapes; a group's shapes of one label are pieces of one object."""
+    objects: dict[tuple[str, int | str | None, int], list[Outline]] = {}
+    for number, shape in enumerate(shapes, start=1):
+        try:
+            piece = outline(shape)
+        except UserError as error:
+            raise UserError(f"shape {number} ({shape.label!r}): {error}") from error
+        alone = number if shape.group_id is None else 0
+        objects.setdefault((shape.label, shape.group_id, alone), []).append(piece)
+    return [(label, pieces) for (label, _, _), pieces in objects.items()]
+
+
+def outline(shape: Shape) -> Outline:
+    """The corners of a shape that has an area."""
+    points = np.array(shape.points, np.float64).reshape(-1, 2)
+    if not np.isfinite(points).all():
+        raise UserError("a point of it is not finite; draw it again")
+    match shape.shape_type:
+        case "polygon" | "oriented_rectangle" if len(points) >= 3:
+            return points
+        case "rectangle" if len(points) == 2:
+            return rectangle(points)
+        case "rectangle" if len(points) == 4:
+            return points
+        case "circle" if len(points) == 2:
+            return circle(points[0], float(np.hypot(*(points[1] - points[0]))))
+        case "polygon" | "oriented_rectangle" | "rectangle" | "circle":
+            raise UserError(f"a {shape.shape_type} of {len(points)} points; draw it again or remove it")
+        case other:
+            known = "polygons, rectangles and circles are read"
+            raise UserError(f"a {other} has no outline: {known}; draw one instead or remove it")
+
+
+def circle(centre: Outline, radius: float) -> Outline:
+    """A polygon that is nowhere further than CIRCLE_ERROR from the circle."""
+    corners = 12
+    if radius > CIRCLE_ERROR:
+        corners = max(corners, math.ceil(math.pi / math.acos(1 - CIRCLE_ERROR / radius)))
+    corners += -corners % 4  # so that some lie at the ends of both axes, where its box ends
+    angles = np.arange(corners) * (2 * math.pi / corners)
+    return centre + radius * np.stack((np.cos(angles), np.sin(angles)), axis=1)
+
+
+def annotations(photograph: Photograph, classes: Sequence[str]) -> list[Json]:
+    found = []
+    for number, (label, pieces) in enumerate(photograph.objects, start=1):
+        if label not in classes:
+            raise UserError(f"its label {label!r} is none of the classes {', '.join(classes)}; add or correct it")
+        try:
+            found.append(outlined(classes.index(label), pieces, photograph.height, photograph.width))
+        except UserError as error:
+            raise UserError(f"object {number} ({label!r}): {error}") from error
+    return found
+
+
+def listed_classes(given: Sequence[str]) -> list[str]:
+    """Names from the command line or from the file that it names."""
+    names = list(given)
+    if len(given) == 1 and (given[0].endswith(".txt") or Path(given[0]).is_file()):
+        try:
+            lines = Path(given[0]).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            raise UserError(f"{given[0]}: cannot be read ({error}); expected a class name on each line") from error
+        names = [line.strip() for line in lines if line.strip() and line.strip() not in NO_CLASSES]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"--classes has {twice[0]!r} twice; name every class once")
+    return names
+
+
+def found_classes(photographs: dict[Path, Photograph], order: str) -> list[str]:
+    names = dict.fromkeys(label for photograph in photographs.values() for label, _ in photograph.objects)
+    return sorted(names) if order == "sorted" else list(names)
+
+
+if __name__ == "__main__":
+    commands.run(main)

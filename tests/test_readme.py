@@ -1,0 +1,357 @@
+"""Every command of every README. Its program gets the very line, and its own parser has to take it; what is quick runs.
+
+- A command is a line of a bash block, or a piece of code within the text that starts with one of PROGRAMS. One that no
+  rule covers fails. `...` stands for the reader's own file or flags.
+- Programs are stopped where their parser has read the line: published weights, GPUs and days are not to be had here.
+  Weights that a line names are made up first, so that eval.py, which reads them before its flags, gets that far too.
+- That the programs then do what they say is shown in tests/<package>/test_commands.py; Python blocks run as they stand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import tyro
+from torch.distributed.run import parse_args
+
+from common import shapes
+from common.checkpoint import Checkpoint, save
+from common.configuration import to_dict
+from scripts.mmdet2pytorch import NETWORKS
+from tests.running import run
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = sorted(path.parent for path in ROOT.glob("*/pyproject.toml"))  # datasets/README.md has downloads only
+PAGES = [ROOT / "README.md", ROOT / "README.zh.md", *(package / "README.md" for package in PACKAGES)]
+PROGRAMS = ("python", "torchrun", "pip", "make", "sbatch", "cd")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+CLASSES = {"pose2seg": ("person",)}
+
+
+@dataclass(frozen=True)
+class Command:
+    page: Path
+    words: tuple[str, ...]
+    folder: Path  # where the reader is
+    mention: bool  # within a sentence, where a program alone is only named
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}: {' '.join(self.words)}"
+
+
+def commands_of(page: Path) -> Iterator[Command]:
+    text = page.read_text(encoding="utf-8")
+    home = page.parent if page.parent.name in NETWORKS else ROOT
+    for language, block in FENCE.findall(text):
+        assert language in ("bash", "python"), f"{page}: a block of {language}"
+        if language == "bash":
+            yield from commands_of_block(page, block, home)
+    for span in SPAN.findall(FENCE.sub("", text)):
+        words = tuple(shlex.split(span)) if span.startswith(PROGRAMS) and " " in span else ()
+        if words and words[0] in PROGRAMS:
+            yield Command(page, words, home, mention=True)
+
+
+def commands_of_block(page: Path, block: str, home: Path) -> Iterator[Command]:
+    """A block that changes the folder starts at the top, as the reader's does."""
+    folder = ROOT if re.search(r"^cd ", block, re.MULTILINE) else home
+    for line in block.replace("\\\n", " ").splitlines():
+        words = tuple(shlex.split(line, comments=True))
+        if words[:1] == ("cd",):
+            folder = ROOT / words[1]
+            assert folder.is_dir(), f"{page}: {line}"
+        elif words:
+            yield Command(page, words, folder, mention=False)
+
+
+COMMANDS = [command for page in PAGES for command in commands_of(page)]
+
+
+# --- what is done with a command
+
+
+class Parsed(BaseException):
+    """Raised in a program as soon as its parser took the line."""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A small made-up checkpoint of each package."""
+    made: dict[str, Path] = {}
+
+    def make(package: str) -> Path:
+        if package not in made:
+            made[package] = tmp_path_factory.mktemp("weights") / f"{package}.safetensors"
+            module = import_module(package)
+            config = module.VARIANTS["shapes"]
+            names = CLASSES.get(package, ("red circle", "square"))
+            if package == "upsnet":
+                config.model.things = 1
+            torch.manual_seed(0)
+            model = getattr(module, NETWORKS[package])(config, names)
+            save(made[package], Checkpoint(package, to_dict(config), names, (1, 2)[: len(names)], model.state_dict()))
+        return made[package]
+
+    return make
+
+
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, list[str]], None]:
+    """Run a program until its parser has taken the line."""
+    real, real_argparse = tyro.cli, argparse.ArgumentParser.parse_args
+
+    def stop(*args: Any, **kwargs: Any) -> None:
+        raise Parsed(real(*args, **kwargs))
+
+    def stop_argparse(*args: Any, **kwargs: Any) -> None:
+        raise Parsed(real_argparse(*args, **kwargs))
+
+    def parse_line(program: Path, arguments: list[str]) -> None:
+        assert program.is_file(), program
+        with monkeypatch.context() as patch:
+            patch.setattr(tyro, "cli", stop)
+            patch.setattr(argparse.ArgumentParser, "parse_args", stop_argparse)
+            patch.setattr(sys, "argv", [program.name, *arguments])
+            try:
+                runpy.run_path(str(program), run_name="__main__")
+            except Parsed:
+                return
+            except SystemExit as end:
+                assert end.code == 0, f"{program.name} ends with {end.code}"
+                assert "--help" in arguments
+                return
+        raise AssertionError(f"{program} ran to its end and read no arguments")
+
+    return parse_line
+
+
+def program_of(words: list[str], folder: Path) -> tuple[Path, list[str]]:
+    """The file that `python WORDS` runs, and its arguments."""
+    if words[0] == "-m":
+        place = ROOT.joinpath(*words[1].split("."))
+        return (place / "__main__.py" if place.is_dir() else place.with_suffix(".py")), words[2:]
+    path = folder / words[0]
+    return (path if path.exists() else ROOT / words[0]).resolve(), words[1:]
+
+
+def filled_in(arguments: list[str]) -> list[str]:
+    """`...` behind a flag is a file of the reader's, and elsewhere more flags of the reader's."""
+    words = []
+    for index, word in enumerate(arguments):
+        if word != "...":
+            words.append(word)
+        elif arguments[index - 1].startswith("--"):
+            words.append("own.safetensors")
+    return words
+
+
+def check_python(words: list[str], folder: Path, mention: bool, parse: Any, weights: Any) -> None:
+    program, arguments = program_of(words, folder)
+    if program.parent == ROOT / "scripts" / "bench" or (mention and not arguments):
+        assert not arguments
+        compile(program.read_text(encoding="utf-8"), str(program), "exec")  # named, or measures for minutes
+        return
+    arguments = filled_in(arguments)
+    package = program.parent.name
+    if package in NETWORKS:
+        named = [arguments[at + 1] for at, word in enumerate(arguments[:-1]) if word == "--weights"]
+        for name in [*named, f"runs/{package}/shapes/best.safetensors"]:
+            if name.endswith(".safetensors") and not Path(name).exists():
+                Path(name).parent.mkdir(parents=True, exist_ok=True)
+                Path(name).symlink_to(weights(package))
+    parse(program, arguments)
+
+
+def check_torchrun(words: list[str], folder: Path, parse: Any, weights: Any) -> None:
+    assert words != ["..."]
+    options = parse_args(filled_in(words))
+    line = [options.training_script, *options.training_script_args]
+    line = line[1:] if line[0] == "--" else line
+    check_python(["-m", *line] if options.module else line, folder, False, parse, weights)
+
+
+def check_pip(words: list[str]) -> None:
+    assert words[0] == "install"
+    for word in words[1:]:
+        name, _, extra = word.rstrip("]").partition("[")
+        folder = ROOT / name.removeprefix("maskworks-")
+        assert (folder / "pyproject.toml").is_file(), word
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        assert not extra or extra in project["optional-dependencies"], word
+
+
+def check_make(words: list[str]) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [word for word in words if "=" not in word and word not in targets] == []
+
+
+def check_sbatch(words: list[str], folder: Path, parse: Any, weights: Any) -> None:
+    """The script itself, with Slurm's programs replaced by ones that say what they were asked for."""
+    script = next(index for index, word in enumerate(words) if word.endswith(".sh"))
+    tools = Path.cwd() / "tools"
+    tools.mkdir()
+    for name, program in {"srun": 'printf "%s\\n" "$@"', "scontrol": "echo node0"}.items():
+        (tools / name).write_text(f"#!/bin/bash\n{program}\n")
+        (tools / name).chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[0-1]", "SLURM_JOB_NUM_NODES": "2"}
+    line = ["bash", str(ROOT / words[script]), *words[script + 1 :]]
+    environment = os.environ | slurm | {"PATH": f"{tools}:{os.environ['PATH']}"}
+    started = subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert started[0] == "torchrun"
+    check_torchrun(started[1:], folder, parse, weights)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_a_command_is_taken_by_its_program(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parse: Any, weights: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program, *words = command.words
+    match program:
+        case "python":
+            check_python(words, command.folder, command.mention, parse, weights)
+        case "torchrun" if words[0] == "...":  # what follows it is the point
+            check_python([word for word in words if word not in ("...", "--")], ROOT, True, parse, weights)
+        case "torchrun":
+            check_torchrun(words, command.folder, parse, weights)
+        case "pip":
+            check_pip(words)
+        case "make":
+            check_make(words)
+        case "sbatch":
+            check_sbatch(words, command.folder, parse, weights)
+        case _:
+            raise AssertionError(f"no rule covers {command}")
+
+
+def test_there_are_commands_in_every_readme() -> None:
+    counts = {page: sum(command.page == page for command in COMMANDS) for page in PAGES}
+    few = [str(page.relative_to(ROOT)) for page, count in counts.items() if count < 8]
+    assert few == ["common/README.md"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m solov2.train no_such_variant",
+        "python -m solov2.train --no-such-flag 1",
+        "python -m solov2.train --optimizer.lr fast",
+        "python -m solov2.no_such_command",
+        "python scripts/no_such_program.py --out x",
+        "python -m solov2.eval --weights light.safetensors --no-such-flag",
+        "torchrun --nproc-per-node 8 -m -- solov2.train --no-such-flag 1",
+        "torchrun --no-such-flag 8 -m -- solov2.train",
+        "pip install ./no_such_package",
+        "make no-such-target",
+        "sbatch scripts/slurm_8gpu.sh solov2 no_such_variant",
+        "conda install maskworks",
+    ],
+)
+def test_a_wrong_command_is_found(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parse: Any, weights: Any
+) -> None:
+    command = Command(ROOT / "README.md", tuple(line.split()), ROOT, mention=False)
+    with pytest.raises((AssertionError, SystemExit, subprocess.CalledProcessError)):
+        test_a_command_is_taken_by_its_program(command, tmp_path, monkeypatch, parse, weights)
+
+
+# --- what runs
+
+
+PYTHON_BLOCKS = [
+    pytest.param(page, block, id=str(page.relative_to(ROOT)))
+    for page in PAGES
+    for language, block in FENCE.findall(page.read_text(encoding="utf-8"))
+    if language == "python"
+]
+
+
+@pytest.mark.parametrize(("page", "block"), PYTHON_BLOCKS)
+def test_what_is_written_in_python_runs(
+    page: Path, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Any
+) -> None:
+    package = re.findall(r"^import (\w+)$", block, re.MULTILINE)[0]
+    for name in re.findall(r'"([\w.]+\.safetensors)"', block):
+        (tmp_path / name).symlink_to(weights(package))
+    cv2.imwrite(str(tmp_path / "street.jpg"), np.random.RandomState(0).randint(0, 255, (60, 80, 3)).astype(np.uint8))
+    joints = np.concatenate((np.random.RandomState(1).uniform(5, 55, (1, 17, 2)), np.full((1, 17, 1), 2.0)), axis=2)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, str(page), "exec"), {"joints": joints})
+    assert len(list(tmp_path.glob("*.png"))) == 1
+
+
+def own_data_lines(page: Path) -> list[str]:
+    """The block of a root README that goes from labelled photographs to a trained and scored model."""
+    (block,) = (block for _, block in FENCE.findall(page.read_text(encoding="utf-8")) if "labelme2coco" in block)
+    return block.splitlines()
+
+
+def prepare_own_data(folder: Path) -> None:
+    """my/: photographs with labelme's files, a validation set in COCO's format, a data set in YOLO's."""
+    for name in ("photographs", "yolo/images", "yolo/labels"):
+        (folder / "my" / name).mkdir(parents=True)
+    made = shapes.ensure("val", seed=5, count=4, cache=folder / "cache")
+    (folder / "my/val").symlink_to(made.images)
+    (folder / "my/val.json").symlink_to(made.instances)
+    names = [category["name"] for category in json.loads(made.instances.read_text())["categories"]]
+    (folder / "my/classes.txt").write_text("\n".join(names))
+    for number in range(4):
+        picture = np.random.RandomState(number).randint(0, 255, (64, 96, 3)).astype(np.uint8)
+        cv2.imwrite(str(folder / f"my/photographs/{number}.png"), picture)
+        cv2.imwrite(str(folder / f"my/yolo/images/{number}.png"), picture)
+        corners = [[10, 10], [60, 12], [30, 50]]
+        drawn = [{"label": name, "points": corners, "shape_type": "polygon"} for name in names]
+        content = {"shapes": drawn, "imagePath": f"{number}.png", "imageData": None}
+        (folder / f"my/photographs/{number}.json").write_text(json.dumps(content))
+        (folder / f"my/yolo/labels/{number}.txt").write_text("0 0.1 0.1 0.6 0.2 0.3 0.9\n")
+    (folder / "my/yolo/data.yaml").write_text("train: images\nnames: [thing]\n")
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "README.zh.md"], ids=lambda page: page.name)
+def test_own_data_is_converted_and_checked_as_the_readme_says(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_own_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    lines = [tuple(shlex.split(line, comments=True)) for line in own_data_lines(page)]
+    programs = [words for words in lines if words[1].startswith("scripts/")]
+    assert len(programs) == 3
+    for _, program, *arguments in programs:
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
+        try:
+            runpy.run_path(str(ROOT / program), run_name="__main__")
+        except SystemExit as end:
+            assert end.code in (0, None), program
+    assert (tmp_path / "my/yolo/coco/train.json").exists()
+
+
+@pytest.mark.slow
+def test_own_data_is_trained_on_and_scored_as_the_readme_says(tmp_path: Path) -> None:
+    prepare_own_data(tmp_path)
+    for line in own_data_lines(ROOT / "README.md"):
+        words = shlex.split(line, comments=True)[1:]
+        words = ["{}.py".format(words[1].replace(".", "/")), *words[2:]] if words[0] == "-m" else words
+        if words[0].endswith("train.py"):  # nothing is downloaded, and two steps are enough
+            at = words.index("--weights")
+            words[at : at + 2] = ["--steps", "2", "--batch-size", "2", "--workers", "0"]
+        done = run(words[0], *words[1:], cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/solov2/light_r18_448/report.html").exists()
