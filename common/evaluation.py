@@ -117,10 +117,10 @@ class _Photographs(Dataset[Any]):
             return error
 
 
-def examples(model: nn.Module, dataset: LabelledImages, count: int, answer: Answer = ask) -> list[Example]:
-    """Images spread evenly over the data set, with ground truth and prediction, for the report."""
+def examples(model: nn.Module, dataset: LabelledImages, numbers: Sequence[int], answer: Answer = ask) -> list[Example]:
+    """Images of the data set with ground truth and prediction, for the report."""
     found = []
-    for number in spread_evenly(len(dataset), count):
+    for number in numbers:
         sample = dataset[number]
         prediction = answer(model, [number], [sample.image])[0]
         truth = ground_truth(sample, dataset.class_names)

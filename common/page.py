@@ -123,6 +123,23 @@ def bar_table(values: Mapping[str, float], heading: str) -> str:
     return f'<div class="card scroll"><table class="classes">{head}<tbody>{lines}</tbody></table></div>'
 
 
+def confusion_table(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """A square table of counts, row by row; the last row and column stand for what is not there and not found."""
+    columns, rows = [*names, "not found"], [*names, "nothing there"]
+    head = "".join(f'<th scope="col"><span>{escape(name)}</span></th>' for name in columns)
+    lines = ""
+    for row, (true, values) in enumerate(zip(rows, counts, strict=True)):
+        total = max(1, sum(values))
+        cells = "".join(
+            f'<td{" class=right" if row == column else ""} style="--share:{100 * count / total:.0f}%" '
+            f'title="{escape(true)}, {escape(columns[column])}: {count} of {sum(values)}">{count or ""}</td>'
+            for column, count in enumerate(values)
+        )
+        lines += f'<tr><th scope="row">{escape(true)}</th>{cells}</tr>'
+    table = f'<table class="confusion"><thead><tr><th></th>{head}</tr></thead><tbody>{lines}</tbody></table>'
+    return f'<div class="card scroll">{table}</div>'
+
+
 def fact_table(facts: Mapping[str, str]) -> str:
     """Names and what they are."""
     lines = "".join(

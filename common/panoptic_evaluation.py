@@ -18,7 +18,7 @@ from common import rle
 from common.batches import UNLABELLED
 from common.coco import Sample
 from common.distributed import gather, is_main, process_count, process_index
-from common.evaluation import photographs, spread_evenly
+from common.evaluation import photographs
 from common.metrics import CocoDetails, coco_details
 from common.metrics.coco_input import Kind
 from common.metrics.panoptic import collect, count_pairs, match, read_picture, read_segments, summarize
@@ -184,10 +184,10 @@ def mean_iou(confusion: Int) -> float | None:
     return float((right[occurs] / (true + found - right)[occurs]).mean()) if occurs.any() else None
 
 
-def panoptic_examples(model: nn.Module, dataset: PanopticDataset, count: int) -> list[Example]:
-    """Images spread evenly over the data set, with ground truth and prediction, for the report."""
+def panoptic_examples(model: nn.Module, dataset: PanopticDataset, numbers: Sequence[int]) -> list[Example]:
+    """Images of the data set with ground truth and prediction, for the report."""
     found = []
-    for number in spread_evenly(len(dataset), count):
+    for number in numbers:
         sample = dataset[number]
         prediction: Panoptic = model.predict([sample.image])[0]  # type: ignore[operator]
         found.append(Example(sample.path.name, sample.image, panoptic_truth(dataset, number, sample), prediction))

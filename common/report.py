@@ -33,9 +33,11 @@ from common.curves import (
     read_log,
     score_charts,
 )
+from common.mistakes import OVERLAP, THRESHOLD, Mistakes
 from common.page import (
     bar_table,
     choice,
+    confusion_table,
     escape,
     fact_table,
     jpeg,
@@ -47,6 +49,7 @@ from common.page import (
 )
 from common.results import Instances, Result, SceneGraph
 
+CONFUSED_CLASSES = 20  # a larger table cannot be read
 SMALL_PICTURE = 480  # examples smaller than this are enlarged, or the names would hide them
 CURVE_CONTROLS = (
     '<div class="controls"><label>smoothing <input type="range" id="smoothing" min="0" max="0.99" '
@@ -123,12 +126,14 @@ def write_training_report(
     *,
     title: str,
     config: Mapping[str, Any],
+    mistakes: Mistakes | None = None,
     command: str = "",
 ) -> None:
     """Write the report of a run.
 
-    log is its log.jsonl, metrics the final scores by kind ({"segm": {"AP": ..}, ..}), config its settings;
-    command is how to repeat it, by default the command that started this process.
+    log is its log.jsonl, metrics the final scores by kind ({"segm": {"AP": ..}, ..}), config its settings; with
+    mistakes the examples are the worst images, the worst first. command is how to repeat the run, by default the one
+    that started this process.
     """
     steps, evaluations = read_log(log)
     charts: dict[str, Chart] = loss_charts(steps) | score_charts(evaluations)
@@ -147,7 +152,8 @@ def write_training_report(
         section("Training", CURVE_CONTROLS + chart_grid(charts, "curve") if steps else ""),
         section("Average precision by class", bar_table(details.per_class, "AP") if details else ""),
         section("Precision and recall", curves),
-        section(f"Validation images ({len(examples)})", example_grid(examples)),
+        section("Confusion of classes", confusion_section(mistakes) if mistakes else ""),
+        examples_section(examples, mistakes),
         section("Configuration", configuration(config)),
         section("How to repeat it", repetition(command or started_command())),
         "</main>",
@@ -161,10 +167,11 @@ def write_prediction_report(
     """Write a gallery of predictions that filters by class and score, and the list of skipped files."""
     done = [entry for entry in entries if not entry.skipped]
     skipped = [entry for entry in entries if entry.skipped]
-    figures = "".join(gallery_figure(entry, class_names) for entry in done)
-    counts = f"{len(done)} image{'' if len(done) == 1 else 's'}, {len(skipped)} skipped"
+    folder = shared_folder([entry.name for entry in entries])  # said once, at the top
+    figures = "".join(gallery_figure(entry, folder, class_names) for entry in done)
+    counts = f"{len(done)} image{'' if len(done) == 1 else 's'}, {len(skipped)} skipped" + (folder and f"; in {folder}")
     body = [
-        f'<header><h1>{escape(title)}</h1><p class="quiet">{counts}</p></header><main>',
+        f'<header><h1>{escape(title)}</h1><p class="quiet">{escape(counts)}</p></header><main>',
         gallery_filter(done, class_names) + f'<div class="grid gallery">{figures}</div>' if done else "",
         section(f"Skipped files ({len(skipped)})", skipped_table(skipped) if skipped else ""),
         "</main>",
@@ -234,11 +241,38 @@ def precision_section(series: Sequence[Series], chart: Chart) -> str:
     return controls + f'<div class="grid">{chart_card("precision", chart)}</div>'
 
 
-def example_grid(examples: Sequence[Example]) -> str:
+def confusion_section(mistakes: Mistakes) -> str:
+    """How often objects of one class were taken for another, of the classes with the most mistakes."""
+    shown = most_confused(mistakes.confusion)
+    total = len(mistakes.class_names)
+    which = f"The {len(shown)} classes of {total} with the most mistakes. " if len(shown) < total else ""
+    limits = f"a score of at least {THRESHOLD:.2f} and an IoU of at least {OVERLAP:.2f}"
+    note = f"{which}Rows: what is there. Columns: what was found there, with {limits}."
+    names = [mistakes.class_names[label] for label in shown]
+    counts = mistakes.confusion[np.ix_([*shown, -1], [*shown, -1])]
+    return f'<p class="quiet">{note}</p>{confusion_table(names, counts.tolist())}' if mistakes.confusion.any() else ""
+
+
+def most_confused(confusion: NDArray[np.int64]) -> list[int]:
+    """The classes to show, in their order."""
+    wrong = confusion - np.diag(np.diag(confusion))
+    mistakes = (wrong.sum(axis=0) + wrong.sum(axis=1))[:-1]
+    chosen = np.argsort(-mistakes, kind="stable")[:CONFUSED_CLASSES]
+    numbers: list[int] = np.sort(chosen).tolist()
+    return numbers
+
+
+def examples_section(examples: Sequence[Example], mistakes: Mistakes | None) -> str:
     """Ground truth on the left, prediction on the right."""
     figures = "".join(example_figure(example) for example in examples)
-    note = '<p class="quiet">Left: ground truth. Right: prediction, from a score of 0.30.</p>'
-    return f'{note}<div class="grid pairs">{figures}</div>' if examples else ""
+    note = f"Left: ground truth. Right: prediction, from a score of {THRESHOLD:.2f}."
+    heading = f"Validation images ({len(examples)})"
+    if mistakes:
+        heading = f"The worst images ({len(examples)} of {len(mistakes.quality)})"
+        values = [mistakes.quality[number] for number in mistakes.worst(len(examples))]
+        reach = f"{values[0]:.2f} to {values[-1]:.2f}" if values else ""
+        note += f" An image's quality is the mean IoU of what was found times the F1 of finding it: here {reach}."
+    return section(heading, f'<p class="quiet">{note}</p><div class="grid pairs">{figures}</div>' if examples else "")
 
 
 def example_figure(example: Example) -> str:
@@ -304,14 +338,25 @@ def gallery_filter(entries: Sequence[Entry], class_names: Sequence[str]) -> str:
     )
 
 
-def gallery_figure(entry: Entry, class_names: Sequence[str]) -> str:
+def shared_folder(names: Sequence[str]) -> str:
+    """The innermost folder that all are in; empty if there is none."""
+    shared = []
+    for parts in zip(*(name.split("/")[:-1] for name in names), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return "/".join(shared)
+
+
+def gallery_figure(entry: Entry, folder: str, class_names: Sequence[str]) -> str:
     """One drawn image with what is on it."""
     counts: dict[str, int] = {}
     for label, value in zip(entry.labels, entry.scores, strict=True):
         if value >= 0.3:
             counts[class_names[label]] = counts.get(class_names[label], 0) + 1
     objects = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
-    caption = f"<b>{escape(entry.name)}</b> {escape(objects or 'nothing found')}"
+    name = entry.name.removeprefix(f"{folder}/") if folder else entry.name
+    caption = f"<b>{escape(name)}</b> {escape(objects or 'nothing found')}"
     image = picture(entry.picture, entry.name)
     return f'<figure class="card">{image}<figcaption>{caption}</figcaption></figure>'
 

@@ -1,13 +1,8 @@
 """Reports: one file that loads nothing, shows what the run logged, and cannot be broken by a name."""
 
 import base64
-import html
 import json
 import math
-import re
-import shutil
-import subprocess
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -16,95 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from common.curves import loss_charts, read_log, thin
-from common.report import Entry, Example, make_entry, write_prediction_report, write_training_report
-from common.results import Instances, Panoptic, Relation, SceneGraph, Segment
-
-HOSTILE = "</script><script>document.title='broken'</script><b>&\"'"
-NAMES = ("cat", HOSTILE, "三角")
-CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
-
-
-@dataclass
-class Details:
-    """What the report needs of coco_details()."""
-
-    per_class: dict[str, float]
-    precision: dict[str, NDArray[np.float64]]
-
-
-def make_instances(labels: list[int], scores: list[float]) -> Instances:
-    count = len(labels)
-    masks = torch.zeros(count, 40, 60, dtype=torch.bool)
-    masks[:, 10:30, 10:30] = True
-    return Instances(
-        scores=torch.tensor(scores),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        boxes=torch.tensor([[10.0, 10.0, 30.0, 30.0]]).repeat(count, 1),
-        masks=masks,
-        size=(40, 60),
-        class_names=NAMES,
-        image=np.full((40, 60, 3), 120, np.uint8),
-    )
-
-
-def write_log(path: Path) -> None:
-    lines: list[dict[str, Any]] = []
-    for step in range(1, 21):
-        lines.append({"step": step, "epoch": step // 10, "loss": 2.0 / step, "lr": 0.01, "images_per_second": 12.5})
-        if step % 10 == 0:
-            lines.append({"step": step, "epoch": step // 10, "metrics": {"segm": {"AP": step / 50, "AP50": 0.6}}})
-    path.write_text("\n".join(json.dumps(line) for line in lines) + '\n{"step": 21, "lo', encoding="utf-8")
-
-
-def training_report(folder: Path) -> Path:
-    write_log(folder / "log.jsonl")
-    images = [np.full((40, 60, 3), 120, np.uint8)] * 2
-    examples = [
-        Example("one.png", images[0], make_instances([0], [1.0]), make_instances([0, 1], [0.9, 0.1])),
-        Example(HOSTILE, images[1], make_instances([], []), make_instances([], [])),
-    ]
-    details = Details(
-        per_class={"cat": 0.25, HOSTILE: 0.75, "三角": math.nan},
-        precision={"cat": np.linspace(1, 0, 101), HOSTILE: np.full(101, 0.5), "三角": np.full(101, np.nan)},
-    )
-    path = folder / "report.html"
-    write_training_report(
-        path,
-        folder / "log.jsonl",
-        metrics={
-            "segm": {"AP": 0.4, "APl": -1.0},
-            "panoptic": {"All": {"pq": 0.5, "n": 3}, "per_class": {1: {"pq": 0.5}}},
-        },
-        details=details,
-        examples=examples,
-        title=f"a run {HOSTILE}",
-        config={"epochs": 12, "mean": (1.0, 2.0), "run": Path("</pre>")},
-        command="python train.py --name '</pre>'",
-    )
-    return path
-
-
-def prediction_report(folder: Path) -> Path:
-    entries = []
-    for name, labels, scores in [
-        ("a.jpg", [0, 0], [0.9, 0.4]),
-        ("b.jpg", [1], [0.6]),
-        (HOSTILE, [0], [0.3]),
-        ("empty.jpg", [], []),
-    ]:
-        result = make_instances(labels, scores)
-        entries.append(make_entry(name, result.draw(), result))
-    entries.append(Entry("broken.jpg", skipped=f"not an image {HOSTILE}"))
-    entries.append(Entry("odd\udc80.jpg", skipped="empty file"))
-    path = folder / "predictions.html"
-    write_prediction_report(path, entries, NAMES)
-    return path
-
+from common.report import Entry, make_entry, most_confused, write_prediction_report, write_training_report
+from common.results import Panoptic, Relation, SceneGraph, Segment
+from tests.common.report_examples import HOSTILE, NAMES, prediction_report, training_report
 
 REPORTS = pytest.mark.parametrize("write", [training_report, prediction_report])
 
@@ -176,6 +88,31 @@ def test_the_training_report_shows_scores_classes_configuration_and_command(tmp_
     charts = json.loads(page.scripts[0])["charts"]
     assert set(charts) == {"score segm", "curve loss", "curve lr", "curve images_per_second", "precision"}
     assert charts["score segm"]["series"][0] == {"name": "AP", "x": [1, 2], "y": [0.2, 0.4]}
+
+
+def test_the_training_report_shows_which_classes_are_taken_for_which(tmp_path: Path) -> None:
+    page = Page(training_report(tmp_path))
+    titles = [str(tag["title"]) for tag in page.of("td") if tag.get("title")]
+    assert len(titles) == 16
+    assert f"cat, {HOSTILE}: 1 of 8" in titles
+    assert f"{HOSTILE}, cat: 3 of 3" in titles
+    assert "cat, not found: 2 of 8" in titles
+    assert "nothing there, cat: 1 of 1" in titles
+    text = "\n".join(page.texts)
+    assert "The worst images (2 of 2)" in text
+    assert "0.25 to 0.75" in text
+
+
+def test_of_many_classes_those_with_the_most_mistakes_are_shown() -> None:
+    confusion = np.zeros((41, 41), np.int64)
+    confusion[range(40), range(40)] = 1000  # what is right counts for nothing
+    confusion[7, 33] = 5
+    confusion[40, 21] = 3  # made up
+    confusion[2, 40] = 2  # missed
+    chosen = most_confused(confusion)
+    assert len(chosen) == 20
+    assert {2, 7, 21, 33} < set(chosen)
+    assert chosen == sorted(chosen)
 
 
 def test_examples_show_ground_truth_and_prediction_enlarged(tmp_path: Path) -> None:
@@ -271,79 +208,11 @@ def test_loss_terms_come_before_lr_and_speed() -> None:
     assert list(charts) == ["curve loss", "curve lr", "curve images_per_second"]
 
 
-def browse(path: Path, script: str = "", address: str = "") -> tuple[str, list[str]]:
-    """Use the page in Chromium with a script: what it put into #answer, and the console's lines."""
-    tried = path.with_name("tried.html")
-    ending = "<pre id=answer></pre><script>const tell = value => document.getElementById('answer').textContent = "
-    ending += f"JSON.stringify(value); {script}</script></body>"
-    tried.write_text(path.read_text(encoding="utf-8").replace("</body>", ending), encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
-    profile = f"--user-data-dir={path.parent / 'profile'}"
-    done = subprocess.run(
-        [str(CHROMIUM), *flags, profile, f"{tried.as_uri()}{address}"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
+def test_the_gallery_says_a_folder_that_all_photographs_are_in_once(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.html"
+    write_prediction_report(
+        path, [Entry("trip/day/a.jpg"), Entry("trip/b.jpg"), Entry("trip/c.jpg", skipped="bad")], NAMES
     )
-    found = re.search(r'<pre id="answer">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, "the page's script did not get to its end"
-    assert "<title>broken" not in done.stdout
-    return html.unescape(found[1]), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-@needs_chromium
-def test_the_training_report_works_in_a_browser(tmp_path: Path) -> None:
-    answer, console = browse(
-        training_report(tmp_path),
-        """
-        const paths = () => all(".chart").map(card => card.querySelectorAll("svg path").length);
-        const first = paths();
-        const log = document.getElementById("logarithmic");
-        log.checked = true;
-        log.dispatchEvent(new Event("input"));
-        const [byName, byScore] = all(".classes th button");
-        const order = () => all(".classes tbody th").map(cell => cell.textContent);
-        const orders = [order()];
-        for (const button of [byScore, byName, byName]) { button.click(); orders.push(order()); }
-        curve.value = "1";
-        curve.dispatchEvent(new Event("input"));
-        const svg = document.querySelector("[data-chart='curve loss'] svg");
-        svg.dispatchEvent(new KeyboardEvent("keydown", { key: "Home" }));
-        const value = document.querySelector("[data-chart='curve loss'] output").textContent;
-        document.querySelector(".picture").click();
-        tell({ first, second: paths(), orders, value, open: document.querySelector("dialog").open });
-        """,
-    )
-    told = json.loads(answer)
-    assert console == []
-    # score: AP and AP50; loss and speed: raw and smooth; lr: one; precision: the mean
-    assert told["first"] == [2, 2, 1, 2, 1]
-    assert told["second"] == [2, 2, 1, 2, 2]
-    assert told["value"].startswith("step 1: 2")
-    assert told["open"] is True
-    assert told["orders"] == [
-        [HOSTILE, "cat", "三角"],  # by score, the best first; then the other way round
-        ["三角", "cat", HOSTILE],
-        [HOSTILE, "cat", "三角"],  # by name
-        ["三角", "cat", HOSTILE],
-    ]
-
-
-@needs_chromium
-def test_the_filters_of_the_gallery_work_in_a_browser(tmp_path: Path) -> None:
-    path = prediction_report(tmp_path)
-    show = "tell([all('.gallery figure:not([hidden]) b').map(b => b.textContent), found.textContent]);"
-    answer, console = browse(path, show)
-    assert console == []
-    assert json.loads(answer) == [
-        ["a.jpg", "b.jpg", HOSTILE, "empty.jpg"],
-        "4 of 4 images, 4 objects",
-    ]
-    choose = "filter.elements.label.value = '0'; filter.elements.score.value = 0.35; "
-    choose += "filter.dispatchEvent(new Event('input'));"
-    answer, console = browse(path, choose + show)
-    assert console == []
-    assert json.loads(answer) == [["a.jpg"], "1 of 4 images, 2 objects"]
-    answer, _ = browse(path, show, "#score=0.5&order=unsure")
-    assert json.loads(answer) == [["b.jpg", "a.jpg"], "2 of 4 images, 2 objects"]
+    texts = [text.strip() for text in Page(path).texts]
+    assert "2 images, 1 skipped; in trip" in texts
+    assert {"day/a.jpg", "b.jpg", "trip/c.jpg"} < set(texts)
