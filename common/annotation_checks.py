@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from common import rle
 from common.annotation_files import (
+    FARTHEST,
     NO_MASK,
     POLYGONS,
     RLE,
@@ -85,7 +86,7 @@ def check_boxes(a: Annotations) -> list[Fault]:
     fatal, dropped = [], []
     size = a.sizes[a.image_index, ::-1] if len(a.sizes) else np.zeros((len(a.ids), 2), np.int32)
     corner, extent = a.boxes[:, :2], a.boxes[:, 2:]
-    finite = np.isfinite(a.boxes).all(axis=1)
+    finite = (np.abs(a.boxes) <= FARTHEST).all(axis=1)
     with np.errstate(invalid="ignore"):
         outside = (corner >= size).any(axis=1) | (corner + extent <= 0).any(axis=1)
         negative, flat, bad_area = (
@@ -94,7 +95,7 @@ def check_boxes(a: Annotations) -> list[Fault]:
             (a.areas < 0) | np.isinf(a.areas),
         )
     for wrong, kind, problem in (
-        (~finite, "NaN box", "is not finite"),
+        (~finite, "NaN box", "is not finite, or out of range"),
         (finite & negative, "negative box", "has a negative width or height, expected x, y, width, height"),
     ):
         for index in np.flatnonzero(wrong):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 
-Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Whole = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # an id; beyond, evaluation could not tell them apart
 Side = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Int = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -25,6 +25,7 @@ T = TypeVar("T")
 Severity = Literal["fatal", "dropped", "noted"]
 
 NO_MASK, POLYGONS, RLE = 0, 1, 2  # kinds of segmentation
+FARTHEST = 1e9  # a coordinate in pixels; float32 must be able to hold it
 UNKNOWN = float("nan")  # an area that the file does not give
 NOT_JSON_NUMBERS = re.compile(rb"(?<=[\[:,\s])-?(?:NaN|Infinity)\b")
 
@@ -154,19 +155,19 @@ def _parse(path: Path) -> CocoFile:
     except ValidationError as error:
         hint = 'expected a COCO object with "images", "annotations" and "categories"'
         raise UserError(f"{path}: {_plain(error)}; {hint}") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: broken JSON: {error} of {len(data)} bytes; write the file again") from error
 
 
 def _plain(error: Exception) -> str:
     text = str(error).replace("`", "'").replace("Object missing required field", "missing key")
-    return re.sub(r" - at '\$\.?(.*?)'$", r" at \1", text).rstrip(" at")
+    return re.sub(r" - at '\$\.?(.*?)'$", r" at \1", text).removesuffix(" at ")
 
 
 def _name_entry(kind: str, index: int, raw: Raw) -> str:
     try:
         identity = msgspec.json.decode(raw).get("id")
-    except (msgspec.DecodeError, AttributeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError):
         identity = None
     return f"{kind} number {index} (without id)" if identity is None else f"{kind} {str(identity)[:40]}"
 
@@ -271,8 +272,8 @@ def _gather_keypoints(
     keypoints = np.zeros((len(ids), expected))
     fitting = counts == expected
     keypoints[fitting] = points[np.repeat(fitting, counts)].reshape(-1, expected)
-    infinite = np.flatnonzero(~np.isfinite(keypoints).all(axis=1))
-    broken = dict.fromkeys(infinite.tolist(), "a keypoint is NaN or infinite")
+    infinite = np.flatnonzero(~(np.abs(keypoints) <= FARTHEST).all(axis=1))
+    broken = dict.fromkeys(infinite.tolist(), "a keypoint is NaN, infinite or out of range")
     for index in np.flatnonzero(~fitting & (counts > 0)).tolist():
         broken[index] = f"{counts[index]} keypoint numbers, expected {expected} (x, y, visibility of each)"
     for index, problem in broken.items():

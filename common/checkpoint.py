@@ -9,9 +9,11 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from glob import escape as glob_escape
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 
 from common.array_pickle import read_array_pickle
 from common.configuration import from_dict
-from common.errors import UserError
+from common.errors import UserError, naming
 
 C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
@@ -36,6 +38,14 @@ class Checkpoint:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]  # of the classes, in the annotation files that they come from
     weights: dict[str, Tensor]
+
+
+class Words(msgspec.Struct):
+    """What a file says beside the weights."""
+
+    config: dict[str, Any]
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -56,13 +66,14 @@ def load(path: Path) -> Checkpoint:
             f"{path}: no maskworks checkpoint of format {FORMAT} (but {metadata.get('format', 'nothing')}); "
             "convert published checkpoints with scripts/mmdet2pytorch.py"
         )
-    return Checkpoint(
-        package=metadata["package"],
-        config=json.loads(metadata["config"]),
-        class_names=tuple(json.loads(metadata["class_names"])),
-        category_ids=tuple(json.loads(metadata["category_ids"])),
-        weights=weights,
-    )
+    try:
+        words = msgspec.convert(
+            {key: json.loads(metadata[key]) for key in ("config", "class_names", "category_ids")}, Words
+        )
+    except (KeyError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: what it says beside the weights is broken ({error}); write it again") from error
+    package = metadata.get("package", "nothing")
+    return Checkpoint(package, words.config, words.class_names, words.category_ids, weights)
 
 
 def open_model(
@@ -82,24 +93,40 @@ def open_model(
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Strictly: every name must be there, none too many, and every shape must agree."""
+    check_weights(module, weights, source)
+    module.load_state_dict(dict(weights))
+
+
+def check_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights that don't fit, naming each; the module may be on the meta device, without memory."""
     expected = module.state_dict()
     complaints = [f"missing: {name}" for name in expected if name not in weights]
     complaints += [f"unexpected: {name}" for name in weights if name not in expected]
+    complaints += [f"{name}: {kind}, expected a plain tensor" for name in weights if (kind := odd(weights[name]))]
     complaints += [
         f"{name}: shape {tuple(weights[name].shape)}, expected {tuple(value.shape)}"
         for name, value in expected.items()
-        if name in weights and weights[name].shape != value.shape
+        if name in weights and not odd(weights[name]) and weights[name].shape != value.shape
     ]
     if complaints:
         raise UserError(f"{source}: the weights do not fit the network\n  " + "\n  ".join(complaints))
-    module.load_state_dict(dict(weights))
+
+
+def odd(value: object) -> str:
+    """What keeps a value from being copied into a parameter; empty for plain tensors."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    if value.layout != torch.strided:
+        return str(value.layout)
+    return str(value.dtype) if value.is_complex() or value.is_quantized else ""
 
 
 def read_checkpoint_or_published(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The weights in a file of ours or somebody else's, and the class names if it says them."""
     if path.suffix == ".safetensors":
         weights, metadata = read_tensors(path)
-        return weights, tuple(json.loads(metadata.get("class_names", "[]")))
+        known = load(path).class_names if metadata.get("format") == FORMAT else ()
+        return weights, known
     return read_published(path)[0], ()
 
 
@@ -118,7 +145,12 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if isinstance(rest.get(key), Mapping):
             content = rest.pop(key)
             break
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: a {type(content).__name__}; expected a state dict, or one under 'state_dict'")
     state = {str(name).removeprefix("module."): value for name, value in _tensors(dict(content)).items()}
+    for name, value in state.items():
+        if value.layout == torch.strided and value.nbytes > value.untyped_storage().nbytes():
+            raise UserError(f"{path}: {name} claims {tuple(value.shape)} numbers, but the file holds fewer")
     if not state:
         raise UserError(f"{path}: no tensors in it; expected a state dict, or one under 'state_dict'")
     return state, {key: value for key, value in rest.items() if not isinstance(value, Tensor)}
@@ -142,7 +174,14 @@ def _tensors(content: Mapping[Any, Any]) -> dict[Any, Tensor]:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(contiguous, temporary, dict(metadata)))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(contiguous, temporary, dict(metadata))
+        except SafetensorError as error:  # of the system's errors it keeps the words only
+            raise UserError(f"{path}: cannot be written ({error}); free some space, go on with --resume") from error
+
+    write_atomically(path, write)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -161,13 +200,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     os.close(descriptor)
     temporary = Path(name)
     try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        with naming(path):
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """What processes that were killed while they wrote a file have left beside it; nobody may be writing it now."""
+    for left in path.parent.glob(f".{glob_escape(path.name)}.*"):
+        left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

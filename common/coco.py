@@ -191,13 +191,15 @@ class CocoDataset(Dataset[Sample]):
 
     def polygons(self, index: int) -> list[list[NDArray[np.float32]]]:
         """The outlines [P, 2] of each object of one image; none for an object that is given as RLE."""
-        found = [self.segmentation(annotation) for annotation in range(self.offsets[index], self.offsets[index + 1])]
-        return [
-            [np.array(outline, np.float32).reshape(-1, 2) for outline in segmentation]
-            if isinstance(segmentation, list)
-            else []
-            for segmentation in found
-        ]
+        height, width = self.sizes[index].tolist()
+        found = []
+        for annotation in range(self.offsets[index], self.offsets[index + 1]):
+            segmentation = self.segmentation(annotation)
+            outlines = segmentation if isinstance(segmentation, list) else []
+            if outlines and (problem := rle.check_polygons(outlines, height, width)):
+                raise self._fault(annotation, problem)
+            found.append([np.array(outline, np.float32).reshape(-1, 2) for outline in outlines])
+        return found
 
     def annotations_json(self) -> dict[str, Any]:
         """What evaluation needs of exactly these images, as a COCO object; ids as in a single file."""
@@ -253,10 +255,13 @@ class CocoDataset(Dataset[Sample]):
             if isinstance(segmentation.counts, list):
                 return rle.from_counts(segmentation.counts, height, width)
         except UserError as error:
-            image = int(np.searchsorted(self.offsets, at, side="right")) - 1
-            file = self.annotation_files[self._file_of[image]]
-            raise UserError(f"{file}: annotation {self.source_ids[at]}: {error}; correct or remove it") from error
+            raise self._fault(at, error) from error
         return {"size": [height, width], "counts": segmentation.counts}
+
+    def _fault(self, at: int, problem: object) -> UserError:
+        image = int(np.searchsorted(self.offsets, at, side="right")) - 1
+        file = self.annotation_files[self._file_of[image]]
+        return UserError(f"{file}: annotation {self.source_ids[at]}: {problem}; correct or remove it")
 
 
 def load(path: Path) -> Annotations:

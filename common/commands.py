@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,11 +20,12 @@ from common.checkpoint import Checkpoint, write_text
 from common.coco import CocoDataset, LabelledImages, refuse_other_classes
 from common.configuration import configure, to_dict, to_yaml
 from common.distributed import barrier, is_main, process_count
-from common.errors import UserError
-from common.evaluation import Evaluation, evaluate_instances, examples
+from common.errors import UserError, surroundings
+from common.evaluation import Evaluation, evaluate_instances, examples, scored_for, spread_evenly
 from common.loader import Trainable, mix
 from common.memory import keep_freed_memory
 from common.metrics import CocoDetails
+from common.mistakes import find_mistakes
 from common.optimization import ParameterGroup
 from common.panoptic_data import PanopticDataset
 from common.precision import autocast
@@ -71,8 +72,8 @@ class Scoring:
 
     evaluate: Callable[[nn.Module, Any, int, int], Evaluated] = evaluate_instances
     """(model, data set, images at once, workers)"""
-    examples: Callable[[nn.Module, Any, int], list[Example]] = examples
-    """(model, data set, how many): pictures for the report."""
+    examples: Callable[[nn.Module, Any, Sequence[int]], list[Example]] = examples
+    """(model, data set, numbers of images): pictures for the report."""
     decisive: tuple[str, ...] = ("segm", "AP")
     """Where in the metrics the score stands by which the best weights are kept."""
 
@@ -81,11 +82,14 @@ INSTANCES = Scoring()
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; a user's mistake is one line on the terminal and exit status 2."""
+    """Run a command; a user's mistake, a full disk and the like are one line on the terminal and exit status 2."""
     try:
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError, RuntimeError) as error:
+        line = str(error) if isinstance(error, UserError) else surroundings(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     finally:
         if dist.is_available() and dist.is_initialized():
@@ -234,12 +238,19 @@ def write_report(
     evaluation: Evaluated,
     scoring: Scoring = INSTANCES,
 ) -> None:
+    mistakes = None
+    numbers = spread_evenly(len(dataset), EXAMPLES_IN_REPORT)
+    if isinstance(evaluation, Evaluation) and isinstance(dataset, CocoDataset):
+        kind: Literal["segm", "bbox"] = "segm" if "segm" in evaluation.details else "bbox"
+        mistakes = find_mistakes(dataset.annotations_json(), scored_for(kind, evaluation.detections), kind)
+        numbers = mistakes.worst(EXAMPLES_IN_REPORT)
     write_training_report(
         folder / "report.html",
         folder / "log.jsonl",
         metrics=evaluation.metrics,
         details=evaluation.details.get("segm", evaluation.details.get("bbox")),
-        examples=scoring.examples(model, dataset, EXAMPLES_IN_REPORT),
+        examples=scoring.examples(model, dataset, numbers),
+        mistakes=mistakes,
         title=title,
         config=to_dict(config),
     )

@@ -1,13 +1,19 @@
 """What every package's convert.py shares: renaming a published state dict, and what comes of it."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import wraps
+from typing import Generic, ParamSpec, TypeVar
 
 from torch import Tensor
 
+from common.errors import UserError
+
 C = TypeVar("C")
+P = ParamSpec("P")
+R = TypeVar("R")
 Rules = list[tuple[str, str]]  # pattern and replacement, applied one after the other
 
 
@@ -30,3 +36,26 @@ def rename(name: str, rules: Rules) -> str:
 def count(names: Iterable[str], pattern: str) -> int:
     """How many different first groups a pattern finds among names: the blocks of a stage, the layers of a tower."""
     return len({match[1] for name in names if (match := re.fullmatch(pattern, name))})
+
+
+def whole(function: Callable[P, R]) -> Callable[P, R]:
+    """For the functions that look into a published state dict: any of its tensors may be missing or misshapen."""
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        with refusing_fragments():
+            return function(*args, **kwargs)
+
+    return checked
+
+
+@contextmanager
+def refusing_fragments() -> Iterator[None]:
+    """Where a network is derived from weights, an error means that they are not those of a whole network."""
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(f"the checkpoint has no {error.args[0]}; was it changed, or is it a part of one?") from error
+    except (ArithmeticError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"the checkpoint's weights are of no network known here ({reason}); was it changed?") from error

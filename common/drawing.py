@@ -210,12 +210,13 @@ def with_legend(picture: Picture, rows: Sequence[Sequence[tuple[str, Colour]]]) 
     size = text_size(picture)
     panel = np.full((picture.shape[0], LEGEND_LETTERS * size, 3), PAPER, np.uint8)
     top = gap = max(2, size // 3)
-    for row in rows:
+    row_height = tag_image(Tag(" ", (0, 0, 0, 0), PAPER), size).shape[0] + gap
+    for row in rows[: (picture.shape[0] - gap) // row_height]:
         left = gap
         for text, colour in row:
             plate = tag_image(Tag(text, (0, 0, 0, 0), colour), size)
             room = panel[top : top + plate.shape[0], left : left + plate.shape[1]]
             room[:] = plate[: room.shape[0], : room.shape[1]]
             left += plate.shape[1]
-        top += tag_image(Tag(" ", (0, 0, 0, 0), PAPER), size).shape[0] + gap
+        top += row_height
     return np.concatenate((picture, panel), axis=1)

@@ -1,4 +1,11 @@
-"""The one exception that means: the user can put this right."""
+"""What the user can put right: one exception for bad input, and the errors of a computer that is full or locked."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, a limit, one's share of it
 
 
 class UserError(Exception):
@@ -6,3 +13,25 @@ class UserError(Exception):
 
     The commands print it without a traceback and exit with status 2.
     """
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error in writing to a file that is open names no file by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+def surroundings(error: Exception) -> str | None:
+    """An error that isn't in the code but around it, as one line; None for any other."""
+    if isinstance(error, OSError) and error.filename is not None:
+        remedy = "free some space" if error.errno in FULL else "check the path and the rights to it"
+        return f"{error.filename}: cannot be read or written ({error.strerror}); {remedy}, then go on with --resume"
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+        reason = str(error).split(". ")[0].rstrip(".")
+        return f"a loader worker died ({reason}), perhaps for want of memory; try fewer --workers, go on with --resume"
+    return None

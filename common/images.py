@@ -121,7 +121,7 @@ def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], fps: floa
     path = Path(path)
     unfinished = path.with_name(f".{path.stem}.unfinished.mp4")
     writer: cv2.VideoWriter | None = None
-    size = (0, 0)
+    size, count = (0, 0), 0
     try:
         for frame in frames:
             if writer is None:
@@ -133,14 +133,25 @@ def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], fps: floa
                 expected = f"{size[0]} x {size[1]} as the first"
                 raise UserError(f"{path}: a frame is {frame.shape[1]} x {frame.shape[0]}, not {expected}")
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+            count += 1
         if writer is None:
             raise UserError(f"{path}: no frames to write")
         writer.release()
+        if _frame_count(unfinished) < count:  # OpenCV says nothing of a full disk
+            raise UserError(f"{path}: the video could not be written completely; is the disk full?")
         unfinished.replace(path)
     finally:
         if writer is not None:
             writer.release()
         unfinished.unlink(missing_ok=True)
+
+
+def _frame_count(path: Path) -> int:
+    """Of a video that OpenCV has written; 0 if it isn't whole."""
+    capture = cv2.VideoCapture(str(path))
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    capture.release()
+    return count
 
 
 def _open_video(path: str | Path) -> cv2.VideoCapture:

@@ -265,7 +265,7 @@ def _read(path: Path) -> PanopticFile:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); expected a panoptic JSON") from error
     except ValidationError as error:
         raise UserError(f"{path}: not in COCO's panoptic format: {error}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not JSON: {error}") from error
 
 

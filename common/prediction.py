@@ -1,30 +1,45 @@
-"""What every predict.py shares: photographs, folders, globs and videos -> drawings, masks, JSON, a report."""
+"""What every predict.py shares: photographs, folders, globs and videos -> drawings, masks, JSON, a report.
 
-import json
+- torchrun shares the images out over its processes; each is noted in OUT/journal once its files are written.
+- Nothing grows with the number of images but the list of their names: predictions.json is put together from the
+  journal at the end, one image at a time.
+"""
+
+import hashlib
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-import cv2
 import numpy as np
 import torch
+import torch.distributed as dist
 import tyro
 from numpy.typing import NDArray
 from torch import nn
 
-from common.checkpoint import write_text
 from common.commands import choose_device
+from common.distributed import is_main, process_count, process_index
 from common.errors import UserError
 from common.images import frame_rate, is_video, list_images, read_frames, read_image, write_video
+from common.journal import Journal
 from common.precision import autocast, fastest
-from common.report import Entry, make_entry, write_prediction_report
-from common.results import Instances, Result, SceneGraph
+from common.prediction_files import Output, Remarks, categories
+from common.report import Entry
+from common.results import Result
 from common.runlog import Bar
 
 Picture = NDArray[np.uint8]
 Json = dict[str, Any]
+Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why
+Answer = Callable[[Path, Picture], tuple[Result, Notes]]  # a file and its picture -> what is found
+Film = Callable[[Path, Path], Notes]  # a video and the file to draw it to
+KINDS = ("drawings", "masks", "panoptic", "journal")  # the folders under --out
+NO_MATTER = {"images", "out", "device", "limit", "max_megapixels", "report_images", "resume"}  # to an image's result
+NO_IMAGE = "not an image or a video"
 
 
 @dataclass
@@ -32,7 +47,7 @@ class Predict:
     """Find the objects in photographs and videos."""
 
     images: Annotated[list[str], tyro.conf.Positional]
-    """Photographs, folders, globs, videos."""
+    """Photographs, folders, globs, videos; torchrun shares them out over its processes."""
     weights: str
     """A checkpoint of ours."""
     out: str = "predictions"
@@ -47,6 +62,10 @@ class Predict:
     """Use only the first so many images; 0: all."""
     max_megapixels: float = 100.0
     """Larger photographs are skipped before they are decoded."""
+    report_images: int = 500
+    """report.html shows at most so many photographs; predictions.json holds all."""
+    resume: bool = False
+    """Go on with a run that was stopped: what OUT/journal lists as finished is kept, not predicted again."""
 
 
 def predict(
@@ -55,95 +74,176 @@ def predict(
     category_ids: Sequence[int],
     options: Predict,
     thing_count: int | None = None,
-    remarks: Callable[[Result], Sequence[Json]] = lambda result: (),
+    remarks: Remarks = lambda result: (),
 ) -> None:
     """Predict everything that the command line names; what can't be read is named in a line and skipped.
 
-    Of a panoptic model's classes the first `thing_count` are things. `remarks` gives what predictions.json is to
-    say more of each object of a result.
+    Of a panoptic model's classes the first `thing_count` are things.
     """
     device = choose_device(options.device)
     model = model.to(device).to(memory_format=torch.channels_last)
     precision = fastest(device) if options.precision == "auto" else options.precision
-    found = list_images(options.images)
-    videos = [path for path in found if is_video(path)]
-    stills = [path for path in found if not is_video(path)][: options.limit or None]
-    output = Output(Path(options.out), category_ids, options.threshold, remarks)
-    output.entries += [skip(path, "not an image or a video") for path in other_files(options.images, found)]
-    with Bar("predicting", len(stills)) as bar:
-        for path, name in zip(stills, unique_names(stills), strict=True):
-            try:
-                image = read_image(path, int(options.max_megapixels * 1e6))
-            except UserError as error:
-                output.entries.append(skip(path, str(error)))
-            else:
-                output.write(path, name, image, predict_one(model, image, precision))
-            bar.advance()
-    for path in videos:
-        predict_video(model, path, output.folder, options, precision)
-    if stills:
-        report = output.finish(categories(class_names, category_ids, thing_count))
-        skipped = sum(bool(entry.skipped) for entry in output.entries)
-        print(f"{len(output.images)} photographs done, {skipped} files skipped; {report.resolve()}")
-    if stills and not output.images:
-        raise UserError("none of the photographs could be read")
+
+    def answer(_: Path, image: Picture) -> tuple[Result, Notes]:
+        return predict_one(model, image, precision), ()
+
+    def film(path: Path, target: Path) -> Notes:
+        predict_video(model, path, target, options, precision)
+        return ()
+
+    done = predict_all(options, categories(class_names, category_ids, thing_count), answer, film, remarks)
+    if done and done.report:
+        print(f"{done.photographs} photographs done, {done.skipped} files skipped; {done.report.resolve()}")
 
 
 @dataclass
-class Output:
-    """The folder with what was found: drawings and masks at once, predictions.json and the report at the end."""
+class Done:
+    """What a run has done, once it is complete."""
 
-    folder: Path
-    category_ids: Sequence[int]
-    threshold: float
-    remarks: Callable[[Result], Sequence[Json]]
-    entries: list[Entry] = field(default_factory=list)  # of the report
-    images: list[Json] = field(default_factory=list)  # of predictions.json, as the next
-    annotations: list[Json] = field(default_factory=list)
-
-    def write(self, path: Path, name: str, image: Picture, result: Result) -> None:
-        drawing = result.draw(image, self.threshold)
-        drawing.save(self._place("drawings", f"{name}.jpg"), quality=90)
-        self.entries.append(make_entry(str(path), drawing, result, self.threshold))
-        height, width = image.shape[:2]
-        number = len(self.images) + 1
-        self.images.append({"id": number, "file_name": str(path), "height": height, "width": width})
-        found = self._write_masks(name, number, result)
-        for annotation, remark in zip(found, self.remarks(result), strict=False):  # most models have none
-            annotation.update(remark)
-        self.annotations += found
-
-    def _write_masks(self, name: str, number: int, result: Result) -> list[Json]:
-        """A result's masks as a PNG; returns its annotations, in COCO's format."""
-        if isinstance(result, Instances):
-            if result.masks is not None:
-                cv2.imwrite(str(self._place("masks", f"{name}.png")), instance_map(result))
-            return result.to_coco(number, self.category_ids)
-        panoptic = result.panoptic if isinstance(result, SceneGraph) else result
-        panoptic.to_png().save(self._place("panoptic", f"{name}.png"))
-        entry = panoptic.to_coco(number, self.category_ids, f"{name}.png")
-        if isinstance(result, SceneGraph):
-            entry["relations"] = result.to_json()["relations"]
-        return [entry]
-
-    def _place(self, kind: str, name: str) -> Path:
-        path = self.folder / kind / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def finish(self, classes: list[Json]) -> Path:
-        """Write predictions.json and the report; returns the report's path."""
-        content = {"images": self.images, "categories": classes, "annotations": self.annotations}
-        write_text(self.folder / "predictions.json", json.dumps(content))
-        report = self.folder / "report.html"
-        write_prediction_report(report, self.entries, [entry["name"] for entry in classes])
-        return report
+    photographs: int
+    annotations: int
+    skipped: int
+    notes: int
+    report: Path | None  # none without photographs
 
 
-def skip(path: Path, reason: str) -> Entry:
-    reason = reason.removeprefix(f"{path}: ")
-    print(f"skipped: {path}: {reason}", file=sys.stderr)
-    return Entry(str(path), skipped=reason)
+def predict_all(
+    options: Predict, classes: list[Json], answer: Answer, film: Film, remarks: Remarks = lambda result: ()
+) -> Done | None:
+    """All that a command line names, a share of it in each process; the main one learns what they have done."""
+    output = Output(Path(options.out), [entry["id"] for entry in classes], options.threshold, remarks)
+
+    def photograph(path: Path, name: str, image: Picture, shown: bool) -> Json:
+        result, notes = answer(path, image)
+        return output.write(path, name, image, result, shown) | {"notes": list(notes)}
+
+    with Work(options, {"classes": classes}) as work:
+        work.photographs(photograph)
+        work.films(lambda path, name: {"notes": list(film(path, output.folder / f"{name}.mp4"))})
+        work.journal.gather()
+        if not is_main():
+            return None
+        done = finish(work, output, classes)
+        work.journal.remove()
+    if work.stills and not done.photographs:
+        raise UserError("none of the photographs could be read")
+    return done
+
+
+def finish(work: "Work", output: Output, classes: list[Json]) -> Done:
+    """Put predictions.json and the report together from the journal; without photographs there is neither."""
+    stills = [path for path in work.stills if work.is_done(path)]
+    skipped = [Entry(str(path), skipped=NO_IMAGE) for path in work.others]
+    skipped += [Entry(str(path), skipped=reason) for path in work.images if (reason := work.reason(path))]
+    notes: list[Entry] = []
+    annotations = 0
+    for content in (work.done(path) for path in work.images if work.is_done(path)):
+        notes += [Entry(name, skipped=reason) for name, reason in content["notes"]]
+        annotations += len(content.get("annotations", ()))
+    report = None
+    if work.stills:
+        limit = work.options.report_images
+        report = output.finish(lambda: map(work.done, stills), classes, skipped + notes, len(stills), limit)
+    return Done(len(stills), annotations, len(skipped), len(notes), report)
+
+
+class Work:
+    """The images that a command line names, shared out over the processes, each noted when it is finished."""
+
+    def __init__(self, options: Predict, settings: Json):
+        """`settings` are what the results depend on beside the options."""
+        join_processes()
+        self.options = options
+        out = Path(options.out)
+        found, self.others = find_images(options.images, out)
+        self.stills = [path for path in found if not is_video(path)][: options.limit or None]
+        self.videos = [path for path in found if is_video(path)]
+        self.images = self.stills + self.videos
+        everything = asdict(options) | settings | {"weights": fingerprint(Path(options.weights)) if is_main() else ""}
+        decisive = {name: value for name, value in everything.items() if name not in NO_MATTER}
+        self.journal = Journal(out / "journal", decisive, options.resume)
+        self.names = self._name_outputs(self.stills) | self._name_outputs(self.videos)
+        for path in self.others if is_main() else ():
+            skip(path, NO_IMAGE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.journal.close()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            raise UserError("interrupted; add --resume to the same command to go on") from None
+
+    def _name_outputs(self, paths: Sequence[Path]) -> dict[Path, str]:
+        """A name for each image's files; those that a stopped run has finished keep theirs."""
+        kept = {path: self.done(path)["name"] for path in paths if self.is_done(path)}
+        rest = [path for path in paths if path not in kept]
+        return kept | dict(zip(rest, unique_names(rest, kept.values()), strict=True))
+
+    def is_done(self, path: Path) -> bool:
+        return f"done {path}" in self.journal.places
+
+    def done(self, path: Path) -> Json:
+        """What the journal holds of an image that is done."""
+        return self.journal.read(f"done {path}")
+
+    def reason(self, path: Path) -> str:
+        """Why an image was skipped; empty if it wasn't."""
+        key = f"skipped {path}"
+        skipped = key in self.journal.places and not self.is_done(path)
+        return str(self.journal.read(key)["reason"]) if skipped else ""
+
+    def photographs(self, handle: Callable[[Path, str, Picture, bool], Json]) -> None:
+        """handle(path, name, picture, whether the report shows it) -> what the journal is to hold."""
+        share = self._share(self.stills)
+        with Bar("predicting", len(share), show=is_main()) as bar:
+            for number, path in share:
+                try:
+                    image = read_image(path, int(self.options.max_megapixels * 1e6))
+                except UserError as error:
+                    self._skip(path, str(error))
+                else:
+                    self._finish(path, handle(path, self.names[path], image, number < self.options.report_images))
+                bar.advance()
+
+    def films(self, handle: Callable[[Path, str], Json]) -> None:
+        """handle(path, name) -> what the journal is to hold."""
+        for _, path in self._share(self.videos):
+            try:
+                self._finish(path, handle(path, self.names[path]))
+            except UserError as error:
+                self._skip(path, str(error))
+
+    def _share(self, paths: Sequence[Path]) -> list[tuple[int, Path]]:
+        """What is left to this process, with each image's place in the list."""
+        left = [(number, path) for number, path in enumerate(paths) if not self.is_done(path)]
+        return left[process_index() :: process_count()]
+
+    def _finish(self, path: Path, content: Json) -> None:
+        self.journal.write(f"done {path}", {"name": self.names[path]} | content)
+
+    def _skip(self, path: Path, reason: str) -> None:
+        self.journal.write(f"skipped {path}", {"reason": skip(path, reason).skipped})
+
+
+def join_processes() -> None:
+    """Those that torchrun started. They meet at the start and at the end, where the first waits for the last."""
+    if "RANK" in os.environ and not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=timedelta(days=30))
+
+
+def find_images(sources: Sequence[str], out: Path) -> tuple[list[Path], list[Path]]:
+    """The images and videos to work on, and the folders' other files; without what an earlier run wrote."""
+    inside = any(Path(source).resolve() in out.resolve().parents for source in sources)
+    folders = [out.absolute()] if inside else [(out / kind).absolute() for kind in KINDS]
+    files = {(out / name).absolute() for name in ("predictions.json", "report.html")}
+
+    def foreign(path: Path) -> bool:
+        path = path.absolute()
+        return path not in files and not any(path.is_relative_to(folder) for folder in folders)
+
+    found = list_images(sources)
+    return [path for path in found if foreign(path)], [path for path in other_files(sources, found) if foreign(path)]
 
 
 def other_files(sources: Sequence[str], found: Sequence[Path]) -> list[Path]:
@@ -153,30 +253,44 @@ def other_files(sources: Sequence[str], found: Sequence[Path]) -> list[Path]:
     return sorted(path for path in files - known if not path.name.startswith("."))
 
 
+def fingerprint(path: Path) -> str:
+    """Of a file's content."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def skip(path: Path, reason: str) -> Entry:
+    reason = reason.removeprefix(f"{path}: ")
+    print(f"skipped: {path}: {reason}", file=sys.stderr)
+    return Entry(str(path), skipped=reason)
+
+
+def unique_names(paths: Sequence[Path], taken: Iterable[str] = ()) -> list[str]:
+    """A name for each photograph's outputs: its own, numbered where several folders use it."""
+    known, names = set(taken), []
+    counts: dict[str, int] = {}
+    for path in paths:
+        name = path.stem
+        while name in known:
+            counts[path.stem] = counts.get(path.stem, 1) + 1
+            name = f"{path.stem}-{counts[path.stem]}"
+        known.add(name)
+        names.append(name)
+    return names
+
+
 def predict_one(model: nn.Module, image: Picture, precision: str) -> Result:
     with autocast(next(model.parameters()).device, precision):
         result: Result = model.predict([image])[0]  # type: ignore[operator]
     return result
 
 
-def instance_map(result: Instances) -> NDArray[np.uint16]:
-    """[H, W]: 0, or the number (from 1, in the order of the scores) of the best instance at each pixel."""
-    assert result.masks is not None
-    if len(result) == 0:
-        return np.zeros(result.size, np.uint16)
-    first = result.masks.to(torch.uint8).argmax(dim=0) + 1
-    return (first * result.masks.any(dim=0)).cpu().numpy().astype(np.uint16)
-
-
-def categories(class_names: Sequence[str], category_ids: Sequence[int], thing_count: int | None) -> list[Json]:
-    entries: list[Json] = [{"id": number, "name": name} for number, name in zip(category_ids, class_names, strict=True)]
-    if thing_count is None:
-        return entries
-    return [entry | {"isthing": int(label < thing_count)} for label, entry in enumerate(entries)]
-
-
-def predict_video(model: nn.Module, source: Path, out: Path, options: Predict, precision: str) -> None:
+def predict_video(model: nn.Module, source: Path, target: Path, options: Predict, precision: str) -> None:
     """A video with the instances drawn onto every frame."""
+    if target.exists() and target.samefile(source):
+        raise UserError(f"{source}: would be replaced by its drawing; name another folder with --out")
 
     def drawn() -> Iterator[Picture]:
         for index, frame in enumerate(read_frames(source)):
@@ -185,17 +299,6 @@ def predict_video(model: nn.Module, source: Path, out: Path, options: Predict, p
             result = predict_one(model, frame, precision)
             yield np.asarray(result.draw(frame, options.threshold))
 
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / f"{source.stem}.mp4"
+    target.parent.mkdir(parents=True, exist_ok=True)
     write_video(target, drawn(), frame_rate(source))
     print(f"video: {target.resolve()}")
-
-
-def unique_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each photograph's outputs: its own, numbered where several folders use it."""
-    seen: dict[str, int] = {}
-    names = []
-    for path in paths:
-        count = seen[path.stem] = seen.get(path.stem, 0) + 1
-        names.append(path.stem if count == 1 else f"{path.stem}-{count}")
-    return names

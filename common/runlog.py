@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch.utils.tensorboard import SummaryWriter
 
 from common.checkpoint import write_text
+from common.errors import naming
 
 SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal to draw a bar on
 
@@ -48,8 +49,9 @@ class RunLog:
         self.board.close()
 
     def _line(self, values: dict[str, Any]) -> None:
-        self.file.write(json.dumps(values) + "\n")
-        self.file.flush()
+        with naming(Path(self.file.name)):
+            self.file.write(json.dumps(values) + "\n")
+            self.file.flush()
 
 
 class Bar:

@@ -148,7 +148,7 @@ def caption_of(entry: dict[str, Any], file: Path) -> str:
 def phrase_of(entry: dict[str, Any], file: Path) -> Phrase:
     try:
         return as_phrase(entry["tokens_positive"])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"{file}: annotation {entry.get('id')}: tokens_positive is {entry['tokens_positive']!r}; expected "
             "[[start, end], ..], characters of the caption"

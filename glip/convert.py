@@ -7,7 +7,7 @@ from copy import deepcopy
 from torch import Tensor
 
 from common.coco_classes import COCO_CLASSES
-from common.conversion import Converted, Rules, count, rename
+from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
 from glip.config import VARIANTS, Config, Model, Text
 
@@ -101,6 +101,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
     return next((source for source, (name, _) in SOURCES.items() if name in names), None)
 
 
+@whole
 def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its shapes, or is the one named."""
     source = recognise(state)
@@ -207,6 +208,7 @@ def text_of(weights: Mapping[str, Tensor]) -> Text:
     )
 
 
+@whole
 def class_count(weights: Mapping[str, Tensor]) -> int:
     """There is no layer of classes; the published models are used with COCO's 80 names."""
     return len(COCO_CLASSES)

@@ -116,7 +116,7 @@ def ranks_hit(found: Instances, truths: Sequence[Tensor]) -> list[list[bool]]:
     return hits
 
 
-def caption_examples(model: nn.Module, dataset: CaptionedDataset, count: int) -> list[Example]:
+def caption_examples(model: nn.Module, dataset: CaptionedDataset, numbers: Sequence[int]) -> list[Example]:
     """Pictures for the report: what the names of all phrases find, beside what is there."""
     assert isinstance(model, GLIP)
     classes = PhraseClasses(dataset)
@@ -125,7 +125,7 @@ def caption_examples(model: nn.Module, dataset: CaptionedDataset, count: int) ->
     def answer(asker: nn.Module, numbers: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Instances]:
         return model.predict(images, asked)
 
-    return examples(model, classes, count, answer)
+    return examples(model, classes, numbers, answer)
 
 
 CLASSES = Scoring(evaluate=evaluate_classes, decisive=("bbox", "AP"))

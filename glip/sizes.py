@@ -17,6 +17,8 @@ def fit_short_side(height: int, width: int, short_side: int, long_side: int) -> 
     short, long = min(height, width), max(height, width)
     if long / short * short_side > long_side:
         short_side = round(long_side * short / long)
+    if short_side == 0:  # thinner than a pixel: an error in the original
+        return (1, long_side) if height < width else (long_side, 1)
     if short == short_side:
         return height, width
     other = int(short_side * long / short)

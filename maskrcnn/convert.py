@@ -8,7 +8,7 @@ from torch import Tensor
 
 from common import coco_classes
 from common.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
-from common.conversion import Converted, Rules, count, rename
+from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
 from maskrcnn.caffe2 import MARK, benchmark_names, with_statistics
 from maskrcnn.config import VARIANTS, Config
@@ -82,6 +82,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
     return next((source for source, (marks, _) in SOURCES.items() if names.issuperset(marks)), None)
 
 
+@whole
 def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its names and shapes, or is the one named."""
     source = recognise(state)
@@ -110,6 +111,7 @@ def known_classes(count: int) -> dict[str, int] | None:
     return {named.get(number, f"unused {number}"): number for number in range(1, count + 1)}
 
 
+@whole
 def class_count(weights: Mapping[str, Tensor]) -> int:
     return len(weights["box_head.category.weight"]) - 1
 

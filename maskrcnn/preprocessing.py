@@ -25,6 +25,8 @@ def scaled_size(
         return max(1, int(height * scale)), max(1, int(width * scale))
     if large / small * short_side > long_side:
         short_side = round(long_side * small / large)
+    if short_side == 0:  # thinner than a pixel: an error in the original
+        return (1, long_side) if height < width else (long_side, 1)
     if small == short_side:
         return image_size
     other = int(short_side * large / small)

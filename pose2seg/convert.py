@@ -6,7 +6,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from common.conversion import Converted, Rules, count, rename
+from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
 from pose2seg.config import VARIANTS, Config
 
@@ -28,6 +28,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
     return SOURCE if any(rename(name, RULES[:1]) == MARK for name in state) else None
 
 
+@whole
 def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; there is one published variant."""
     if recognise(state) is None:
@@ -44,6 +45,7 @@ def missing_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.tensor(0) for name in counters if name not in weights}
 
 
+@whole
 def class_count(weights: Mapping[str, Tensor]) -> int:
     """People are all there is; the other channel of the last layer is the background."""
     return len(weights["segmentation.pred_small.weight"]) - 1

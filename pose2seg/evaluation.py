@@ -39,7 +39,9 @@ def people_scoring(occlusion: Sequence[float], source: Source | None = None) -> 
     """How models of this package are scored: the joints come from `source`, without one from the annotations."""
     return Scoring(
         evaluate=partial(evaluate_people, occlusion=occlusion, source=source),
-        examples=lambda model, dataset, count: examples(model, dataset, count, Answer(source or annotated(dataset))),
+        examples=lambda model, dataset, numbers: examples(
+            model, dataset, numbers, Answer(source or annotated(dataset))
+        ),
     )
 
 

@@ -97,7 +97,7 @@ def decoded(file: Path, kind: type[T]) -> T:
         return msgspec.json.decode(file.read_bytes(), type=kind)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}; expected COCO keypoint results or annotations") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: no COCO keypoint results or annotations: {error}") from error
 
 

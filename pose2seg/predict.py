@@ -5,7 +5,7 @@ With --detector FILE torchvision's Keypoint R-CNN finds the joints, in videos to
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,12 +15,10 @@ from torch import nn
 import pose2seg
 from common import commands
 from common.errors import UserError
-from common.images import is_video, list_images, read_image
 from common.precision import autocast, fastest
-from common.prediction import Output, Predict, categories, other_files, predict_video, skip, unique_names
-from common.report import Entry
+from common.prediction import Notes, Predict, predict_all, predict_video
+from common.prediction_files import categories
 from common.results import Instances
-from common.runlog import Bar
 from pose2seg.alignment import NEEDED_JOINTS
 from pose2seg.backbone import fold_batch_norms
 from pose2seg.joints import Detector, Found, Picture, read_for_files
@@ -43,40 +41,38 @@ class PredictPeople(Predict):
     """A joint of such a person counts as seen if its score, a logit, is larger."""
 
 
-@dataclass
-class LeftOut:
-    """People with too few joints to be brought upright; each is named on the terminal and in the report."""
-
-    entries: list[Entry] = field(default_factory=list)
-
-    def without(self, found: Found, name: str) -> Found:
-        """The people with joints enough."""
-        counts = (found.joints[..., 2] > 0).sum(axis=1)
-        for person, count in enumerate(counts.tolist(), start=1):
-            if count < NEEDED_JOINTS:
-                reason = f"{count} visible keypoints, {NEEDED_JOINTS} are needed"
-                print(f"left out: {name}: person {person}: {reason}", file=sys.stderr)
-                self.entries.append(Entry(f"{name}, person {person}", skipped=reason))
-        enough = counts >= NEEDED_JOINTS
-        return Found(found.joints[enough], None if found.scores is None else found.scores[enough])
-
-
 Finder = Callable[[Path, Picture], Found]  # a file and its picture -> its people
+
+
+def enough_joints(found: Found, name: str) -> tuple[Found, Notes]:
+    """The people who can be brought upright; each other one is named on the terminal and in the report."""
+    counts = (found.joints[..., 2] > 0).sum(axis=1)
+    notes = []
+    for person, count in enumerate(counts.tolist(), start=1):
+        if count < NEEDED_JOINTS:
+            reason = f"{count} visible keypoints, {NEEDED_JOINTS} are needed"
+            print(f"left out: {name}: person {person}: {reason}", file=sys.stderr)
+            notes.append((f"{name}, person {person}", reason))
+    enough = counts >= NEEDED_JOINTS
+    return Found(found.joints[enough], None if found.scores is None else found.scores[enough]), notes
 
 
 class Frames(nn.Module):
     """A model that is asked for a video's frames alone, and finds the joints itself."""
 
-    def __init__(self, model: Pose2Seg, video: Path, find: Finder, left_out: LeftOut):
+    def __init__(self, model: Pose2Seg, video: Path, find: Finder):
         super().__init__()
-        self.model, self.video, self.find, self.left_out, self.number = model, video, find, left_out, 0
+        self.model, self.video, self.find = model, video, find
+        self.number, self.notes = 0, list[tuple[str, str]]()
 
     def predict(self, images: Sequence[Picture]) -> list[Instances]:
         self.number += 1
-        name = f"{self.video}, frame {self.number}"
-        return [
-            segment(self.model, image, self.left_out.without(self.find(self.video, image), name)) for image in images
-        ]
+        results = []
+        for image in images:
+            people, notes = enough_joints(self.find(self.video, image), f"{self.video}, frame {self.number}")
+            self.notes += notes
+            results.append(segment(self.model, image, people))
+        return results
 
 
 def main() -> None:
@@ -102,43 +98,25 @@ def predict(model: Pose2Seg, options: PredictPeople, find: Finder) -> None:
     """Photographs, then videos; what can't be read is named in a line and skipped."""
     device = model.templates.device
     precision = fastest(device) if options.precision == "auto" else options.precision
-    found = list_images(options.images)
-    videos = [path for path in found if is_video(path)]
-    stills = [path for path in found if not is_video(path)][: options.limit or None]
-    output, left_out = Output(Path(options.out), model.category_ids, options.threshold, lambda _: ()), LeftOut()
-    output.entries += [skip(path, "not an image or a video") for path in other_files(options.images, found)]
-    with autocast(device, precision):
-        predict_stills(model, stills, int(options.max_megapixels * 1e6), find, output, left_out)
-    if output.images and not output.annotations and not left_out.entries and options.keypoints:
+
+    def answer(path: Path, image: Picture) -> tuple[Instances, Notes]:
+        people, notes = enough_joints(find(path, image), str(path))
+        with autocast(device, precision):
+            return segment(model, image, people), notes
+
+    def film(path: Path, target: Path) -> Notes:
+        if not options.detector:
+            raise UserError(f"{path}: the joints in a video have to be found: name a --detector")
+        frames = Frames(model, path, find)
+        predict_video(frames, path, target, options, precision)
+        return frames.notes
+
+    done = predict_all(options, categories(model.class_names, model.category_ids, None), answer, film)
+    if done and done.photographs and not (done.annotations or done.notes) and options.keypoints:
         raise UserError(f"{options.keypoints}: it has nobody in these photographs; are its files called as they are?")
-    for path in videos:
-        if options.detector:
-            predict_video(Frames(model, path, find, left_out), path, output.folder, options, precision)
-        else:
-            output.entries.append(skip(path, "the joints in a video have to be found: name a --detector"))
-    skipped = sum(bool(entry.skipped) for entry in output.entries)
-    output.entries += left_out.entries
-    if stills:
-        report = output.finish(categories(model.class_names, model.category_ids, None))
-        people = f"{len(output.annotations)} people, {len(left_out.entries)} left out"
-        print(f"{len(output.images)} photographs done ({people}), {skipped} files skipped; {report.resolve()}")
-    if stills and not output.images:
-        raise UserError("none of the photographs could be read")
-
-
-def predict_stills(
-    model: Pose2Seg, stills: Sequence[Path], max_pixels: int, find: Finder, output: Output, left_out: LeftOut
-) -> None:
-    with Bar("predicting", len(stills)) as bar:
-        for path, name in zip(stills, unique_names(stills), strict=True):
-            try:
-                image = read_image(path, max_pixels)
-            except UserError as error:
-                output.entries.append(skip(path, str(error)))
-            else:
-                people = left_out.without(find(path, image), str(path))
-                output.write(path, name, image, segment(model, image, people))
-            bar.advance()
+    if done and done.report:
+        people = f"{done.annotations} people, {done.notes} left out"
+        print(f"{done.photographs} photographs done ({people}), {done.skipped} files skipped; {done.report.resolve()}")
 
 
 def segment(model: Pose2Seg, image: Picture, people: Found) -> Instances:

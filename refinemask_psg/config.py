@@ -259,7 +259,7 @@ def _psg_shapes() -> Config:
     """Scene graphs of the built-in data set; nothing is mirrored, as "left of" is one of its predicates."""
     config = _shapes()
     config.variant = "psg_shapes"
-    config.training.epochs, config.training.evaluate_every = 18, 9
+    config.training.epochs, config.training.evaluate_every = 14, 7
     config.model = replace(
         config.model, mask_targets="bitmaps", semantic_head=True, semantic_channels=64, semantic_weight=1.0
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from common.conversion import Converted, Rules, count, rename
+from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
 from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config, Model
 from refinemask_psg.relation_config import Relations
@@ -88,6 +88,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
     return next((source for source, marks in SOURCES.items() if all(mark in state for mark in marks)), None)
 
 
+@whole
 def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its names and shapes, or is the one named."""
     source = recognise(state)
@@ -107,6 +108,7 @@ def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converte
     return Converted(source, config, weights, names)
 
 
+@whole
 def class_count(weights: Mapping[str, Tensor]) -> int:
     return len(weights["box_heads.0.classes.weight"]) - 1
 

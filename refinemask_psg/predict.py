@@ -2,17 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from PIL import Image
 
 import refinemask_psg
 from common import commands
+from common.distributed import is_main
 from common.errors import UserError
-from common.images import is_video, list_images, read_image
-from common.prediction import predict, skip, unique_names
-from common.runlog import Bar
+from common.prediction import Picture, Work, predict
 from refinemask_psg.psg_predict import PredictScenes, submit
 from refinemask_psg.resnet import fold_batch_norms
 from refinemask_psg.u2net import INPUT_SIZE
@@ -45,20 +44,20 @@ def main() -> None:
 def predict_saliency(options: Options) -> None:
     """A grey map as PNG for each photograph."""
     model = refinemask_psg.load_u2net(options.weights).to(commands.choose_device(options.device))
-    paths = [path for path in list_images(options.images) if not is_video(path)][: options.limit or None]
-    out, done = Path(options.out), 0
-    with Bar("predicting", len(paths)) as bar:
-        for path, name in zip(paths, unique_names(paths), strict=True):
-            try:
-                image = read_image(path, int(options.max_megapixels * 1e6))
-            except UserError as error:
-                skip(path, str(error))
-            else:
-                file = out / f"{name}.png"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(model.predict(image, options.size)).save(file)
-                done += 1
-            bar.advance()
+    out = Path(options.out)
+
+    def write(_: Path, name: str, image: Picture, shown: bool) -> dict[str, Any]:
+        out.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(model.predict(image, options.size)).save(out / f"{name}.png")
+        return {}
+
+    with Work(options, {}) as work:
+        work.photographs(write)
+        work.journal.gather()
+        if not is_main():
+            return
+        done = sum(map(work.is_done, work.stills))
+        work.journal.remove()
     if not done:
         raise UserError("none of the photographs could be read")
     print(f"{done} maps written: {out.resolve()}")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from common.annotation_checks import check_image, leads_inside
+from common.annotation_files import Side, Whole
 from common.batches import UNLABELLED
 from common.coco import Sample
 from common.errors import UserError
@@ -39,8 +40,8 @@ log = logging.getLogger(__name__)
 
 
 class _Segment(msgspec.Struct):
-    id: int
-    category_id: int
+    id: Whole
+    category_id: Whole
     bbox: tuple[Number, Number, Number, Number]  # x, y, width, height
     area: Number
     iscrowd: int = 0
@@ -49,19 +50,19 @@ class _Segment(msgspec.Struct):
 class _Annotation(msgspec.Struct):
     segments_info: list[_Segment]
     file_name: str
-    image_id: int
-    relations: list[tuple[int, int, int]] = []
+    image_id: Whole
+    relations: list[tuple[Whole, Whole, Whole]] = []
 
 
 class _Image(msgspec.Struct):
-    id: int
+    id: Whole
     file_name: str
-    height: int
-    width: int
+    height: Side
+    width: Side
 
 
 class _Category(msgspec.Struct):
-    id: int
+    id: Whole
     name: str
     isthing: int = 1
 

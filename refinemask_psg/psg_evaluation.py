@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.distributed import gather, is_main, process_count, process_index
-from common.evaluation import photographs, spread_evenly
+from common.evaluation import photographs
 from common.metrics import CocoDetails
 from common.metrics.panoptic import IDS, Segments, collect, count_pairs, match, summarize
 from common.report import Example
@@ -242,11 +242,11 @@ def as_picture(ids: Int) -> NDArray[np.uint8]:
 # --- the report ---
 
 
-def scene_graph_examples(model: torch.nn.Module, dataset: PsgDataset, count: int) -> list[Example]:
-    """Images spread evenly over the data set, with true and predicted scene graph."""
+def scene_graph_examples(model: torch.nn.Module, dataset: PsgDataset, numbers: Sequence[int]) -> list[Example]:
+    """Images of the data set with true and predicted scene graph."""
     assert isinstance(model, RefineMask)
     found = []
-    for number in spread_evenly(len(dataset), count):
+    for number in numbers:
         sample = dataset[number]
         prediction = model.predict([sample.image])[0]
         found.append(Example(sample.path.name, sample.image, true_scene_graph(dataset, number), prediction))

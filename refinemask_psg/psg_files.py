@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from common.annotation_files import Side, Whole
 from common.errors import UserError
 
 Number = int | float
@@ -23,8 +24,8 @@ KEPT_OF_IMAGES = ("file_name", "height", "width", "id")
 class Segment(msgspec.Struct):
     """A segment of the panoptic PNG."""
 
-    id: int  # R + 256 G + 65536 B
-    category_id: int
+    id: Whole  # R + 256 G + 65536 B
+    category_id: Whole
     iscrowd: int
     area: Number
 
@@ -33,21 +34,21 @@ class Box(msgspec.Struct):
     """The box of the segment at the same place in the list."""
 
     bbox: tuple[Number, Number, Number, Number]  # x1, y1, x2, y2
-    category_id: int
+    category_id: Whole
 
 
 class PsgEntry(msgspec.Struct):
     """One image of a file of the competition."""
 
     file_name: str
-    height: int
-    width: int
+    height: Side
+    width: Side
     image_id: str
     pan_seg_file_name: str
     coco_image_id: str
     segments_info: list[Segment]
     annotations: list[Box]
-    relations: list[tuple[int, int, int]]  # subject and object, places in segments_info; predicate
+    relations: list[tuple[Whole, Whole, Whole]]  # subject and object, places in segments_info; predicate
 
 
 class TestEntry(msgspec.Struct):
@@ -55,8 +56,8 @@ class TestEntry(msgspec.Struct):
 
     file_name: str
     image_id: str
-    height: int
-    width: int
+    height: Side
+    width: Side
 
 
 class _TestFile(msgspec.Struct):

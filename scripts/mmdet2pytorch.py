@@ -11,15 +11,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from common import commands
-from common.checkpoint import Checkpoint, load_weights, read_published, save
+from common.checkpoint import Checkpoint, check_weights, read_published, save
 from common.coco_classes import known_classes
 from common.configuration import choose, to_dict
+from common.conversion import refusing_fragments
 from common.errors import UserError
 
 # package: the network's class; a package is asked only where it is installed
@@ -61,15 +63,17 @@ def main() -> None:
     class_names, category_ids = classes(rest, conversion.class_count(converted.weights), known, options.checkpoint)
     if options.dry_run:
         show(converted.names, state)
-    model = getattr(module, NETWORKS[package])(converted.config, class_names, category_ids)
-    load_weights(model, converted.weights, str(options.checkpoint))
+    with torch.device("meta"), refusing_fragments():  # without memory: a broken file may claim any size
+        model = getattr(module, NETWORKS[package])(converted.config, class_names, category_ids)
+    check_weights(model, converted.weights, str(options.checkpoint))
     print(f"{converted.source}, {package} {converted.config.variant}, {len(state)} tensors, {len(class_names)} classes")
     if options.dry_run:
         return
     out = options.out or options.checkpoint.with_suffix(".safetensors")
     if out.resolve() == options.checkpoint.resolve():
         raise UserError(f"{out}: is the checkpoint itself; name another file with --out")
-    save(out, Checkpoint(package, to_dict(converted.config), class_names, category_ids, model.state_dict()))
+    weights = {name: converted.weights[name].to(value.dtype) for name, value in model.state_dict().items()}
+    save(out, Checkpoint(package, to_dict(converted.config), class_names, category_ids, weights))
     print(f"written: {out.resolve()}")
 
 
@@ -89,10 +93,10 @@ def classes(
     rest: dict[str, Any], count: int, known: KnownClasses, path: Path
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The class names that MMDetection writes beside its weights; else those that published models of so many have."""
-    meta = rest.get("meta") if isinstance(rest.get("meta"), dict) else {}
-    dataset_meta = {key.lower(): value for key, value in (meta.get("dataset_meta") or {}).items()}
-    named = meta.get("CLASSES") or dataset_meta.get("classes")
-    names = tuple(str(name) for name in named) if isinstance(named, (list, tuple)) else ()
+    meta = plain_dict(rest.get("meta"))
+    dataset_meta = {str(key).lower(): value for key, value in plain_dict(meta.get("dataset_meta")).items()}
+    named = [each for each in (meta.get("CLASSES"), dataset_meta.get("classes")) if isinstance(each, (list, tuple))]
+    names = tuple(str(name) for name in next(filter(None, named), ()))
     published = known(count)
     if len(names) == count and (published is None or names != tuple(published)):
         return names, tuple(range(1, count + 1))
@@ -100,6 +104,10 @@ def classes(
         return tuple(published), tuple(published.values())
     print(f"{path}: does not say what its {count} classes are called; they get numbers")
     return tuple(f"class {number}" for number in range(1, count + 1)), tuple(range(1, count + 1))
+
+
+def plain_dict(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def show(names: dict[str, str], state: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from common.conversion import Converted, Rules, count, rename
+from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
 from solov2.config import VARIANTS, Config, Model
 
@@ -66,6 +66,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
     return next((source for source, (name, _) in SOURCES.items() if name in state), None)
 
 
+@whole
 def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its shapes, or is the one named."""
     source = recognise(state)
@@ -100,6 +101,7 @@ def model_of(weights: Mapping[str, Tensor]) -> Model:
     )
 
 
+@whole
 def class_count(weights: Mapping[str, Tensor]) -> int:
     return len(weights["category_kernel_head.category.weight"])
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from common.conversion import Converted, Rules, count, rename
+from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
 from upsnet.classes import CITYSCAPES, COCO
 from upsnet.config import VARIANTS, Config
@@ -44,6 +44,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
     return "uber-research/UPSNet" if any(rename(name, UPSNET[:1]) == UPSNET_NAME for name in state) else None
 
 
+@whole
 def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its shapes, or is the one named."""
     source = recognise(state)
@@ -78,6 +79,7 @@ def config_of(weights: Mapping[str, Tensor], variant: str | None = None) -> Conf
     return config
 
 
+@whole
 def class_count(weights: Mapping[str, Tensor]) -> int:
     """Things and stuff together."""
     return len(weights["semantic_head.classes.weight"])

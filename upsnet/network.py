@@ -91,7 +91,10 @@ class UPSNet(nn.Module):
         scale = scale_to((image.shape[0], image.shape[1]), test.long_side, test.short_side)
         mean, std = np.array(model.mean, np.float32), np.array(model.std, np.float32)
         normalised = (image.astype(np.float32) - mean) / std
-        values = np.asarray(cv2.resize(normalised, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR))
+        size = None  # from the scale, as the original has it, but that a thin photograph would vanish
+        if round(min(image.shape[:2]) * scale) == 0:
+            size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+        values = np.asarray(cv2.resize(normalised, size, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR))
         height, width = values.shape[:2]
         pixels = torch.from_numpy(values[..., :: -1 if model.colours == "bgr" else 1].transpose(2, 0, 1).copy())
         padded = F.pad(pixels, (0, round_up(width, DIVISOR) - width, 0, round_up(height, DIVISOR) - height))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.conversion import Converted, Rules, count, rename
+from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
 from yolact.config import VARIANTS, Config
 
@@ -56,6 +56,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
     return next((source for source, name in SIGNATURES.items() if name in state), None)
 
 
+@whole
 def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its shapes, or is the one named."""
     source = recognise(state)
@@ -77,6 +78,7 @@ def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converte
     return Converted(source, config_of(weights, source, variant), weights, names)
 
 
+@whole
 def class_count(weights: Mapping[str, Tensor]) -> int:
     return len(weights["semantic.weight"])
 

@@ -247,7 +247,7 @@ def whole_numbers(entries: list[Json], key: str, where: str) -> list[int]:
                 raise UserError(f"{where} {index}: {key!r} must be a whole number, not {value!r:.60}")
         values = [int(value) for value in values]
     for extreme in (min(values, default=0), max(values, default=0)):
-        if abs(extreme) >= 2**53:  # ids travel through float64
+        if not 0 <= extreme < 2**53:  # ids travel through float64
             raise UserError(f"{where} {values.index(extreme)}: {key!r} is out of range: {extreme}")
     return values
 

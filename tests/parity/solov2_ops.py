@@ -208,11 +208,12 @@ def without_annotation_zero(annotations: dict[str, Any]) -> dict[str, Any]:
     Here ids don't matter; what can't be found, as it covers no pixel, is a miss as well.
     """
     sizes = {image["id"]: (image["height"], image["width"]) for image in annotations["images"]}
+    unused = 1 + max((annotation["id"] for annotation in annotations["annotations"]), default=0)
     for annotation in annotations["annotations"]:
         if annotation["id"] == 0:
             height, width = sizes[annotation["image_id"]]
             annotation["segmentation"] = rle.from_counts([height * width], height, width)
-            annotation |= {"id": -1, "bbox": [0.0, 0.0, 0.0, 0.0]}
+            annotation |= {"id": unused, "bbox": [0.0, 0.0, 0.0, 0.0]}
     return annotations
 
 

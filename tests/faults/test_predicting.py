@@ -1,0 +1,202 @@
+"""Prediction of many images: shared out, stopped and resumed, with bad files among them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import solov2
+from common.checkpoint import Checkpoint, save
+from common.configuration import to_dict
+from common.errors import UserError
+from common.images import write_video
+from common.prediction import Predict, predict, unique_names
+from tests.faults.guessing import CLASSES, Guess, contents, guess, pictures, predictions
+from tests.running import ROOT, make_photographs, skipped_files
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    pictures(tmp_path / "in", 8)
+    return tmp_path
+
+
+def interrupt_at(number: int):
+    def interrupt(asked: int) -> None:
+        if asked == number:
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
+def test_a_run_leaves_one_result_for_each_image_and_no_journal(folder):
+    guess(folder, Guess())
+    found = predictions(folder)
+    assert [Path(image["file_name"]).name for image in found["images"]] == [f"{n}.png" for n in range(8)]
+    assert [image["id"] for image in found["images"]] == list(range(1, 9))
+    assert [entry["image_id"] for entry in found["annotations"]] == list(range(1, 9))
+    assert [entry["category_id"] for entry in found["annotations"]] == [1] * 7 + [2]
+    assert found["categories"] == [{"id": 1, "name": "dark"}, {"id": 2, "name": "light"}]
+    assert {path.name for path in (folder / "out").iterdir()} == {
+        "drawings",
+        "masks",
+        "predictions.json",
+        "report.html",
+    }
+
+
+def test_a_stopped_run_goes_on_and_ends_as_one_never_stopped(folder):
+    guess(folder, Guess(), out="whole")
+    first, second = Guess(interrupt_at(6)), Guess()
+    with pytest.raises(UserError, match="interrupted; add --resume"):
+        guess(folder, first)
+    assert not (folder / "out" / "predictions.json").exists()
+    guess(folder, second, resume=True)
+    assert (first.asked, second.asked) == (6, 3)  # five were finished, the sixth was not
+    assert contents(folder / "out") == contents(folder / "whole")
+
+
+def test_a_killed_run_goes_on_where_it_was_killed(folder, monkeypatch):
+    script = (
+        "import os, signal; from pathlib import Path; from tests.faults.guessing import Guess, guess\n"
+        "def kill(asked):\n    if asked == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "guess(Path('.'), Guess(kill))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, env=environment, check=False, timeout=300)
+    assert done.returncode == -9
+    journal = folder / "out" / "journal" / "0.jsonl"
+    assert journal.read_text().count("\n") == 3
+    journal.write_text(journal.read_text() + '{"key": "done in/3.pn')  # as a kill in the middle of writing leaves it
+    model = Guess()
+    monkeypatch.chdir(folder)
+    guess(Path(), model, resume=True)
+    assert model.asked == 5
+    assert len(predictions(folder)["annotations"]) == 8
+
+
+def test_a_stopped_run_is_not_begun_anew_by_mistake(folder):
+    with pytest.raises(UserError):
+        guess(folder, Guess(interrupt_at(3)))
+    before = contents(folder / "out")
+    with pytest.raises(UserError, match=r"journal: a run was stopped here; add --resume .* or remove"):
+        guess(folder, Guess())
+    assert contents(folder / "out") == before
+    shutil.rmtree(folder / "out" / "journal")
+    guess(folder, Guess())
+    assert len(predictions(folder)["annotations"]) == 8
+
+
+def test_results_of_other_settings_are_not_mixed(folder):
+    with pytest.raises(UserError):
+        guess(folder, Guess(interrupt_at(3)))
+    with pytest.raises(UserError, match=r"other settings \(threshold: 0.3 before, 0.6 now\)"):
+        guess(folder, Guess(), resume=True, threshold=0.6)
+    guess(folder, Guess(), resume=True, limit=5)  # changes no image's result
+    assert len(predictions(folder)["annotations"]) == 5
+
+
+def test_resuming_where_nothing_was_begun_or_all_is_finished_begins(folder):
+    for _ in range(2):
+        model = Guess()
+        guess(folder, model, resume=True)
+        assert model.asked == 8
+
+
+def test_new_images_do_not_take_the_names_of_finished_ones(folder):
+    with pytest.raises(UserError):
+        guess(folder, Guess(interrupt_at(3)), threshold=2.0)
+    drawn = (folder / "out" / "drawings" / "0.jpg").read_bytes()
+    white = np.full((12, 16, 3), 255, np.uint8)
+    cv2.imwrite(str(folder / "in" / "0.jpg"), white)  # comes before 0.png
+    guess(folder, Guess(), resume=True, threshold=2.0)  # nothing is drawn
+    assert (folder / "out" / "drawings" / "0.jpg").read_bytes() == drawn
+    means = [cv2.imread(str(folder / "out" / "drawings" / name)).mean() for name in ("0.jpg", "0-2.jpg")]
+    assert means[1] > means[0] + 50
+
+
+def test_bad_files_among_good_ones_cost_a_line_each(folder, capsys):
+    (folder / "in" / "3.png").write_bytes((folder / "in" / "3.png").read_bytes()[:40])
+    (folder / "in" / "notes.txt").write_text("hello")
+    (folder / "in" / "bad.mp4").write_text("no video")
+    write_video(folder / "in" / "film.mp4", [np.zeros((48, 64, 3), np.uint8)] * 2, 5)
+    guess(folder, Guess())
+    captured = capsys.readouterr()
+    assert skipped_files(captured.err) == {"3.png", "notes.txt", "bad.mp4"}
+    assert "7 photographs done, 3 files skipped" in captured.out
+    assert len(predictions(folder)["images"]) == 7
+    assert (folder / "out" / "film.mp4").stat().st_size > 0
+    report = (folder / "out" / "report.html").read_text()
+    assert all(name in report for name in ("3.png", "notes.txt", "bad.mp4"))
+
+
+def test_an_image_that_was_skipped_is_tried_again(folder, capsys):
+    whole = (folder / "in" / "1.png").read_bytes()
+    (folder / "in" / "1.png").write_bytes(b"")
+    with pytest.raises(UserError):
+        guess(folder, Guess(interrupt_at(3)))
+    (folder / "in" / "1.png").write_bytes(whole)
+    guess(folder, Guess(), resume=True)
+    assert "8 photographs done, 0 files skipped" in capsys.readouterr().out
+    assert "Skipped" not in (folder / "out" / "report.html").read_text()
+
+
+def test_what_was_written_is_not_taken_for_input(folder):
+    guess(folder, Guess(), images=".", out="out")
+    guess(folder, again := Guess(), images=".", out="out")
+    assert again.asked == 8
+    guess(folder, beside := Guess(), images="in", out="in")
+    guess(folder, beside, images="in", out="in")
+    assert beside.asked == 16
+
+
+def test_a_video_is_not_replaced_by_its_drawing(folder, capsys):
+    video = folder / "in" / "film.mp4"
+    write_video(video, [np.zeros((48, 64, 3), np.uint8)] * 2, 5)
+    before = video.read_bytes()
+    guess(folder, Guess(), images="in", out="in")
+    assert video.read_bytes() == before
+    assert "would be replaced by its drawing" in capsys.readouterr().err
+
+
+def test_the_report_shows_the_first_photographs_only(folder):
+    guess(folder, Guess(), report_images=3)
+    report = (folder / "out" / "report.html").read_text()
+    assert report.count("data:image/jpeg") == 3
+    assert "the first 3 of 8 photographs" in report
+    assert len(predictions(folder)["images"]) == 8
+
+
+def test_names_of_outputs_differ_even_where_a_number_looks_like_a_name():
+    paths = [Path(name) for name in ("a-2.jpg", "a.jpg", "a.png", "b/a.jpg", "b/c.jpg")]
+    assert unique_names(paths) == ["a-2", "a", "a-3", "a-4", "c"]
+    assert unique_names(paths, ["c"]) == ["a-2", "a", "a-3", "a-4", "c-2"]
+
+
+def test_processes_share_the_images_and_leave_what_one_would(tmp_path):
+    make_photographs(tmp_path / "in")
+    torch.manual_seed(0)
+    model = solov2.SOLOv2(config := solov2.VARIANTS["shapes"], CLASSES)
+    weights = tmp_path / "small.safetensors"
+    save(weights, Checkpoint("solov2", to_dict(config), CLASSES, (1, 2), model.state_dict()))
+    options = Predict([str(tmp_path / "in")], str(weights), str(tmp_path / "alone"), threshold=0.0, device="cpu")
+    predict(solov2.load(weights), CLASSES, (1, 2), options)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "solov2.predict"]
+    flags = ["--weights", weights, "--device", "cpu", "--threshold", 0, tmp_path / "in", "--out", tmp_path / "pair"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, *torchrun, *map(str, flags)]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "5 photographs done, 3 files skipped" in done.stdout
+    assert sum(line.startswith("skipped") for line in done.stderr.splitlines()) == 3
+    one, other = (json.loads((tmp_path / out / "predictions.json").read_text()) for out in ("pair", "alone"))
+    assert one == other
+    files = [set(contents(tmp_path / out)) for out in ("pair", "alone")]
+    assert files[0] == files[1]

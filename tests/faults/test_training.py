@@ -1,0 +1,94 @@
+"""What happens to a training when a part of it dies, or when its data has nothing to learn."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import get_worker_info
+
+import solov2.eval
+from common.checkpoint import load
+from common.coco import CocoDataset
+from common.resume import load_state
+from tests.faults.surroundings import SMALL, kill_oneself, only_line, status, train
+from tests.running import ROOT, small_data
+
+
+def test_a_loader_worker_that_dies_is_one_line_and_the_run_goes_on(tmp_path, monkeypatch, capfd):
+    flags = ["--epochs", 1, "--save-every", 1, "--workers", 1, "--run", tmp_path / "run", *small_data(tmp_path)]
+    whole = CocoDataset.__getitem__
+
+    def deadly(dataset: CocoDataset, index: int) -> object:
+        if get_worker_info() and index == 3:
+            kill_oneself()
+        return whole(dataset, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CocoDataset, "__getitem__", deadly)
+        assert train(*flags) == 2
+    line = only_line(capfd.readouterr().err)
+    assert "a loader worker died" in line
+    assert "--resume" in line
+    assert train(*flags, *(["--resume"] if (tmp_path / "run" / "last.state").exists() else [])) == 0
+    assert load_state(tmp_path / "run" / "last.state").step == 3
+
+
+def test_a_process_of_torchrun_that_dies_stops_the_job_which_then_goes_on(tmp_path):
+    run, data = tmp_path / "run", small_data(tmp_path)
+    flags = ["--steps", "300", "--epochs", "100", "--save-every", "2", "--workers", "0", "--evaluate-every", "0"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "solov2.train"]
+    line = [sys.executable, *torchrun, *SMALL, *flags, "--run", str(run), *data]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "said").open("w") as said:
+        job = subprocess.Popen(line, env=environment, cwd=tmp_path, stdout=said, stderr=said)
+        wait_for_state(run / "last.state", job)
+        os.kill(second_process(job.pid), signal.SIGKILL)
+        assert job.wait(timeout=120) != 0
+    assert "Signal 9 (SIGKILL)" in (tmp_path / "said").read_text()
+    saved = load_state(run / "last.state").step
+    assert 0 < saved < 300
+    assert train(*flags, "--steps", saved + 1, "--run", run, *data, "--resume") == 0
+    assert load_state(run / "last.state").step == saved + 1
+
+
+def wait_for_state(path: Path, job: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 240
+    while not path.exists():
+        assert job.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def second_process(launcher: int) -> int:
+    """The process that is not the main one, which writes the files."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    ranks = {}
+    for child in children:
+        found = re.search(rb"\0RANK=(\d+)\0", b"\0" + Path(f"/proc/{child}/environ").read_bytes())
+        if found:
+            ranks[int(found[1])] = int(child)
+    return ranks[1]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_images_without_annotations_and_classes_without_images_train_and_evaluate(tmp_path, capfd, split):
+    data = small_data(tmp_path)
+    number = data.index(f"--data.{split}.annotations") + 1
+    content = json.loads(Path(data[number]).read_text())
+    content["annotations"] = []
+    data[number] = str(tmp_path / "bare.json")
+    Path(data[number]).write_text(json.dumps(content))
+    flags = ["--workers", 0, *data]
+    assert train("--steps", 2, "--run", tmp_path / "run", *flags) == 0, capfd.readouterr().err
+    weights = load(tmp_path / "run" / "last.safetensors").weights
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    scores = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert scores["segm"]["AP"] == (-1 if split == "val" else pytest.approx(0, abs=0.1))
+    arguments = ["--weights", tmp_path / "run" / "best.safetensors", "--device", "cpu", *flags]
+    assert status(solov2.eval.main, *arguments) == 0, capfd.readouterr().err
