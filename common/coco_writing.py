@@ -16,6 +16,7 @@ from common.errors import UserError
 
 Json = dict[str, Any]
 Outline = NDArray[np.float64]  # [corners, 2] x, y in pixels
+Mask = NDArray[np.bool_]
 
 
 @dataclass
@@ -27,7 +28,7 @@ class CocoWriter:
     annotations: list[Json] = field(default_factory=list)
 
     def add_image(self, file_name: str, height: int, width: int, objects: Sequence[Json]) -> None:
-        """An image and its objects: what outlined() and boxed() return, with a `label` counted from 0."""
+        """An image and its objects: what outlined(), masked() and boxed() return, with a `label` counted from 0."""
         number = len(self.images) + 1
         self.images.append({"id": number, "file_name": file_name, "height": height, "width": width})
         for entry in objects:
@@ -56,6 +57,15 @@ def outlined(label: int, outlines: Sequence[Outline], height: int, width: int) -
     else:
         box = _around(corners)
     return {"label": label, "segmentation": polygons, "bbox": box, "area": area}
+
+
+def masked(label: int, mask: Mask) -> Json:
+    """An object that is given by its pixels [H, W]."""
+    code = rle.encode(mask[None])
+    area = int(rle.area(code)[0])
+    if not area:
+        raise UserError("its mask covers no pixel of the image; draw it again or remove it")
+    return {"label": label, "segmentation": code[0], "bbox": rle.boxes(code)[0].tolist(), "area": area}
 
 
 def boxed(label: int, box: Outline) -> Json:

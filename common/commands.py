@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -21,11 +23,10 @@ from common.coco import CocoDataset, LabelledImages, refuse_other_classes
 from common.configuration import configure, to_dict, to_yaml
 from common.distributed import barrier, is_main, process_count
 from common.errors import UserError, surroundings
-from common.evaluation import Evaluation, evaluate_instances, examples, scored_for, spread_evenly
+from common.evaluation import Evaluation, evaluate_instances, examples
 from common.loader import Trainable, mix
 from common.memory import keep_freed_memory
-from common.metrics import CocoDetails
-from common.mistakes import find_mistakes
+from common.mistakes import Mistakes
 from common.optimization import ParameterGroup
 from common.panoptic_data import PanopticDataset
 from common.precision import autocast
@@ -63,7 +64,12 @@ class Evaluated(Protocol):
     def metrics(self) -> Metrics: ...
 
     @property
-    def details(self) -> Mapping[str, CocoDetails]: ...
+    def per_class(self) -> Mapping[str, Mapping[str, float]]: ...  # name of a score -> class name -> its value
+
+    @property
+    def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]: ...  # class name -> precision at rising recall
+
+    def mistakes(self, dataset: Any) -> Mistakes: ...
 
 
 @dataclass(frozen=True)
@@ -238,18 +244,14 @@ def write_report(
     evaluation: Evaluated,
     scoring: Scoring = INSTANCES,
 ) -> None:
-    mistakes = None
-    numbers = spread_evenly(len(dataset), EXAMPLES_IN_REPORT)
-    if isinstance(evaluation, Evaluation) and isinstance(dataset, CocoDataset):
-        kind: Literal["segm", "bbox"] = "segm" if "segm" in evaluation.details else "bbox"
-        mistakes = find_mistakes(dataset.annotations_json(), scored_for(kind, evaluation.detections), kind)
-        numbers = mistakes.worst(EXAMPLES_IN_REPORT)
+    mistakes = evaluation.mistakes(dataset)
     write_training_report(
         folder / "report.html",
         folder / "log.jsonl",
         metrics=evaluation.metrics,
-        details=evaluation.details.get("segm", evaluation.details.get("bbox")),
-        examples=scoring.examples(model, dataset, numbers),
+        per_class=evaluation.per_class,
+        precision=evaluation.precision,
+        examples=scoring.examples(model, dataset, mistakes.worst(EXAMPLES_IN_REPORT)),
         mistakes=mistakes,
         title=title,
         config=to_dict(config),

@@ -1,8 +1,8 @@
 """Run a model over a COCO-format data set and score it; photographs are shared out over the processes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from common.images import read_image
 from common.loader import single_threaded
 from common.metrics import CocoDetails, coco_details
 from common.metrics.coco_input import Kind
+from common.mistakes import Mistakes, find_mistakes
 from common.report import Example
 from common.results import Instances
 from common.runlog import Bar
@@ -44,6 +45,22 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
         return {kind: details.summary for kind, details in self.details.items()}
+
+    @property
+    def kind(self) -> Literal["segm", "bbox"]:
+        """What the report goes into."""
+        return "segm" if "segm" in self.details else "bbox"
+
+    @property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        return {"AP": self.details[self.kind].per_class}
+
+    @property
+    def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
+        return self.details[self.kind].precision
+
+    def mistakes(self, dataset: CocoDataset) -> Mistakes:
+        return find_mistakes(dataset.annotations_json(), scored_for(self.kind, self.detections), self.kind)
 
 
 def evaluate_instances(
@@ -126,11 +143,6 @@ def examples(model: nn.Module, dataset: LabelledImages, numbers: Sequence[int], 
         truth = ground_truth(sample, dataset.class_names)
         found.append(Example(sample.path.name, sample.image, truth, prediction))
     return found
-
-
-def spread_evenly(length: int, count: int) -> list[int]:
-    numbers: list[int] = np.unique(np.linspace(0, length - 1, min(count, length)).astype(int)).tolist()
-    return numbers
 
 
 def ground_truth(sample: Sample, class_names: tuple[str, ...]) -> Instances:

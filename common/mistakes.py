@@ -2,11 +2,11 @@
 
 A prediction finds an object that it overlaps by an IoU of 0.5 or more: first one of its own class, the surest
 prediction first, as COCO's scores have it. What is left over may still lie on each other: then one class was taken
-for another.
+for another. Segments of panoptic maps are compared in the same way.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import rle
+from common.metrics.panoptic import VOID, Segments, rows_of
 
 Json = Mapping[str, Any]
 Int = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 OVERLAP = 0.5
+Compared = tuple[list[tuple[int, int]], float]  # of an image: true and claimed class of each object; quality
 THRESHOLD = 0.3  # predictions with a lower score are not counted, as they are not drawn
 
 
@@ -28,6 +30,7 @@ class Mistakes:
     class_names: tuple[str, ...]
     confusion: Int  # [C + 1, C + 1] objects of each class (row) found as each class (column); last: missed, not there
     quality: Floats  # [images] 1 where all is right: mean IoU of what is found, times the F1 of finding it
+    threshold: float | None = THRESHOLD  # the least score of what was counted; None: all of it
 
     def worst(self, count: int) -> list[int]:
         """Numbers of the images with the lowest quality, the worst first."""
@@ -45,22 +48,28 @@ def find_mistakes(annotations: Json, detections: Sequence[Json], kind: Literal["
     for entry in detections:
         if entry["score"] >= THRESHOLD:
             found[entry["image_id"]].append(entry)
-    confusion = np.zeros((len(labels) + 1, len(labels) + 1), np.int64)
-    quality = np.ones(len(annotations["images"]))
-    for number, image in enumerate(annotations["images"]):
+
+    def compared(image: Json) -> Compared:
         there = truths[image["id"]]
         claimed = sorted(found[image["id"]], key=lambda entry: -float(entry["score"]))
         crowd = np.array([bool(entry.get("iscrowd", 0)) for entry in there], bool)
         overlaps = measure(claimed, there, crowd, (image["height"], image["width"]), kind)
-        pairs, quality[number] = compare(overlaps, _labels(claimed, labels), _labels(there, labels), crowd, len(labels))
-        for true, claim in pairs:
-            confusion[true, claim] += 1
-    return Mistakes(tuple(str(category["name"]) for category in categories), confusion, quality)
+        return compare(overlaps, _labels(claimed, labels), _labels(there, labels), crowd, len(labels))
+
+    return sum_up([str(category["name"]) for category in categories], map(compared, annotations["images"]))
 
 
-def compare(
-    overlaps: Floats, found: Int, there: Int, crowd: Flags, nothing: int
-) -> tuple[list[tuple[int, int]], float]:
+def sum_up(class_names: Sequence[str], images: Iterable[Compared], threshold: float | None = THRESHOLD) -> Mistakes:
+    """Of what compare() says about each image, in the data set's order."""
+    confusion = np.zeros((len(class_names) + 1, len(class_names) + 1), np.int64)
+    quality = []
+    for pairs, value in images:
+        np.add.at(confusion, tuple(np.array(pairs, np.int64).reshape(-1, 2).T), 1)
+        quality.append(value)
+    return Mistakes(tuple(class_names), confusion, np.array(quality, np.float64), threshold)
+
+
+def compare(overlaps: Floats, found: Int, there: Int, crowd: Flags, nothing: int) -> Compared:
     """For one image the (true, claimed) class of every object and every claim, and the image's quality.
 
     overlaps: [claims, objects], the surest claim first; `nothing` is the class of what is not there.
@@ -84,6 +93,24 @@ def compare(
     pairs += [(nothing, label) for label in found[open_claims].tolist()]
     count = len(pairs) + matched  # of objects and claims together
     return pairs, 2 * sum(right) / count if count else 1.0
+
+
+def compare_segments(pairs: tuple[Int, Int, Int], truth: Segments, found: Segments, nothing: int) -> Compared:
+    """For one image's panoptic maps what compare() says.
+
+    pairs: true and found ids that meet, and in how many pixels. The categories of the segments are classes. Pixels
+    without label count for nothing, nor does a segment that lies on them by more than half.
+    """
+    true_ids, found_ids, pixels = pairs
+    shared = np.zeros((len(found.keys) + 1, len(truth.keys) + 1))  # last: pixels of no segment
+    np.add.at(shared, (rows_of(found_ids, found), rows_of(true_ids, truth)), pixels)
+    unlabelled = np.bincount(rows_of(found_ids, found) + 1, pixels * (true_ids == VOID), len(found.keys) + 1)[1:]
+    whole = shared.sum(axis=1)[:-1]  # [found]
+    counted = (whole > 0) & (unlabelled <= whole / 2)
+    own = (whole - unlabelled)[counted, None]
+    shared, area = shared[:-1, :-1][counted], shared.sum(axis=0)[None, :-1]
+    overlaps = shared / np.maximum(np.where(truth.crowd, own, own + area - shared), 1)
+    return compare(overlaps, found.categories[counted], truth.categories, truth.crowd, nothing)
 
 
 def measure(

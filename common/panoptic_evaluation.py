@@ -4,8 +4,9 @@ What a process keeps of an image is small: which ids of truth and prediction mee
 RLE, and how often each class was taken for which. So the scores of many processes are those of one, to the last bit.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +22,17 @@ from common.distributed import gather, is_main, process_count, process_index
 from common.evaluation import photographs
 from common.metrics import CocoDetails, coco_details
 from common.metrics.coco_input import Kind
-from common.metrics.panoptic import collect, count_pairs, match, read_picture, read_segments, summarize
+from common.metrics.panoptic import (
+    Segments,
+    collect,
+    count_pairs,
+    match,
+    occurs,
+    read_picture,
+    read_segments,
+    summarize,
+)
+from common.mistakes import Mistakes, compare_segments, sum_up
 from common.panoptic_data import PanopticDataset
 from common.report import Example
 from common.results import Instances, Panoptic, Segment
@@ -62,7 +73,22 @@ class PanopticEvaluation:
 
     metrics: dict[str, Json]  # "panoptic", and "segm", "bbox", "semantic" as far as the model has them
     predictions: list[Json]  # the entries of COCO's panoptic format
+    wrong: Mistakes
     details: dict[str, CocoDetails] = field(default_factory=dict)
+
+    @property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """Quality of all classes, mask AP of things."""
+        names, rows = self.wrong.class_names, self.metrics["panoptic"]["per_class"].values()
+        quality = {name: row["pq"] if occurs(row) else math.nan for name, row in zip(names, rows, strict=True)}
+        return {"PQ": quality} | ({"AP": self.details["segm"].per_class} if self.details else {})
+
+    @property
+    def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
+        return self.details["segm"].precision if self.details else {}
+
+    def mistakes(self, dataset: PanopticDataset) -> Mistakes:
+        return self.wrong
 
 
 Answer = Callable[[nn.Module, Sequence[NDArray[np.uint8]]], Sequence[Found]]
@@ -144,7 +170,7 @@ def score(dataset: PanopticDataset, counted: Sequence[Counted]) -> PanopticEvalu
     if all(each.confusion is not None for each in counted):
         confusion = np.sum([each.confusion for each in counted if each.confusion is not None], axis=0)
         metrics["semantic"] = {"mIoU": mean_iou(confusion)}
-    return PanopticEvaluation(metrics, predictions, details)
+    return PanopticEvaluation(metrics, predictions, panoptic_mistakes(dataset, counted), details)
 
 
 def panoptic_quality(
@@ -160,6 +186,27 @@ def panoptic_quality(
         np.array(list(categories), np.int64),
     )
     return summarize(matches, categories)
+
+
+def panoptic_mistakes(dataset: PanopticDataset, counted: Sequence[Counted]) -> Mistakes:
+    """Which segments are taken for which."""
+    labels = {identity: label for label, identity in enumerate(dataset.category_ids)}
+
+    def segments(entry: Json, name: str) -> Segments:
+        own = read_segments([entry], name, given_areas=False)
+        return replace(own, categories=np.array([labels[each] for each in own.categories.tolist()], np.int64))
+
+    truths = dataset.annotations_json()["annotations"]
+    compared = (
+        compare_segments(
+            each.pairs,
+            segments(truth, "the annotations"),
+            segments(each.prediction, "the predictions"),
+            len(labels),
+        )
+        for truth, each in zip(truths, counted, strict=True)
+    )
+    return sum_up(dataset.class_names, compared, threshold=None)
 
 
 def instance_details(dataset: PanopticDataset, counted: Sequence[Counted]) -> dict[str, CocoDetails]:

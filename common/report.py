@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,18 +57,6 @@ CURVE_CONTROLS = (
     '<label><input type="checkbox" id="logarithmic"> logarithmic</label></div>'
 )
 PACKAGES = ("maskworks", "torch", "torchvision", "numpy", "opencv-python-headless", "hotcoco")
-
-
-class Details(Protocol):
-    """What coco_details() tells beyond the summary."""
-
-    @property
-    def per_class(self) -> Mapping[str, float]: ...  # class name -> AP, nan where nothing is annotated
-
-    @property
-    def precision(
-        self,
-    ) -> Mapping[str, NDArray[np.floating[Any]]]: ...  # class name -> precision at rising recall
 
 
 @dataclass
@@ -121,9 +109,10 @@ def write_training_report(
     path: Path,
     log: Path,
     metrics: Mapping[str, Any],
-    details: Details | None,
     examples: Sequence[Example],
     *,
+    per_class: Mapping[str, Mapping[str, float]],
+    precision: Mapping[str, NDArray[np.floating[Any]]],
     title: str,
     config: Mapping[str, Any],
     mistakes: Mistakes | None = None,
@@ -131,16 +120,17 @@ def write_training_report(
 ) -> None:
     """Write the report of a run.
 
-    log is its log.jsonl, metrics the final scores by kind ({"segm": {"AP": ..}, ..}), config its settings; with
-    mistakes the examples are the worst images, the worst first. command is how to repeat the run, by default the one
-    that started this process.
+    log is its log.jsonl, metrics the final scores by kind ({"segm": {"AP": ..}, ..}), per_class some of them by class
+    ({"AP": {"cat": ..}}; nan where nothing is annotated), precision each class's at rising recall, config the settings;
+    with mistakes the examples are the worst images, the worst first. command is how to repeat the run, by default the
+    one that started this process.
     """
     steps, evaluations = read_log(log)
     charts: dict[str, Chart] = loss_charts(steps) | score_charts(evaluations)
     data: dict[str, Any] = {"charts": charts, "precision": []}
     curves = ""
-    if details is not None and len(details.precision) > 0:
-        data["precision"] = precision_series(details.precision)
+    if precision:
+        data["precision"] = precision_series(precision)
         chart = precision_chart(data["precision"])
         curves = precision_section(data["precision"], chart)
         if curves:
@@ -150,7 +140,7 @@ def write_training_report(
         section("Scores", score_tables(metrics)),
         section("Score over training", chart_grid(charts, "score")),
         section("Training", CURVE_CONTROLS + chart_grid(charts, "curve") if steps else ""),
-        section("Average precision by class", bar_table(details.per_class, "AP") if details else ""),
+        *(section(f"{name} by class", bar_table(values, name) if values else "") for name, values in per_class.items()),
         section("Precision and recall", curves),
         section("Confusion of classes", confusion_section(mistakes) if mistakes else ""),
         examples_section(examples, mistakes),
@@ -246,7 +236,8 @@ def confusion_section(mistakes: Mistakes) -> str:
     shown = most_confused(mistakes.confusion)
     total = len(mistakes.class_names)
     which = f"The {len(shown)} classes of {total} with the most mistakes. " if len(shown) < total else ""
-    limits = f"a score of at least {THRESHOLD:.2f} and an IoU of at least {OVERLAP:.2f}"
+    surely = "" if mistakes.threshold is None else f"a score of at least {mistakes.threshold:.2f} and "
+    limits = f"{surely}an IoU of at least {OVERLAP:.2f}"
     note = f"{which}Rows: what is there. Columns: what was found there, with {limits}."
     names = [mistakes.class_names[label] for label in shown]
     counts = mistakes.confusion[np.ix_([*shown, -1], [*shown, -1])]

@@ -1,6 +1,6 @@
 """Scores: detection of named classes, phrases of captions (also as classes, seen and unseen), folders of data sets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from common.coco import CocoDataset
 from common.commands import Scoring
 from common.distributed import gather, is_main, process_count, process_index
 from common.evaluation import Evaluation, evaluate_instances, examples, photographs
-from common.metrics import CocoDetails, coco_details
+from common.metrics import coco_details
+from common.mistakes import Mistakes
 from common.report import Example
 from common.results import Instances
 from common.runlog import Bar
@@ -31,8 +32,18 @@ class CaptionEvaluation:
     """The scores on a data set of captions."""
 
     metrics: dict[str, dict[str, Any]]
-    details: dict[str, CocoDetails]
-    detections: list[dict[str, Any]]
+    phrases: Evaluation  # of the phrases as classes
+
+    @property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        return self.phrases.per_class
+
+    @property
+    def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
+        return self.phrases.precision
+
+    def mistakes(self, dataset: CaptionedDataset) -> Mistakes:
+        return self.phrases.mistakes(PhraseClasses(dataset))  # type: ignore[arg-type]
 
 
 def evaluate_classes(
@@ -60,7 +71,7 @@ def evaluate_captions(model: nn.Module, dataset: CaptionedDataset, batch_size: i
             chosen = {i for i, name in zip(classes.category_ids, classes.class_names, strict=True) if name in names}
             metrics[kind] = score_of(annotations, whole.detections, chosen)
     metrics["grounding"] = recall(model, dataset, workers)
-    return CaptionEvaluation(metrics, whole.details, whole.detections)
+    return CaptionEvaluation(metrics, whole)
 
 
 def score_of(annotations: dict[str, Any], detections: list[dict[str, Any]], categories: set[int]) -> dict[str, float]:

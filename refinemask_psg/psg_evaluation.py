@@ -5,8 +5,9 @@
 - As OpenPSG does, images without relations are left out; unlike there, one without predictions counts 0.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from common.distributed import gather, is_main, process_count, process_index
 from common.evaluation import photographs
-from common.metrics import CocoDetails
-from common.metrics.panoptic import IDS, Segments, collect, count_pairs, match, summarize
+from common.metrics.panoptic import IDS, Segments, collect, count_pairs, match, occurs, summarize
+from common.mistakes import Mistakes, compare_segments, sum_up
 from common.report import Example
 from common.results import Panoptic, Relation, SceneGraph, Segment
 from common.runlog import Bar
@@ -47,6 +48,7 @@ KINDS = ("relations", "relations_baseline", "predcls", "predcls_baseline")
 class ImageScores:
     """What one image adds to the scores."""
 
+    number: int  # in the data set
     recalls: dict[str, Found]  # by kind, of KINDS
     statistics: dict[str, float]  # of the logits between true regions
     pairs: tuple[Int, Int, Int]  # of true and predicted ids that meet, and in how many pixels
@@ -59,19 +61,35 @@ class SceneGraphEvaluation:
     """The scores of a model on a data set; complete in every process."""
 
     metrics: Metrics
-    details: Mapping[str, CocoDetails] = field(default_factory=dict)
+    wrong: Mistakes
+
+    @property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """Quality of the segments' classes, recall of the predicates."""
+        rows = self.metrics["panoptic"]["per_class"]
+        quality = {name: row["pq"] if occurs(row) else math.nan for name, row in rows.items()}
+        predicates = self.metrics.get("relations", {}).get("per_class", {})
+        return {"PQ": quality, "R@20": {name: row["R@20"] for name, row in predicates.items()}}
+
+    @property
+    def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
+        return {}
+
+    def mistakes(self, dataset: PsgDataset) -> Mistakes:
+        return self.wrong
 
 
 def evaluate_scene_graphs(
     model: torch.nn.Module, dataset: PsgDataset, batch_size: int, workers: int
 ) -> SceneGraphEvaluation:
     assert isinstance(model, RefineMask)
-    images = gather(list(score_images(model, dataset, batch_size, workers)))
+    images = sorted(gather(list(score_images(model, dataset, batch_size, workers))), key=lambda each: each.number)
     metrics = {"panoptic": panoptic_quality(images, dataset)} | relation_scores(images, dataset)
     if "relations" in metrics:
         quality = metrics["panoptic"]["All"]["pq"] or 0.0
         metrics["relations"]["final"] = final_score(metrics["relations"] | {"PQ": quality})
-    return SceneGraphEvaluation(metrics)
+    compared = (compare_segments(each.pairs, each.true, each.found, len(dataset.class_names)) for each in images)
+    return SceneGraphEvaluation(metrics, sum_up(dataset.class_names, compared, threshold=None))
 
 
 def score_images(model: RefineMask, dataset: PsgDataset, batch_size: int, workers: int) -> Iterator[ImageScores]:
@@ -102,6 +120,7 @@ def score_image(
         recalls_of_image, statistics = region_recalls(model, true, picture, segment_map, table)
         recalls_of_image |= graph_recalls(model, true, graph, ids)
     return ImageScores(
+        number,
         recalls_of_image,
         statistics,
         count_pairs(as_picture(segment_map), as_picture(ids)),

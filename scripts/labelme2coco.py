@@ -1,27 +1,34 @@
 """A folder of labelme files -> one COCO file: python scripts/labelme2coco.py photographs/ --out train.json
 
-Polygons, rectangles and circles become masks. Shapes of one label and one group_id are one object in several pieces.
+Polygons, rectangles, circles and painted masks are read. Shapes of one label and one group_id are one object in
+several pieces.
 Every fault is named with its file; then nothing is written, unless --skip-faulty leaves these images out.
 """
 
+import base64
+import binascii
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
 import tyro
+from numpy.typing import NDArray
+from PIL import Image
 
-from common import commands
+from common import commands, rle
 from common.annotation_checks import leads_inside
-from common.coco_writing import CocoWriter, Json, Outline, outlined, rectangle, stop_or_skip
+from common.coco_writing import CocoWriter, Json, Mask, Outline, masked, outlined, rectangle, stop_or_skip
 from common.errors import UserError
 from common.images import image_size
 
 NO_CLASSES = {"__ignore__", "_background_"}  # lines of labelme's own label files
+FAR = 2**31  # from where no pixel of an image is
 CIRCLE_ERROR = 0.1  # of a pixel: how far a circle's polygon may be from the circle
 
 
@@ -48,6 +55,7 @@ class Shape(msgspec.Struct):
     points: list[tuple[float, float]]
     group_id: int | str | None = None
     shape_type: str = "polygon"
+    mask: str | None = None  # of a painted one: a PNG, in base64
 
 
 class LabelmeFile(msgspec.Struct, rename="camel"):
@@ -60,13 +68,33 @@ class LabelmeFile(msgspec.Struct, rename="camel"):
 
 
 @dataclass
+class Painted:
+    """A piece that is given by its pixels."""
+
+    corner: tuple[int, int]  # x, y of its first pixel
+    pixels: Mask
+
+    def whole(self, height: int, width: int) -> Mask:
+        """[H, W]: in the image, as far as it lies there."""
+        x, y = self.corner
+        top, left = max(0, -y), max(0, -x)
+        seen = self.pixels[top : max(0, height - y), left : max(0, width - x)]
+        mask = np.zeros((height, width), bool)
+        mask[y + top : y + top + len(seen), x + left : x + left + seen.shape[1]] = seen
+        return mask
+
+
+Piece = Outline | Painted
+
+
+@dataclass
 class Photograph:
     """One labelme file, checked: its image, and its objects as (label, pieces)."""
 
     name: str
     height: int
     width: int
-    objects: list[tuple[str, list[Outline]]]
+    objects: list[tuple[str, list[Piece]]]
 
 
 def main() -> None:
@@ -144,12 +172,12 @@ def image_name(source: Path, image_path: str, root: Path) -> str:
     raise UserError(f"imagePath {image_path!r} names no file there; add the image or correct the path")
 
 
-def grouped(shapes: Sequence[Shape]) -> list[tuple[str, list[Outline]]]:
+def grouped(shapes: Sequence[Shape]) -> list[tuple[str, list[Piece]]]:
     """Objects in the order of their first shapes; a group's shapes of one label are pieces of one object."""
-    objects: dict[tuple[str, int | str | None, int], list[Outline]] = {}
+    objects: dict[tuple[str, int | str | None, int], list[Piece]] = {}
     for number, shape in enumerate(shapes, start=1):
         try:
-            piece = outline(shape)
+            piece = piece_of(shape)
         except UserError as error:
             raise UserError(f"shape {number} ({shape.label!r}): {error}") from error
         alone = number if shape.group_id is None else 0
@@ -157,8 +185,8 @@ def grouped(shapes: Sequence[Shape]) -> list[tuple[str, list[Outline]]]:
     return [(label, pieces) for (label, _, _), pieces in objects.items()]
 
 
-def outline(shape: Shape) -> Outline:
-    """The corners of a shape that has an area."""
+def piece_of(shape: Shape) -> Piece:
+    """What a shape that has an area covers."""
     points = np.array(shape.points, np.float64).reshape(-1, 2)
     if not np.isfinite(points).all():
         raise UserError("a point of it is not finite; draw it again")
@@ -171,11 +199,26 @@ def outline(shape: Shape) -> Outline:
             return points
         case "circle" if len(points) == 2:
             return circle(points[0], float(np.hypot(*(points[1] - points[0]))))
-        case "polygon" | "oriented_rectangle" | "rectangle" | "circle":
+        case "mask" if len(points) == 2:
+            return painted(shape.mask or "", points.clip(-FAR, FAR).astype(np.int64))
+        case "polygon" | "oriented_rectangle" | "rectangle" | "circle" | "mask":
             raise UserError(f"a {shape.shape_type} of {len(points)} points; draw it again or remove it")
         case other:
-            known = "polygons, rectangles and circles are read"
+            known = "polygons, rectangles, circles and masks are read"
             raise UserError(f"a {other} has no outline: {known}; draw one instead or remove it")
+
+
+def painted(text: str, corners: NDArray[np.int64]) -> Painted:
+    """A mask that was painted into the box between two pixels."""
+    (x1, y1), (x2, y2) = corners.tolist()
+    try:
+        picture = Image.open(BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",))
+        if picture.size != (x2 - x1 + 1, y2 - y1 + 1):  # before it is unpacked
+            size = " x ".join(map(str, picture.size))
+            raise UserError(f"its mask is {size} pixels, but its box from {x1}, {y1} to {x2}, {y2}; paint it again")
+        return Painted((x1, y1), np.asarray(picture.convert("L")) > 0)
+    except (binascii.Error, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"its mask is not a PNG that can be decoded ({error}); paint it again") from error
 
 
 def circle(centre: Outline, radius: float) -> Outline:
@@ -194,10 +237,22 @@ def annotations(photograph: Photograph, classes: Sequence[str]) -> list[Json]:
         if label not in classes:
             raise UserError(f"its label {label!r} is none of the classes {', '.join(classes)}; add or correct it")
         try:
-            found.append(outlined(classes.index(label), pieces, photograph.height, photograph.width))
+            found.append(annotation(classes.index(label), pieces, photograph.height, photograph.width))
         except UserError as error:
             raise UserError(f"object {number} ({label!r}): {error}") from error
     return found
+
+
+def annotation(label: int, pieces: Sequence[Piece], height: int, width: int) -> Json:
+    """An object of outlines keeps them; with a painted piece it becomes a mask."""
+    outlines = [piece for piece in pieces if not isinstance(piece, Painted)]
+    if len(outlines) == len(pieces):
+        return outlined(label, outlines, height, width)
+    mask = np.logical_or.reduce([piece.whole(height, width) for piece in pieces if isinstance(piece, Painted)])
+    if outlines:
+        polygons = [each.round(3).ravel().tolist() for each in outlines]
+        mask |= rle.decode([rle.from_polygons(polygons, height, width)])[0]
+    return masked(label, mask)
 
 
 def listed_classes(given: Sequence[str]) -> list[str]:

@@ -178,7 +178,7 @@ def collect(counted: list[tuple[Int, Int, Int]]) -> Overlaps:
     return Overlaps(image + truth, image + found, pixels)
 
 
-def _rows(keys: Int, segments: Segments) -> Int:
+def rows_of(keys: Int, segments: Segments) -> Int:
     """The row of each key in the table of segments; -1 where it is not there."""
     if not len(segments.keys):
         return np.full(len(keys), -1)
@@ -191,7 +191,7 @@ def refuse_contradictions(
     found: Segments, overlaps: Overlaps, categories: Int, image_ids: list[int], name: str
 ) -> None:
     """Predictions whose pictures and JSON do not tell of the same segments."""
-    rows = _rows(overlaps.found, found)
+    rows = rows_of(overlaps.found, found)
     stray = (rows < 0) & (overlaps.found % IDS != VOID)
     if stray.any():
         image, segment = divmod(int(overlaps.found[stray.argmax()]), IDS)
@@ -226,7 +226,7 @@ def match(truth: Segments, found: Segments, overlaps: Overlaps, categories: Int)
     Not counted as wrong: crowds nobody found, and predictions that lie by more than half on pixels without label or in
     the crowd of their category (of several crowds in an image, the last listed, as in panopticapi).
     """
-    true_row, found_row = _rows(overlaps.truth, truth), _rows(overlaps.found, found)
+    true_row, found_row = rows_of(overlaps.truth, truth), rows_of(overlaps.found, found)
     on_void = (overlaps.truth % IDS == VOID) & (found_row >= 0)
     void = np.bincount(found_row[on_void], overlaps.pixels[on_void], len(found.keys))
     seen = found_row >= 0
@@ -265,7 +265,7 @@ def _on_crowd(truth: Segments, found: Segments, overlaps: Overlaps, found_row: I
     _, last = np.unique(pairs, axis=0, return_index=True)  # of the reversed list, the first is the last
     chosen = np.zeros(len(truth.keys), bool)
     chosen[crowds[last]] = True
-    true_row = _rows(overlaps.truth, truth)
+    true_row = rows_of(overlaps.truth, truth)
     met = np.flatnonzero((true_row >= 0) & (found_row >= 0))
     met = met[chosen[true_row[met]] & (truth.categories[true_row[met]] == found.categories[found_row[met]])]
     return np.bincount(found_row[met], overlaps.pixels[met], len(found.keys)).astype(np.float64)
@@ -275,17 +275,17 @@ def summarize(matches: Matches, categories: dict[int, bool]) -> dict[str, Any]:
     """Quality of each category, and the averages over those that occur."""
     right, wrong, missed = matches.true_positives, matches.false_positives, matches.false_negatives
     total = right + 0.5 * wrong + 0.5 * missed
-    occurs = total > 0
+    there = total > 0
     quality = np.stack(
         (
-            np.divide(matches.iou, total, out=np.zeros(len(total)), where=occurs),
+            np.divide(matches.iou, total, out=np.zeros(len(total)), where=there),
             np.divide(matches.iou, right, out=np.zeros(len(total)), where=right > 0),
-            np.divide(right, total, out=np.zeros(len(total)), where=occurs),
+            np.divide(right, total, out=np.zeros(len(total)), where=there),
         )
     )
     things = np.array(list(categories.values()), bool)
     result: dict[str, Any] = {}
-    for name, group in {"All": occurs, "Things": occurs & things, "Stuff": occurs & ~things}.items():
+    for name, group in {"All": there, "Things": there & things, "Stuff": there & ~things}.items():
         number = int(group.sum())
         means = (quality[:, group].sum(axis=1) / number).tolist() if number else [None] * 3
         result[name] = {**dict(zip(("pq", "sq", "rq"), means, strict=True)), "n": number}
@@ -295,3 +295,8 @@ def summarize(matches: Matches, categories: dict[int, bool]) -> dict[str, Any]:
         category: dict(zip(columns, row, strict=True)) for category, row in zip(categories, rows, strict=True)
     }
     return result
+
+
+def occurs(row: Mapping[str, float]) -> bool:
+    """Whether a row of per_class is of a category that is there or was found."""
+    return row["tp"] + row["fp"] + row["fn"] > 0

@@ -2,13 +2,11 @@
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from common.mistakes import Mistakes
 from common.report import Entry, Example, make_entry, write_prediction_report, write_training_report
@@ -16,14 +14,6 @@ from common.results import Instances
 
 HOSTILE = "</script><script>document.title='broken'</script><b>&\"'"
 NAMES = ("cat", HOSTILE, "三角")
-
-
-@dataclass
-class Details:
-    """What the report needs of coco_details()."""
-
-    per_class: dict[str, float]
-    precision: dict[str, NDArray[np.float64]]
 
 
 def make_instances(labels: list[int], scores: list[float]) -> Instances:
@@ -57,10 +47,6 @@ def training_report(folder: Path) -> Path:
         Example("one.png", images[0], make_instances([0], [1.0]), make_instances([0, 1], [0.9, 0.1])),
         Example(HOSTILE, images[1], make_instances([], []), make_instances([], [])),
     ]
-    details = Details(
-        per_class={"cat": 0.25, HOSTILE: 0.75, "三角": math.nan},
-        precision={"cat": np.linspace(1, 0, 101), HOSTILE: np.full(101, 0.5), "三角": np.full(101, np.nan)},
-    )
     confusion = np.array([[5, 1, 0, 2], [3, 0, 0, 0], [0, 0, 4, 0], [1, 0, 0, 0]])
     path = folder / "report.html"
     write_training_report(
@@ -70,7 +56,8 @@ def training_report(folder: Path) -> Path:
             "segm": {"AP": 0.4, "APl": -1.0},
             "panoptic": {"All": {"pq": 0.5, "n": 3}, "per_class": {1: {"pq": 0.5}}},
         },
-        details=details,
+        per_class={"AP": {"cat": 0.25, HOSTILE: 0.75, "三角": math.nan}, "PQ": {}},
+        precision={"cat": np.linspace(1, 0, 101), HOSTILE: np.full(101, 0.5), "三角": np.full(101, np.nan)},
         examples=examples,
         title=f"a run {HOSTILE}",
         mistakes=Mistakes(NAMES, confusion, np.array([0.75, 0.25])),

@@ -77,6 +77,7 @@ def test_the_training_report_shows_scores_classes_configuration_and_command(tmp_
         "0.400",
         "0.750",
         "0.250",
+        "AP by class",
         "epochs: 12",
         "</pre>",
         "python train.py --name '</pre>'",
@@ -84,6 +85,7 @@ def test_the_training_report_shows_scores_classes_configuration_and_command(tmp_
     ):
         assert expected in text
     assert "nan" not in page.texts
+    assert "PQ by class" not in text  # nothing to show
     assert "-1.000" not in text  # COCO's -1: nothing to measure
     charts = json.loads(page.scripts[0])["charts"]
     assert set(charts) == {"score segm", "curve loss", "curve lr", "curve images_per_second", "precision"}
@@ -129,8 +131,9 @@ def test_a_report_without_log_details_and_examples_is_written(tmp_path: Path) ->
         tmp_path / "new" / "report.html",
         tmp_path / "missing.jsonl",
         metrics={},
-        details=None,
         examples=[],
+        per_class={},
+        precision={},
         title="nothing",
         config={},
     )

@@ -1,5 +1,6 @@
 """labelme's files become a COCO file that the loader and the doctor accept; what cannot, is named."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,36 @@ def test_shapes_of_a_group_are_pieces_of_one_object(tmp_path: Path) -> None:
     assert whole["area"] == masks.sum()
 
 
+def painted(label: str, corner: tuple[int, int], pixels: Any, group: int | None = None) -> dict[str, Any]:
+    """A mask as labelme stores it: a PNG of the box, whose corners are pixels."""
+    _, data = cv2.imencode(".png", np.array(pixels, np.uint8) * 255)
+    (x, y), (height, width) = corner, np.shape(pixels)
+    box = [[x, y], [x + width - 1, y + height - 1]]
+    return shape(label, box, "mask", group) | {"mask": base64.b64encode(data.tobytes()).decode()}
+
+
+def test_painted_masks_keep_their_pixels_alone_and_beside_outlines(tmp_path: Path) -> None:
+    ring = [[1, 1, 1], [1, 0, 1]]
+    corner = painted("cat", (WIDTH - 2, HEIGHT - 1), ring)  # of its first row two pixels are in the image
+    save(tmp_path / "photos/a.json", [painted("cat", (4, 7), ring), corner, painted("cat", (-1, -1), ring)])
+    together = [painted("cat", (40, 30), ring, 1), shape("cat", [[10, 10], [20, 20]], "rectangle", 1)]
+    save(tmp_path / "photos/b.json", together)
+    content = converted(tmp_path)
+    data = CocoDataset([tmp_path / "photos"], [tmp_path / "coco.json"])
+    expected = np.zeros((3, HEIGHT, WIDTH), bool)
+    expected[0, 7:9, 4:7] = ring
+    expected[1, HEIGHT - 1, WIDTH - 2 :] = True
+    expected[2, 0, :2] = (False, True)
+    assert np.array_equal(data[0].masks, expected)
+    assert data[0].boxes.tolist()[0] == [4, 7, 7, 9]
+    both = np.zeros((HEIGHT, WIDTH), bool)
+    both[30:32, 40:43] = ring
+    both[10:20, 10:20] = True
+    assert np.array_equal(data[1].masks, both[None])
+    assert content["annotations"][3]["area"] == 105
+    assert examine(tmp_path / "coco.json", tmp_path / "photos")[1] == []
+
+
 def test_what_sticks_out_of_the_image_does_not_widen_the_box(tmp_path: Path) -> None:
     save(tmp_path / "photos/a.json", [shape("cat", [[-10, -10], [12, -10], [12, 8], [-10, 8]])])
     entry = converted(tmp_path)["annotations"][0]
@@ -124,6 +155,10 @@ def test_every_faulty_file_is_named_in_a_line(tmp_path: Path, capsys: pytest.Cap
     save(photos / "few.json", [shape("cat", [[1, 1], [2, 2]])])
     save(photos / "flat.json", [shape("cat", [[1, 1], [1, 1], [1, 1]])])
     save(photos / "huge.json", [shape("cat", [[1e300, 1], [1, 1], [1, 1]])])
+    save(photos / "paint.json", [painted("cat", (1, 1), [[0]])])
+    save(photos / "large.json", [painted("cat", (1, 1), [[1, 1]]) | {"points": [[1, 1], [9e300, 9]]}])
+    save(photos / "bits.json", [painted("cat", (1, 1), [[1]]) | {"mask": "bm8gUE5H"}])
+    save(photos / "none.json", [shape("cat", [[1, 1], [2, 2]], "mask")])
     save(photos / "size.json", [shape("cat", TRIANGLE)], imageHeight=41)
     save(photos / "gone.json", [], image="missing.png")
     save(photos / "twice.json", [], image="good.png")
@@ -138,6 +173,10 @@ def test_every_faulty_file_is_named_in_a_line(tmp_path: Path, capsys: pytest.Cap
         "few.json": "shape 1 ('cat'): a polygon of 2 points",
         "flat.json": "object 1 ('cat'): its outline covers no pixel",
         "huge.json": "object 1 ('cat'): polygon 0 has a corner that is not finite or beyond",
+        "paint.json": "object 1 ('cat'): its mask covers no pixel",
+        "large.json": "shape 1 ('cat'): its mask is 2 x 1 pixels, but its box from 1, 1 to ",
+        "bits.json": "shape 1 ('cat'): its mask is not a PNG",
+        "none.json": "shape 1 ('cat'): its mask is not a PNG",
         "size.json": f"annotated at {WIDTH} x 41 pixels",
         "gone.json": "imagePath 'missing.png' names no file",
         "twice.json": "its image good.png is that of",
