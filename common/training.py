@@ -78,6 +78,7 @@ class Trainer:
         log = RunLog(self.run, self.step) if is_main() else None
         interrupted = _Interruption()
         started = time.monotonic()
+        stopped = False
         with interrupted, Bar("training", self.total_steps, self.step, show=is_main()) as bar:
             batches = self._batches()
             while self.step < self.total_steps:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -129,6 +130,17 @@ def test_ctrl_c_saves_and_says_how_to_go_on(data, uninterrupted, tmp_path):
     assert "Traceback" not in error
     done = train(data, run, *EXACT, "--workers", "0", "--resume")
     assert done.returncode == 0, done.stderr
+    assert_same_weights(uninterrupted, run)
+
+
+def test_a_finished_run_that_is_resumed_is_scored_and_reported_again(data, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    (run / "report.html").unlink(missing_ok=True)
+    done = train(data, run, *EXACT, "--workers", "0", "--resume", "--report")
+    assert done.returncode == 0, done.stderr
+    assert (run / "report.html").exists()
+    assert (run / "metrics.json").read_text() == (uninterrupted / "metrics.json").read_text()
     assert_same_weights(uninterrupted, run)
 
 
