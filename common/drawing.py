@@ -26,6 +26,7 @@ HUE_SHIFTS = (0.0, 0.06, -0.06, 0.12, -0.12)
 LIGHTNESSES = (0.55, 0.42, 0.68)
 PAPER: Colour = (255, 255, 255)
 ALONG_ARROW = (0.5, 0.38, 0.62, 0.26, 0.74, 0.14, 0.86)  # where its label may be
+READABLE = 480  # pixels of the long side: on anything smaller the names hide what they name
 LEGEND_LETTERS = 24  # the width of a legend, in heights of a letter
 # Pairs of the 17 COCO person key points that a limb joins.
 PERSON_LIMBS = (
@@ -45,6 +46,12 @@ class Tag:
     colour: Colour
     centred: bool = False  # on the middle of the box instead of at its upper left corner
     elsewhere: tuple[tuple[int, int], ...] = ()  # where else its middle may be, if that is taken
+
+
+def readable_scale(picture: Picture) -> int:
+    """By how much to enlarge a small picture before it is drawn on."""
+    height, width = picture.shape[:2]
+    return max(1, READABLE // max(height, width))
 
 
 def label_colours(labels: Sequence[int]) -> list[Colour]:

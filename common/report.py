@@ -33,6 +33,7 @@ from common.curves import (
     read_log,
     score_charts,
 )
+from common.drawing import readable_scale
 from common.mistakes import OVERLAP, THRESHOLD, Mistakes
 from common.page import (
     bar_table,
@@ -50,7 +51,6 @@ from common.page import (
 from common.results import Instances, Result, SceneGraph
 
 CONFUSED_CLASSES = 20  # a larger table cannot be read
-SMALL_PICTURE = 480  # examples smaller than this are enlarged, or the names would hide them
 CURVE_CONTROLS = (
     '<div class="controls"><label>smoothing <input type="range" id="smoothing" min="0" max="0.99" '
     'step="0.01" value="0.8"></label>'
@@ -268,7 +268,7 @@ def examples_section(examples: Sequence[Example], mistakes: Mistakes | None) -> 
 
 def example_figure(example: Example) -> str:
     """One image twice."""
-    scale = max(1, SMALL_PICTURE // max(example.image.shape[:2]))
+    scale = readable_scale(example.image)
     bare = example.truth  # what people annotated has no scores to show
     if isinstance(bare, Instances):
         truth = jpeg(bare.draw(example.image, threshold=-math.inf, scale=scale, with_scores=False))

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from common import commands, rle
+from common.drawing import readable_scale
 from common.errors import UserError
 from common.images import read_image
 from common.results import Instances, Panoptic, Result, SceneGraph
@@ -79,7 +80,7 @@ class Studio:
             self.count += 1
             name = f"{self.count:04}"
         drawing, content = self.folder / f"{name}.png", self.folder / f"{name}.json"
-        result.draw(image, self.options.threshold).save(drawing)
+        result.draw(image, self.options.threshold, scale=readable_scale(image)).save(drawing)
         name = Path(upload or "").name
         content.write_text(json.dumps(as_json(result, getattr(model, "category_ids", ()), name)), encoding="utf-8")
         return drawing, content, summary(result, self.options.threshold)
@@ -253,7 +254,13 @@ def build(studio: Studio) -> Any:
                 button = gradio.Button("Find", variant="primary")
             with gradio.Column(scale=2):
                 found = gradio.Textbox(label="found", elem_id="found", interactive=False)
-                picture = gradio.Image(type="filepath", format="png", show_label=False, interactive=False)
+                picture = gradio.Image(
+                    type="filepath",
+                    format="png",
+                    show_label=False,
+                    interactive=False,
+                    buttons=["download", "fullscreen"],
+                )
                 files = gradio.File(file_count="multiple", label="download", interactive=False)
 
         def choose(name: str) -> tuple[Any, Any]:

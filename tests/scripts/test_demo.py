@@ -78,7 +78,7 @@ def test_checkpoints_are_offered_by_package_and_other_files_are_not(runs: Path, 
 def test_an_upload_is_answered_with_a_drawing_and_all_that_was_found(studio: Studio, photograph: str) -> None:
     (weights,) = studio.offered["solov2"]
     drawing, content, line = studio.answer(weights, photograph, "")
-    assert Image.open(drawing).size == (80, 60)
+    assert Image.open(drawing).size == (480, 360)  # enlarged, or names would hide what they name
     found = json.loads(content.read_text())
     assert found["images"] == [{"id": 1, "file_name": "street.jpg", "height": 60, "width": 80}]
     assert found["categories"] == [{"id": 7, "name": "red circle"}, {"id": 9, "name": "square"}]
@@ -194,7 +194,7 @@ def test_the_page_answers_over_the_network(studio: Studio, photograph: str, tmp_
         visitor = client.Client(page.local_url, verbose=False, download_files=str(tmp_path / "got"))
         (weights,) = studio.offered["solov2"]
         picture, files, line = visitor.predict(weights, client.handle_file(photograph), "", api_name="/find")
-        assert Image.open(picture).size == (80, 60)
+        assert Image.open(picture).size == (480, 360)
         assert [Path(file).suffix for file in files] == [".png", ".json"]
         assert "circle" in line
         _, _, line = visitor.predict(weights, None, "", api_name="/find")
