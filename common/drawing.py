@@ -50,8 +50,8 @@ class Tag:
 
 def readable_scale(picture: Picture) -> int:
     """By how much to enlarge a small picture before it is drawn on."""
-    height, width = picture.shape[:2]
-    return max(1, READABLE // max(height, width))
+    long_side: int = max(picture.shape[:2])
+    return max(1, READABLE // long_side)
 
 
 def label_colours(labels: Sequence[int]) -> list[Colour]:

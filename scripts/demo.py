@@ -254,12 +254,9 @@ def build(studio: Studio) -> Any:
                 button = gradio.Button("Find", variant="primary")
             with gradio.Column(scale=2):
                 found = gradio.Textbox(label="found", elem_id="found", interactive=False)
+                buttons = ["download", "fullscreen"]  # none that would send it elsewhere
                 picture = gradio.Image(
-                    type="filepath",
-                    format="png",
-                    show_label=False,
-                    interactive=False,
-                    buttons=["download", "fullscreen"],
+                    type="filepath", format="png", show_label=False, interactive=False, buttons=buttons
                 )
                 files = gradio.File(file_count="multiple", label="download", interactive=False)
 
