@@ -1,11 +1,14 @@
 """A model's README picture: built-in validation scenes with what the model finds in them.
 
 python scripts/picture.py --weights runs/solov2/shapes/best.safetensors --out solov2/picture.jpg
+
+GLIP is asked for what each scene's caption names; Pose2Seg gets the annotated joints.
 """
 
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -13,6 +16,7 @@ from PIL import Image
 
 from common import commands, shapes
 from common.checkpoint import load
+from common.results import Result
 
 SIDE = 2 * 192  # the largest scene at twice its size
 
@@ -33,17 +37,41 @@ class Picture:
 
 def main() -> None:
     options = tyro.cli(Picture, prog="picture.py")
-    package = import_module(load(Path(options.weights)).package)
-    model = package.load(options.weights)
-    files = sorted(shapes.ensure("val").images.iterdir())
+    package = load(Path(options.weights)).package
+    model = import_module(package).load(options.weights)
+    scenes = shapes.ensure("val")
+    files = sorted(scenes.images.iterdir())
     drawings = []
     for number in options.scenes:
-        drawing = np.asarray(model.predict([files[number]])[0].draw(threshold=options.threshold, scale=2))
+        found = find(package, model, scenes, files[number])
+        drawing = np.asarray(found.draw(threshold=options.threshold, scale=2))
         frame = np.full((SIDE, SIDE, 3), 255, np.uint8)
         frame[: drawing.shape[0], : drawing.shape[1]] = drawing
         drawings.append(frame)
     Image.fromarray(np.concatenate(drawings, axis=1)).save(options.out, quality=85)
     print(f"written: {options.out.resolve()}")
+
+
+def find(package: str, model: Any, scenes: shapes.ShapesFolder, file: Path) -> Result:
+    """What a model finds in a scene; two packages want to know more than the picture."""
+    more: list[Any] = []
+    if package == "glip":
+        more = [". ".join(phrases(scenes, file))]
+    elif package == "pose2seg":
+        from pose2seg.joints import read_for_files
+
+        more = [[read_for_files(scenes.keypoints, 0.0)(file).joints]]
+    results: list[Result] = model.predict([file], *more)
+    return results[0]
+
+
+def phrases(scenes: shapes.ShapesFolder, file: Path) -> list[str]:
+    """What the scene's caption names, each once."""
+    from glip.captioned import CaptionedDataset
+
+    captions = CaptionedDataset([scenes.images], [scenes.captions])
+    number = [captions.boxes.path(number).name for number in range(len(captions))].index(file.name)
+    return list(dict.fromkeys(captions.name(number, phrase) for phrase in captions.phrases(number)))
 
 
 if __name__ == "__main__":
