@@ -86,8 +86,11 @@ def open_model(
     found = load(Path(file))
     if found.package != package:
         raise UserError(f"{file}: a checkpoint of {found.package}, not of {package}")
-    model = network(from_dict(config_type, found.config, str(file)), found.class_names, found.category_ids)
-    load_weights(model, found.weights, str(file))
+    config = from_dict(config_type, found.config, str(file))
+    with torch.device("meta"):  # takes no memory, whatever sizes the file claims
+        check_weights(network(config, found.class_names, found.category_ids), found.weights, str(file))
+    model = network(config, found.class_names, found.category_ids)
+    model.load_state_dict(dict(found.weights))
     return model.eval()
 
 

@@ -19,6 +19,7 @@ from common import checkpoint
 from common.checkpoint import Checkpoint, check_weights
 from common.configuration import to_dict
 from common.conversion import refusing_fragments
+from common.errors import UserError
 from common.resume import load_state
 from scripts import mmdet2pytorch
 from scripts.mmdet2pytorch import NETWORKS, package_of
@@ -197,3 +198,28 @@ def test_a_small_file_that_claims_a_huge_tensor_is_refused(tmp_path: Path, capsy
     assert (tmp_path / "huge.pth").stat().st_size < 2**20
     assert status(mmdet2pytorch.main, tmp_path / "huge.pth") == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+WIDTHS = {
+    "solov2": "tower_channels",
+    "yolact": "channels",
+    "maskrcnn": "fpn_channels",
+    "refinemask_psg": "fpn_channels",
+    "upsnet": "fpn_channels",
+    "glip": "channels",
+    "pose2seg": "fpn_channels",
+}
+
+
+@pytest.mark.parametrize("package", PUBLISHED)
+def test_a_checkpoint_of_ours_that_claims_a_huge_network_is_refused(package: str, tmp_path: Path) -> None:
+    module = import_module(package)
+    config = to_dict(module.VARIANTS["shapes"])
+    assert WIDTHS[package] in config["model"]
+    if package == "upsnet":
+        config["model"]["things"] = 1
+    config["model"][WIDTHS[package]] = 2**22  # a convolution of as many channels on both sides has 600 TB
+    content = Checkpoint(package, config, ("cat", "dog"), (1, 2), {"a": torch.zeros(1)})
+    checkpoint.save(tmp_path / "huge.safetensors", content)
+    with pytest.raises(UserError, match="the weights do not fit the network"):
+        module.load(tmp_path / "huge.safetensors")
