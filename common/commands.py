@@ -26,7 +26,7 @@ from common.errors import UserError, surroundings
 from common.evaluation import Evaluation, evaluate_instances, examples
 from common.loader import Trainable, mix
 from common.memory import keep_freed_memory
-from common.mistakes import Mistakes
+from common.mistakes import THRESHOLD, Mistakes
 from common.optimization import ParameterGroup
 from common.panoptic_data import PanopticDataset
 from common.precision import autocast
@@ -69,7 +69,7 @@ class Evaluated(Protocol):
     @property
     def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]: ...  # class name -> precision at rising recall
 
-    def mistakes(self, dataset: Any) -> Mistakes: ...
+    def mistakes(self, dataset: Any, threshold: float) -> Mistakes: ...  # of what scores at least so much
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ class Scoring:
     """(model, data set, numbers of images): pictures for the report."""
     decisive: tuple[str, ...] = ("segm", "AP")
     """Where in the metrics the score stands by which the best weights are kept."""
+    threshold: float = THRESHOLD
+    """What the report draws and counts of the predictions."""
 
 
 INSTANCES = Scoring()
@@ -244,7 +246,7 @@ def write_report(
     evaluation: Evaluated,
     scoring: Scoring = INSTANCES,
 ) -> None:
-    mistakes = evaluation.mistakes(dataset)
+    mistakes = evaluation.mistakes(dataset, scoring.threshold)
     write_training_report(
         folder / "report.html",
         folder / "log.jsonl",
@@ -253,6 +255,7 @@ def write_report(
         precision=evaluation.precision,
         examples=scoring.examples(model, dataset, mistakes.worst(EXAMPLES_IN_REPORT)),
         mistakes=mistakes,
+        threshold=scoring.threshold,
         title=title,
         config=to_dict(config),
     )

@@ -59,8 +59,9 @@ class Evaluation:
     def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
         return self.details[self.kind].precision
 
-    def mistakes(self, dataset: CocoDataset) -> Mistakes:
-        return find_mistakes(dataset.annotations_json(), scored_for(self.kind, self.detections), self.kind)
+    def mistakes(self, dataset: CocoDataset, threshold: float) -> Mistakes:
+        detections = scored_for(self.kind, self.detections)
+        return find_mistakes(dataset.annotations_json(), detections, self.kind, threshold)
 
 
 def evaluate_instances(

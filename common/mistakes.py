@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 OVERLAP = 0.5
 Compared = tuple[list[tuple[int, int]], float]  # of an image: true and claimed class of each object; quality
-THRESHOLD = 0.3  # predictions with a lower score are not counted, as they are not drawn
+THRESHOLD = 0.3  # predictions with a lower score are neither counted nor drawn, unless a package says otherwise
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Mistakes:
     class_names: tuple[str, ...]
     confusion: Int  # [C + 1, C + 1] objects of each class (row) found as each class (column); last: missed, not there
     quality: Floats  # [images] 1 where all is right: mean IoU of what is found, times the F1 of finding it
-    threshold: float | None = THRESHOLD  # the least score of what was counted; None: all of it
+    threshold: float | None  # the least score of what was counted; None: all of it
 
     def worst(self, count: int) -> list[int]:
         """Numbers of the images with the lowest quality, the worst first."""
@@ -38,7 +38,12 @@ class Mistakes:
         return numbers
 
 
-def find_mistakes(annotations: Json, detections: Sequence[Json], kind: Literal["segm", "bbox"] = "segm") -> Mistakes:
+def find_mistakes(
+    annotations: Json,
+    detections: Sequence[Json],
+    kind: Literal["segm", "bbox"] = "segm",
+    threshold: float = THRESHOLD,
+) -> Mistakes:
     """Compare detections in COCO's result format with ground truth in COCO's format; images in the latter's order."""
     categories = sorted(annotations["categories"], key=lambda category: int(category["id"]))
     labels = {category["id"]: label for label, category in enumerate(categories)}
@@ -46,7 +51,7 @@ def find_mistakes(annotations: Json, detections: Sequence[Json], kind: Literal["
     for entry in annotations["annotations"]:
         truths[entry["image_id"]].append(entry)
     for entry in detections:
-        if entry["score"] >= THRESHOLD:
+        if entry["score"] >= threshold:
             found[entry["image_id"]].append(entry)
 
     def compared(image: Json) -> Compared:
@@ -56,10 +61,10 @@ def find_mistakes(annotations: Json, detections: Sequence[Json], kind: Literal["
         overlaps = measure(claimed, there, crowd, (image["height"], image["width"]), kind)
         return compare(overlaps, _labels(claimed, labels), _labels(there, labels), crowd, len(labels))
 
-    return sum_up([str(category["name"]) for category in categories], map(compared, annotations["images"]))
+    return sum_up([str(category["name"]) for category in categories], map(compared, annotations["images"]), threshold)
 
 
-def sum_up(class_names: Sequence[str], images: Iterable[Compared], threshold: float | None = THRESHOLD) -> Mistakes:
+def sum_up(class_names: Sequence[str], images: Iterable[Compared], threshold: float | None) -> Mistakes:
     """Of what compare() says about each image, in the data set's order."""
     confusion = np.zeros((len(class_names) + 1, len(class_names) + 1), np.int64)
     quality = []

@@ -77,17 +77,18 @@ class Entry:
     picture: bytes = b""  # JPEG
     labels: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    threshold: float = THRESHOLD  # what scores less is not drawn
     skipped: str = ""
 
 
-def make_entry(name: str, drawing: Image.Image, result: Result, threshold: float = 0.3) -> Entry:
+def make_entry(name: str, drawing: Image.Image, result: Result, threshold: float = THRESHOLD) -> Entry:
     """The entry of a drawn result; keeps a small JPEG only, so that thousands fit into memory.
 
     Beside a scene graph's drawing stands the graph alone.
     """
     if isinstance(result, SceneGraph):
         drawing = beside(drawing, result.diagram(threshold, size=(drawing.height, drawing.width)))
-    return Entry(name, jpeg(drawing), *labels_and_scores(result))
+    return Entry(name, jpeg(drawing), *labels_and_scores(result), threshold)
 
 
 def beside(left: Image.Image, right: Image.Image) -> Image.Image:
@@ -116,14 +117,15 @@ def write_training_report(
     title: str,
     config: Mapping[str, Any],
     mistakes: Mistakes | None = None,
+    threshold: float = THRESHOLD,
     command: str = "",
 ) -> None:
     """Write the report of a run.
 
     log is its log.jsonl, metrics the final scores by kind ({"segm": {"AP": ..}, ..}), per_class some of them by class
     ({"AP": {"cat": ..}}; nan where nothing is annotated), precision each class's at rising recall, config the settings;
-    with mistakes the examples are the worst images, the worst first. command is how to repeat the run, by default the
-    one that started this process.
+    with mistakes the examples are the worst images, the worst first. Predictions are drawn from the threshold.
+    command is how to repeat the run, by default the one that started this process.
     """
     steps, evaluations = read_log(log)
     charts: dict[str, Chart] = loss_charts(steps) | score_charts(evaluations)
@@ -143,7 +145,7 @@ def write_training_report(
         *(section(f"{name} by class", bar_table(values, name) if values else "") for name, values in per_class.items()),
         section("Precision and recall", curves),
         section("Confusion of classes", confusion_section(mistakes) if mistakes else ""),
-        examples_section(examples, mistakes),
+        examples_section(examples, mistakes, threshold),
         section("Configuration", configuration(config)),
         section("How to repeat it", repetition(command or started_command())),
         "</main>",
@@ -253,10 +255,10 @@ def most_confused(confusion: NDArray[np.int64]) -> list[int]:
     return numbers
 
 
-def examples_section(examples: Sequence[Example], mistakes: Mistakes | None) -> str:
+def examples_section(examples: Sequence[Example], mistakes: Mistakes | None, threshold: float) -> str:
     """Ground truth on the left, prediction on the right."""
-    figures = "".join(example_figure(example) for example in examples)
-    note = f"Left: ground truth. Right: prediction, from a score of {THRESHOLD:.2f}."
+    figures = "".join(example_figure(example, threshold) for example in examples)
+    note = f"Left: ground truth. Right: prediction, from a score of {threshold:.2f}."
     heading = f"Validation images ({len(examples)})"
     if mistakes:
         heading = f"The worst images ({len(examples)} of {len(mistakes.quality)})"
@@ -266,7 +268,7 @@ def examples_section(examples: Sequence[Example], mistakes: Mistakes | None) -> 
     return section(heading, f'<p class="quiet">{note}</p><div class="grid pairs">{figures}</div>' if examples else "")
 
 
-def example_figure(example: Example) -> str:
+def example_figure(example: Example, threshold: float) -> str:
     """One image twice."""
     scale = readable_scale(example.image)
     bare = example.truth  # what people annotated has no scores to show
@@ -274,8 +276,8 @@ def example_figure(example: Example) -> str:
         truth = jpeg(bare.draw(example.image, threshold=-math.inf, scale=scale, with_scores=False))
     else:
         truth = jpeg(bare.draw(example.image, threshold=-math.inf, scale=scale))
-    prediction = jpeg(example.prediction.draw(example.image, scale=scale))
-    found = sum(score >= 0.3 for score in labels_and_scores(example.prediction)[1])
+    prediction = jpeg(example.prediction.draw(example.image, threshold, scale=scale))
+    found = sum(score >= threshold for score in labels_and_scores(example.prediction)[1])
     pair = picture(truth, f"{example.name}, ground truth") + picture(prediction, f"{example.name}, prediction")
     caption = f"<b>{escape(example.name)}</b> {len(labels_and_scores(bare)[0])} annotated, {found} predicted"
     return f'<figure class="card"><div class="pair">{pair}</div><figcaption>{caption}</figcaption></figure>'
@@ -343,7 +345,7 @@ def gallery_figure(entry: Entry, folder: str, class_names: Sequence[str]) -> str
     """One drawn image with what is on it."""
     counts: dict[str, int] = {}
     for label, value in zip(entry.labels, entry.scores, strict=True):
-        if value >= 0.3:
+        if value >= entry.threshold:
             counts[class_names[label]] = counts.get(class_names[label], 0) + 1
     objects = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
     name = entry.name.removeprefix(f"{folder}/") if folder else entry.name

@@ -25,6 +25,7 @@ from glip.prompts import Caption, Prompt, class_prompt
 
 RANKS = (1, 5, 10)
 OVERLAP = 0.5  # of a box that finds a phrase
+SURE = 0.5  # the score from which a box is shown, as in the original's demonstration: below, every phrase is everywhere
 
 
 @dataclass
@@ -42,8 +43,8 @@ class CaptionEvaluation:
     def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
         return self.phrases.precision
 
-    def mistakes(self, dataset: CaptionedDataset) -> Mistakes:
-        return self.phrases.mistakes(PhraseClasses(dataset))  # type: ignore[arg-type]
+    def mistakes(self, dataset: CaptionedDataset, threshold: float) -> Mistakes:
+        return self.phrases.mistakes(PhraseClasses(dataset), threshold)  # type: ignore[arg-type]
 
 
 def evaluate_classes(
@@ -139,5 +140,5 @@ def caption_examples(model: nn.Module, dataset: CaptionedDataset, numbers: Seque
     return examples(model, classes, numbers, answer)
 
 
-CLASSES = Scoring(evaluate=evaluate_classes, decisive=("bbox", "AP"))
-CAPTIONS = Scoring(evaluate=evaluate_captions, examples=caption_examples, decisive=("bbox", "AP"))
+CLASSES = Scoring(evaluate=evaluate_classes, decisive=("bbox", "AP"), threshold=SURE)
+CAPTIONS = Scoring(evaluate=evaluate_captions, examples=caption_examples, decisive=("bbox", "AP"), threshold=SURE)

@@ -10,15 +10,24 @@ import glip
 from common import commands
 from common.prediction import Predict, predict
 from common.results import Instances, Result
+from glip.evaluation import SURE
 from glip.network import GLIP
 from glip.prompts import Prompt, class_prompt, read_prompt
+
+
+@dataclass
+class PredictBoxes(Predict):
+    """Find boxes in photographs and videos."""
+
+    threshold: float = SURE
+    """Boxes with a lower score are not drawn; predictions.json holds all."""
 
 
 @dataclass
 class Options:
     """Find in photographs and videos what a text names."""
 
-    predict: Annotated[Predict, tyro.conf.arg(name="")]
+    predict: Annotated[PredictBoxes, tyro.conf.arg(name="")]
     prompt: str = ""
     """`coco`, a file with a name on each line, "person. red cup.", or a caption; empty: the training's classes."""
     spans: tuple[str, ...] = field(default=())

@@ -75,8 +75,8 @@ class SceneGraphEvaluation:
     def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
         return {}
 
-    def mistakes(self, dataset: PsgDataset) -> Mistakes:
-        return self.wrong
+    def mistakes(self, dataset: PsgDataset, threshold: float) -> Mistakes:
+        return self.wrong  # every segment counts, however unsure
 
 
 def evaluate_scene_graphs(

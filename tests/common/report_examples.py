@@ -60,7 +60,7 @@ def training_report(folder: Path) -> Path:
         precision={"cat": np.linspace(1, 0, 101), HOSTILE: np.full(101, 0.5), "三角": np.full(101, np.nan)},
         examples=examples,
         title=f"a run {HOSTILE}",
-        mistakes=Mistakes(NAMES, confusion, np.array([0.75, 0.25])),
+        mistakes=Mistakes(NAMES, confusion, np.array([0.75, 0.25]), 0.3),
         config={"epochs": 12, "mean": (1.0, 2.0), "run": Path("</pre>")},
         command="python train.py --name '</pre>'",
     )

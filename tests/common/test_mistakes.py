@@ -48,6 +48,7 @@ def test_what_is_found_taken_for_another_missed_and_made_up_is_counted(kind: Any
     assert mistakes.confusion.tolist() == [[1, 0, 0], [1, 0, 1], [0, 1, 0]]
     # one of 2 objects is found, by one of 3 predictions: F1 is 2 / 5, and its IoU 100 / 160
     assert mistakes.quality == pytest.approx([2 / 5 * 100 / 160, 0])
+    assert find_mistakes(annotations, detections, kind, threshold=0.2).confusion[1, 1] == 1  # sure enough for this one
     assert mistakes.worst(1) == [1]
     assert mistakes.worst(5) == [1, 0]
 

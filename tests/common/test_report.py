@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from common.curves import loss_charts, read_log, thin
-from common.report import Entry, make_entry, most_confused, write_prediction_report, write_training_report
+from common.report import Entry, Example, make_entry, most_confused, write_prediction_report, write_training_report
 from common.results import Panoptic, Relation, SceneGraph, Segment
-from tests.common.report_examples import HOSTILE, NAMES, prediction_report, training_report
+from tests.common.report_examples import HOSTILE, NAMES, make_instances, prediction_report, training_report
 
 REPORTS = pytest.mark.parametrize("write", [training_report, prediction_report])
 
@@ -115,6 +115,30 @@ def test_of_many_classes_those_with_the_most_mistakes_are_shown() -> None:
     assert len(chosen) == 20
     assert {2, 7, 21, 33} < set(chosen)
     assert chosen == sorted(chosen)
+
+
+def test_what_is_drawn_is_counted(tmp_path: Path) -> None:
+    found = make_instances([0, 0, 1], [0.9, 0.4, 0.6])
+    entries = [make_entry(f"{threshold}.jpg", found.draw(), found, threshold) for threshold in (0.3, 0.5)]
+    write_prediction_report(tmp_path / "predictions.html", entries, NAMES)
+    texts = Page(tmp_path / "predictions.html").texts
+    assert f"2 {NAMES[0]}, 1 {NAMES[1]}" in "".join(texts)
+    assert f"1 {NAMES[0]}, 1 {NAMES[1]}" in "".join(texts)
+    example = Example("one.png", np.full((40, 60, 3), 120, np.uint8), found, found)
+    write_training_report(
+        tmp_path / "report.html",
+        tmp_path / "missing.jsonl",
+        {},
+        [example],
+        per_class={},
+        precision={},
+        title="sure",
+        config={},
+        threshold=0.5,
+    )
+    text = "\n".join(Page(tmp_path / "report.html").texts)
+    assert "from a score of 0.50" in text
+    assert "3 annotated, 2 predicted" in text
 
 
 def test_examples_show_ground_truth_and_prediction_enlarged(tmp_path: Path) -> None:
