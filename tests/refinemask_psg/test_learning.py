@@ -10,10 +10,11 @@ pytestmark = pytest.mark.slow
 
 # eight real photographs, from scratch: larger input than the built-in scenes need, and anchors to match
 MEMORISE = shlex.split(
-    "--limit 8 --batch-size 4 --steps 1000 --epochs 500 --evaluate-every 0 --model.anchor-scale 8 "
-    "--model.finest-scale 56 --augment.long-side 640 --augment.short-sides 416 448 480 "
-    "--test.long-side 640 --test.short-side 480 --test.max-instances 100 --test.proposals 200 "
-    "--test.proposals-before-nms 300 --model.proposals-before-nms 300 --model.proposals 200 --model.box-samples 64"
+    "--limit 8 --batch-size 4 --steps 1300 --epochs 650 --evaluate-every 0 "
+    "--augment.long-side 512 --augment.short-sides 384 --augment.flip 0 --test.long-side 512 --test.short-side 384 "
+    "--model.anchor-scale 6 --model.finest-scale 56 --model.box-samples 64 "
+    "--model.proposals-before-nms 300 --model.proposals 200 "
+    "--test.proposals-before-nms 300 --test.proposals 200 --test.max-instances 100"
 )
 
 
