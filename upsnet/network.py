@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.batches import Batch, Prepared, Target, normalise, round_up
-from common.errors import UserError
 from common.inference import predict_in_groups
 from common.results import Panoptic
 from upsnet.backbone import make_backbone
@@ -71,9 +70,6 @@ class UPSNet(nn.Module):
         self.config, self.class_names = config, tuple(class_names)
         self.category_ids = tuple(category_ids) or tuple(range(1, len(self.class_names) + 1))
         self.things = config.model.things
-        if not 0 < self.things < len(self.class_names):
-            count = f"{self.things} of {len(self.class_names)} classes are things"
-            raise UserError(f"{count}; UPSNet needs things and stuff, a class of each at least")
         self.stuff = len(self.class_names) - self.things
         self.backbone = make_backbone(config.model)
         self.pyramid = Pyramid(self.backbone.channels, config.model)

@@ -6,6 +6,7 @@ import torch
 
 from common import commands
 from common.configuration import configure
+from common.errors import UserError
 from common.loader import TrainingSet
 from upsnet.augmentation import published
 from upsnet.config import VARIANTS
@@ -20,6 +21,9 @@ def main() -> None:
     training_data = commands.open_panoptic(config.data, "train", config.training)
     validation_data = commands.open_panoptic(config.data, "val", config.training)
     config.model.things = training_data.thing_count
+    if not 0 < training_data.thing_count < len(training_data.class_names):
+        count = f"{training_data.thing_count} of its {len(training_data.class_names)} classes are things (isthing: 1)"
+        raise UserError(f"the training set: {count}; UPSNet needs things and stuff, a class of each at least")
     model = UPSNet(config, training_data.class_names)
     initialise(model, config.training.weights)
     commands.train(

@@ -47,6 +47,21 @@ def test_a_run_keeps_what_the_data_says_of_things(weights):
     assert report.count("data:image/jpeg") == 2 * 4
 
 
+@pytest.mark.parametrize("things", [0, 1])
+def test_data_without_things_or_without_stuff_is_refused(things, tmp_path):
+    made = shapes.ensure("train", seed=5, count=2, cache=tmp_path)
+    content = json.loads(made.panoptic.read_text())
+    for category in content["categories"]:
+        category["isthing"] = things
+    made.panoptic.write_text(json.dumps(content))
+    files = ["--data.train.images", made.images, "--data.train.annotations", made.panoptic]
+    files += ["--data.val.images", made.images, "--data.val.annotations", made.panoptic]
+    done = run("upsnet/train.py", *SMALL, "--device", "cpu", *map(str, files), cwd=tmp_path)
+    assert done.returncode == 2
+    count = f"{13 * things} of its 13 classes are things"
+    assert done.stderr.splitlines()[-1].startswith(f"error: the training set: {count} (isthing: 1); UPSNet needs")
+
+
 def test_eval_writes_what_cocos_server_takes(folder, weights):
     trained = json.loads((weights.parent / "metrics.json").read_text())
     done = run("upsnet/eval.py", "--workers", "0", "--per-class", cwd=folder)

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 import upsnet
 from common.batches import UNLABELLED, Batch, Target
-from common.errors import UserError
 from common.scenes import draw_scene
 from upsnet.backbone import DeformableConv2d, EfficientNetBackbone, TensorFlowConv2d, make_backbone
 from upsnet.classes import CITYSCAPES, COCO
@@ -107,14 +106,6 @@ def test_images_of_a_batch_do_not_see_one_another():
     alone = [model.predict([image])[0] for image in images]
     for one, other in zip(together, alone, strict=True):
         assert (one.segments == other.segments).float().mean() > 0.999
-
-
-@pytest.mark.parametrize("things", [0, 2, 3])
-def test_data_without_things_or_without_stuff_is_refused(things):
-    config = deepcopy(upsnet.VARIANTS["shapes"])
-    config.model.things = things
-    with pytest.raises(UserError, match=f"{things} of 2 classes are things; UPSNet needs things and stuff"):
-        upsnet.UPSNet(config, ["grass", "sky"])
 
 
 def test_a_photograph_of_one_pixel_is_answered():
