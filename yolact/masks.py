@@ -43,7 +43,7 @@ def resize_matrix(length: int, target: int) -> Tensor:
 def windows_along(ends: Tensor, matrix: Tensor) -> Tensor:
     """For boxes' ends [n, 2] along one axis: first and end of the cropped source, and of the target it reaches."""
     first, end = to_pixels(ends[:, 0], ends[:, 1], matrix.shape[1], padding=1)
-    first, end = first.ceil().long(), end.ceil().long()
+    first, end = (each.ceil().nan_to_num(0).clamp(0, matrix.shape[1]).long() for each in (first, end))
     end = torch.maximum(first, end)  # of an inverted box: nothing
     used = matrix > 0
     numbers = torch.arange(matrix.shape[1])

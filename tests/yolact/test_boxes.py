@@ -1,5 +1,8 @@
 """Boxes, the three kinds of NMS and the enlarging of masks, each against the obvious way to do it."""
 
+import math
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -144,3 +147,14 @@ def test_a_box_outside_the_image_ends_up_inverted():
     assert low.item() > high.item() == 100
     masks = crop(torch.ones(1, 10, 10), torch.tensor([[1.3, 0.0, 1.5, 1.0]]))
     assert not np.any(masks.numpy())
+
+
+def test_boxes_without_bounds_cut_masks_as_comparisons_would():
+    everywhere, beyond = (-math.inf, 0.1, math.inf, 0.9), (1e30, 0.1, math.inf, 0.9)
+    boxes = torch.tensor([everywhere, beyond, (0.1, -1e30, 0.9, 1e30), (math.nan, 0.1, 0.5, 0.9)])
+    soft = crop(torch.ones(4, 7, 9), boxes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        masks = enlarge(soft, boxes, (20, 30))
+    assert torch.equal(masks, F.interpolate(soft[None], (20, 30), mode="bilinear", align_corners=False)[0] > 0.5)
+    assert masks.any(dim=(1, 2)).tolist() == [True, False, True, False]
