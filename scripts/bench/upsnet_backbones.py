@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from _timing import measure
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import upsnet
-from scripts.bench._timing import measure
 from upsnet.classes import COCO
 from upsnet.heads import BoxHead, MaskHead, region_features
 from upsnet.network import UPSNet
