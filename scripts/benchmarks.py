@@ -47,7 +47,8 @@ def section(program: Path, output: str) -> str:
     subject = program.stem.replace("_", " ").capitalize()
     docstring = ast.get_docstring(ast.parse(program.read_text(encoding="utf-8"))) or subject
     command = f"python {program.relative_to(ROOT).as_posix()}"
-    return f"## {subject}\n\n{docstring.splitlines()[0]}\n\n`{command}`\n\n```\n{output.strip()}\n```\n"
+    table = output.strip("\n")  # blanks before its first line are part of it
+    return f"## {subject}\n\n{docstring.splitlines()[0]}\n\n`{command}`\n\n```\n{table}\n```\n"
 
 
 def run(program: Path) -> str:

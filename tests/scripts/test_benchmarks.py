@@ -32,7 +32,7 @@ def test_a_benchmark_starts_and_needs_no_arguments(program: Path, installed: Pat
 
 
 def test_a_section_names_its_command() -> None:
-    text = section(ROOT / "scripts" / "bench" / "rle.py", "a table\n\n")
+    text = section(ROOT / "scripts" / "bench" / "rle.py", "  a table\n\n")
     assert text.startswith("## Rle\n\n")
     assert "`python scripts/bench/rle.py`" in text
-    assert text.endswith("```\na table\n```\n")
+    assert text.endswith("```\n  a table\n```\n")
