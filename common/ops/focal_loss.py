@@ -1,15 +1,15 @@
 """Sigmoid focal loss: one pass forward, one pass backward, and nothing kept between them but the inputs.
 
 Two ways behind one function, with the same values: a CUDA kernel (common/ops/focal_loss_cuda.py) and PyTorch operations
-on small chunks (common/ops/closed_form.py). Registered with torch.library, so torch.compile and torch.export
-see one operator.
+on small chunks (common/ops/closed_form.py). Registered as a custom operator of PyTorch, so torch.compile and
+torch.export see one operator.
 """
 
 from types import ModuleType
 from typing import Any, Literal, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from common.ops import closed_form
 
@@ -75,7 +75,7 @@ def convert_targets(targets: Tensor, convention: Convention, num_classes: int) -
     raise ValueError(f"convention is {convention!r}; expected 'zero_is_background', 'last_is_background' or 'one_hot'")
 
 
-@torch.library.custom_op("maskworks::sigmoid_focal_loss", mutates_args=())
+@library.custom_op("maskworks::sigmoid_focal_loss", mutates_args=())
 def _focal_loss(logits: Tensor, targets: Tensor, gamma: float, alpha: float, summed: bool) -> Tensor:
     _check_indices(logits, targets)
     loss: Tensor = _way(logits).loss(logits, targets, gamma, _weights(alpha), summed)
@@ -88,7 +88,7 @@ def _(logits: Tensor, targets: Tensor, gamma: float, alpha: float, summed: bool)
     return logits.new_empty(() if summed else logits.shape, dtype=dtype)
 
 
-@torch.library.custom_op("maskworks::sigmoid_focal_loss_backward", mutates_args=())
+@library.custom_op("maskworks::sigmoid_focal_loss_backward", mutates_args=())
 def _focal_loss_backward(upstream: Tensor, logits: Tensor, targets: Tensor, gamma: float, alpha: float) -> Tensor:
     gradient: Tensor = _way(logits).gradient(upstream, logits, targets, gamma, _weights(alpha))
     return gradient

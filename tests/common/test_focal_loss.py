@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn import functional as F
 
 from common.errors import UserError
@@ -267,7 +267,7 @@ def test_nothing_is_kept_for_backward_but_the_inputs() -> None:
 def test_the_operator_is_registered_as_pytorch_expects(device: str, summed: bool) -> None:
     logits = torch.randn(6, 5, device=device, requires_grad=True)
     targets = torch.tensor([0, 5, 4, -1, 2, 2], device=device)
-    torch.library.opcheck(torch.ops.maskworks.sigmoid_focal_loss, (logits, targets, 1.5, 0.25, summed))
+    library.opcheck(torch.ops.maskworks.sigmoid_focal_loss, (logits, targets, 1.5, 0.25, summed))
 
 
 def test_compiled_and_exported_programs_hold_one_operator() -> None:
