@@ -27,6 +27,8 @@ THRESHOLD = 0.3  # predictions with a lower score are neither counted nor drawn,
 
 @dataclass(frozen=True)
 class Mistakes:
+    """Over a whole data set."""
+
     class_names: tuple[str, ...]
     confusion: Int  # [C + 1, C + 1] objects of each class (row) found as each class (column); last: missed, not there
     quality: Floats  # [images] 1 where all is right: mean IoU of what is found, times the F1 of finding it
@@ -107,9 +109,10 @@ def compare_segments(pairs: tuple[Int, Int, Int], truth: Segments, found: Segmen
     without label count for nothing, nor does a segment that lies on them by more than half.
     """
     true_ids, found_ids, pixels = pairs
-    shared = np.zeros((len(found.keys) + 1, len(truth.keys) + 1))  # last: pixels of no segment
-    np.add.at(shared, (rows_of(found_ids, found), rows_of(true_ids, truth)), pixels)
-    unlabelled = np.bincount(rows_of(found_ids, found) + 1, pixels * (true_ids == VOID), len(found.keys) + 1)[1:]
+    rows = rows_of(found_ids, found)  # -1, of no segment, is the last row
+    shared = np.zeros((len(found.keys) + 1, len(truth.keys) + 1))  # [found + 1, true + 1] pixels
+    np.add.at(shared, (rows, rows_of(true_ids, truth)), pixels)
+    unlabelled = np.bincount(rows + 1, pixels * (true_ids == VOID), len(found.keys) + 1)[1:]  # [found]
     whole = shared.sum(axis=1)[:-1]  # [found]
     counted = (whole > 0) & (unlabelled <= whole / 2)
     own = (whole - unlabelled)[counted, None]

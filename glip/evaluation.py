@@ -25,7 +25,7 @@ from glip.prompts import Caption, Prompt, class_prompt
 
 RANKS = (1, 5, 10)
 OVERLAP = 0.5  # of a box that finds a phrase
-SURE = 0.5  # the score from which a box is shown, as in the original's demonstration: below, every phrase is everywhere
+SURE = 0.5  # the score from which a box is shown: below, a small model finds every phrase everywhere
 
 
 @dataclass
