@@ -84,6 +84,10 @@ __device__ float log1p_unit(float e) {
     return p * e;
 }
 
+// 0 times infinity would be no number. One instruction each, and unlike with fminf and fmaxf a NaN stays one.
+__device__ float not_above(float limit, float x) { return x > limit ? limit : x; }
+__device__ float not_below(float limit, float x) { return x < limit ? limit : x; }
+
 struct Sigmoid {
     float right, wrong;  // 1 - q and q, each right relative to itself
     float log1p_e;       // softplus(z) = max(z, 0) + log1p_e, and log q = min(z, 0) - log1p_e
@@ -106,6 +110,7 @@ __device__ float modulator(float z, const Sigmoid& s, float gamma) {
 // The loss of the wrong answer's logit z, or its derivative by z.
 template <bool kSquare, bool kGradient>
 __device__ float element(float z, float gamma) {
+    z = not_above(FLT_MAX, z);
     const Sigmoid s = sigmoid(z);
     const float cost = fmaxf(z, 0.0f) + s.log1p_e;
     return modulator<kSquare>(z, s, gamma) * (kGradient ? fmaf(gamma * s.right, cost, s.wrong) : cost);
@@ -114,7 +119,7 @@ __device__ float element(float z, float gamma) {
 // The same for a target anywhere from 0 to 1, and its derivative by the logit.
 template <bool kGradient>
 __device__ float dense_element(float x, float target, const Problem& p) {
-    x = x < -FLT_MAX ? -FLT_MAX : x;  // 0 times infinity is not 0; a NaN stays one
+    x = not_below(-FLT_MAX, not_above(FLT_MAX, x));
     const Sigmoid s = sigmoid(x);  // s.wrong is the probability of class 1
     const float other = 1.0f - target;
     const float wrong = fmaf(target, s.right, other * s.wrong);

@@ -198,6 +198,23 @@ def test_an_impossible_logit_costs_nothing_where_it_is_right(targets: Tensor, ga
     assert each.tolist() == [[0.0], [0.0]] and gradient.tolist() == [[0.0], [0.0]]
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("kind", [torch.long, torch.bool, torch.float32])
+@pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
+def test_an_infinite_logit_has_a_finite_gradient(
+    device: str, dtype: torch.dtype, kind: torch.dtype, gamma: float
+) -> None:
+    """As half-precision logits that overflowed are."""
+    logits = torch.tensor([[torch.inf], [-torch.inf], [torch.inf], [-torch.inf]], device=device, dtype=dtype)
+    positive = torch.tensor([True, False, False, True], device=device)
+    targets = torch.where(positive, 0, 1) if kind == torch.long else positive[:, None].to(kind)
+    each, gradient = with_gradient(logits, targets, gamma, 0.25)
+    largest = torch.finfo(torch.float32).max
+    assert each.flatten().tolist() == pytest.approx([0, 0, 0.75 * largest, 0.25 * largest])
+    assert gradient.flatten().tolist() == [0, 0, 0.75, -0.25]
+
+
 def test_a_logit_that_is_no_number_is_not_hidden() -> None:
     assert sigmoid_focal_loss(torch.tensor([[torch.nan, 0.0]]), torch.tensor([2])).isnan()
     assert sigmoid_focal_loss(torch.tensor([[torch.nan, 0.0]]), torch.zeros(1, 2)).isnan()
