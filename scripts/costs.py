@@ -2,7 +2,7 @@
 
 Weights are made up (the time hardly depends on them), the photograph is noise of 640 x 480, and everything from its
 pixels to the results in them is counted. Each device that was measured has a column: run it on one machine, then on
-another with the first one's results file.
+another with the first one's results file. Beside them stands what the originals' authors published.
 """
 
 import json
@@ -37,6 +37,15 @@ MEASURED = {
     "upsnet": ("resnet50_coco",),
     "glip": ("glip_tiny",),
     "pose2seg": ("coco_occ",),
+}
+# From the originals' READMEs (maskrcnn-benchmark's for Mask R-CNN). RefineMask's names no card; the rest, no time.
+PUBLISHED_ON_GPU = {
+    "solov2 light_r18_448": "0.019 s, V100",
+    "solov2 r50_3x": "0.054 s, V100",
+    "yolact base": "0.030 s, Titan Xp",
+    "yolact plus_base": "0.037 s, Titan Xp",
+    "maskrcnn r50_fpn_1x": "0.164 s, V100",
+    "refinemask_psg refinemask_r50_1x": "0.088 s",
 }
 PEOPLE = 4  # on the photograph that Pose2Seg gets
 
@@ -121,8 +130,9 @@ def table(recorded: dict[str, Any]) -> str:
         entry = recorded[name]
         times = [f"{entry['seconds'][each]:.3g} s" if each in entry["seconds"] else "" for each in devices]
         package, _, variant = name.partition(" ")
-        rows.append([f"[{package}]({package}/README.md) `{variant}`", f"{entry['parameters'] / 1e6:.1f} M", *times])
-    return markdown(["variant", "parameters", *devices], rows)
+        label = f"[{package}]({package}/README.md) `{variant}`"
+        rows.append([label, f"{entry['parameters'] / 1e6:.1f} M", *times, PUBLISHED_ON_GPU.get(name, "")])
+    return markdown(["variant", "parameters", *devices, "the original on a GPU, as published"], rows)
 
 
 if __name__ == "__main__":
