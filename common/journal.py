@@ -4,7 +4,7 @@ Every process of a run writes a file of its own and reads those of all. A line t
 """
 
 import json
-import shutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from common.resume import differences
 
 Json = dict[str, Any]
 SETTINGS = "settings.json"
+OURS = re.compile(rf"\d+\.jsonl|{re.escape(SETTINGS)}|\.{re.escape(SETTINGS)}\..*")  # the last: of a killed process
 Place = tuple[Path, int]  # the file of a line, and where in it the line begins
 
 
@@ -59,11 +60,16 @@ class Journal:
     def remove(self) -> None:
         """At the very end of a run, by one process: what is finished needs no journal."""
         self.close()
-        shutil.rmtree(self.folder)
+        clear(self.folder)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
 
 def prepare(folder: Path, settings: Json, resume: bool) -> None:
     """An empty journal, or the one of a stopped run if it is to go on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if foreign := sorted(path.name for path in folder.iterdir() if not OURS.fullmatch(path.name)):
+        raise UserError(f"{folder}: holds what no run wrote there ({foreign[0]}); move it, or write to another folder")
     unfinished = any(path.stat().st_size for path in folder.glob("*.jsonl"))
     if unfinished and not resume:
         raise UserError(
@@ -77,9 +83,14 @@ def prepare(folder: Path, settings: Json, resume: bool) -> None:
                 "go on with those, or remove this folder to begin anew"
             )
         return
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    clear(folder)
     write_text(folder / SETTINGS, json.dumps(settings) + "\n")
+
+
+def clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if OURS.fullmatch(path.name):
+            path.unlink()
 
 
 def read_settings(path: Path) -> Any:

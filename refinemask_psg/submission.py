@@ -6,7 +6,6 @@ python -m refinemask_psg.submission score FILE.zip --annotations psg.json --imag
 
 import json
 import random
-import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +33,9 @@ class SubmissionWriter:
         self.folder, self.random = Path(folder), random.Random(seed)
         self.entries: list[dict[str, Any]] = []
         panseg = self.folder / FOLDER / "panseg"
-        if panseg.exists():
-            shutil.rmtree(panseg)  # of an earlier submission
-        panseg.mkdir(parents=True)
+        panseg.mkdir(parents=True, exist_ok=True)
+        for earlier in panseg.glob("[0-9]*.png"):
+            earlier.unlink()
 
     def add(self, graph: SceneGraph, number: int | None = None) -> None:
         """The next image; its PNG has the image's number in the list of all images."""

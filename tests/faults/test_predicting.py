@@ -94,6 +94,15 @@ def test_a_stopped_run_is_not_begun_anew_by_mistake(folder):
     assert len(predictions(folder)["annotations"]) == 8
 
 
+def test_a_folder_of_that_name_that_no_run_wrote_is_left_alone(folder):
+    diary = folder / "out" / "journal" / "2026.txt"
+    diary.parent.mkdir(parents=True)
+    diary.write_text("dear diary")
+    with pytest.raises(UserError, match=r"journal: holds what no run wrote there \(2026\.txt\)"):
+        guess(folder, Guess())
+    assert diary.read_text() == "dear diary"
+
+
 def test_results_of_other_settings_are_not_mixed(folder):
     with pytest.raises(UserError):
         guess(folder, Guess(interrupt_at(3)))
