@@ -137,16 +137,15 @@ class Trainer:
             with computes_losses.no_sync() if unsynchronised else nullcontext():  # type: ignore[operator]
                 with autocast(self.device, settings.precision):
                     losses: dict[str, Tensor] = computes_losses(batch.to(self.device))
-                terms = _as_numbers(losses)
-                if not all(map(math.isfinite, terms.values())):
-                    if settings.not_finite == "stop":
-                        raise _not_finite(terms, batch)
-                    skip = True
-                    continue
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, 0.0) + value / settings.accumulate
                 total = torch.stack(list(losses.values())).sum() / settings.accumulate
                 self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+            terms = _as_numbers(losses)  # waits for the device: not before the backward pass is on its way
+            if not all(map(math.isfinite, terms.values())):
+                if settings.not_finite == "stop":
+                    raise _not_finite(terms, batch)
+                skip = True
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value / settings.accumulate
         if skip:
             self.optimizer.zero_grad()
             return {"skipped": 1.0, "lr": self.optimizer_settings.lr * factor}

@@ -87,6 +87,11 @@ class RefineMask(nn.Module):
                 child.train(mode and name == "scene_graph")
         return self
 
+    def compile(self) -> None:
+        """Training calls the parts one by one and not forward, which is all that nn.Module's own compiles."""
+        for part in (self.backbone, self.fpn, self.rpn):
+            part.compile()
+
     def forward(self, images: Tensor) -> Answers:
         """Normalised images [N, 3, H, W], H and W multiples of 32."""
         pyramid = self.pyramids(images)[-1]

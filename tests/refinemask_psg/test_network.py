@@ -111,6 +111,19 @@ def test_every_variant_trains_and_predicts(variant):
     assert len(model.eval().predict([photograph(40, 60)])[0]) == 3
 
 
+def test_what_training_calls_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+
+    def compiled(function, *_, **__):
+        return lambda *arguments: called.append(function.__self__) or function(*arguments)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    model = model_of(small()).train()
+    model.compile()
+    model.losses(batch_of(target([[4, 4, 40, 50]])))
+    assert called == [model.backbone, model.fpn, model.rpn]
+
+
 def test_the_assistants_losses_weigh_half():
     """With both pyramids the same, by making both backbones the same, its proposal losses are half the lead's."""
     config = narrowed("mask_rcnn_cbv2_swin_tiny")
