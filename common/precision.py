@@ -13,6 +13,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
 
 
+def full_precision(device: torch.device) -> torch.autocast:
+    """For coordinates, counts and resizing: all digits, also where the network around them runs on fewer."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def fastest(device: torch.device) -> str:
     """bf16 where it is clearly faster, else fp32; found by trying, as many processors compute bf16 the slow way."""
     times = {}

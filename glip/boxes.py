@@ -47,6 +47,7 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
     """Boxes [N, 4] from deltas."""
+    deltas = deltas.to(torch.promote_types(deltas.dtype, anchors.dtype))
     anchor_centres, anchor_sizes = centres_and_sizes(anchors)
     moves, growths = (deltas / deltas.new_tensor(WEIGHTS)).chunk(2, dim=-1)
     centres = moves * anchor_sizes + anchor_centres

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import deform_conv2d
 
+from common.precision import full_precision
 from glip.config import Model, Text
 from glip.fusion import Fusion
 from glip.text import TextLayer, bounded
@@ -155,7 +156,7 @@ class DeformableConv(nn.Module):
         self.norm = nn.GroupNorm(model.groups, channels)
 
     def forward(self, features: Tensor, offsets: Tensor, gates: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features.device):
             inputs = [values.to(self.weight.dtype).contiguous() for values in (features, offsets, gates)]
             normed: Tensor = self.norm(self._sample(*inputs) if self.sampled else self._convolve(*inputs))
         return normed

@@ -41,6 +41,7 @@ def encode(boxes: Tensor, references: Tensor, weights: Sequence[float], inclusiv
 
 def decode(deltas: Tensor, references: Tensor, weights: Sequence[float], inclusive: bool, both_ways: bool) -> Tensor:
     """Apply deltas [..., 4] to references that broadcast with them; `both_ways` limits shrinking too."""
+    deltas = deltas.to(torch.promote_types(deltas.dtype, references.dtype))
     deltas = deltas / deltas.new_tensor(weights)
     reference_size = sides(references, inclusive)
     centre = deltas[..., :2] * reference_size + (references[..., :2] + 0.5 * reference_size)

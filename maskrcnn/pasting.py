@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.precision import full_precision
+
 STRIP = 2**16  # floats computed at once: 256 kB
 
 
@@ -46,12 +48,13 @@ def paste(
             continue
         rows = bilinear_weights(down.places[index, top:bottom], soft_masks.shape[1])
         columns = bilinear_weights(across.places[index, left:right], soft_masks.shape[2])
-        stretched = soft_masks[index].float() @ columns.T  # [m, w]
         strip = max(1, STRIP // (right - left))
-        for start in range(0, bottom - top, strip):
-            values = rows[start : start + strip] @ stretched
-            place = top + start
-            pasted[index, place : place + len(values), left:right] = compare(values, threshold)
+        with full_precision(boxes.device):
+            stretched = soft_masks[index].float() @ columns.T  # [m, w]
+            for start in range(0, bottom - top, strip):
+                values = rows[start : start + strip] @ stretched
+                place = top + start
+                pasted[index, place : place + len(values), left:right] = compare(values, threshold)
     return pasted
 
 

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.precision import full_precision
+
 
 def letterbox_matrix(height: int, width: int, side: int) -> Tensor:
     """Scale a photograph about its centre to fit into a square, and centre it there. [3, 3]"""
@@ -38,7 +40,8 @@ def similarity_matrices(size: tuple[int, int], side: int, degrees: Tensor, scale
     centre = torch.tensor([width / 2, height / 2], device=degrees.device)
     margin = torch.tensor([(side - width) / 2, (side - height) / 2], device=degrees.device)
     shifted = translation((shifts.double() * side).float() + margin)
-    return shifted @ translation(centre) @ turn @ translation(-centre)
+    with full_precision(degrees.device):
+        return shifted @ translation(centre) @ turn @ translation(-centre)
 
 
 def translation(offset: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from common.batches import Batch, Prepared, normalise
 from common.errors import UserError
 from common.images import read_image
+from common.precision import full_precision
 from common.results import Instances
 from pose2seg.alignment import affine_align, align
 from pose2seg.backbone import STRIDE, Backbone, Pyramid
@@ -64,7 +65,7 @@ class Pose2Seg(nn.Module):
     def windows(self, joints: Tensor, augmentation: Tensor | None = None) -> Windows:
         """The windows of people whose joints [n, 17, 3] are in network-input pixels; moved by matrices [n, 3, 3]."""
         settings = self.config.model
-        with torch.autocast(joints.device.type, enabled=False):
+        with full_precision(joints.device):
             to_features = scaling(1 / STRIDE).to(joints)
             on_features = moved_joints(joints, to_features)
             matrices = align(on_features, self.templates, settings.input_size // STRIDE, settings.window).matrices
@@ -75,7 +76,7 @@ class Pose2Seg(nn.Module):
     def segment(self, features: Tensor, windows: Sequence[Windows]) -> Tensor:
         """Features [N, C, F, F] and each image's windows -> logits of all people [people, 2, w, w]."""
         settings = self.config.model
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features.device):
             from_features = scaling(STRIDE).to(features.device)
             matrices = [each.matrices @ from_features for each in windows]
             aligned = affine_align(features.float(), matrices, settings.window)
@@ -107,8 +108,9 @@ class Pose2Seg(nn.Module):
         targets = []
         for target, people, each in zip(batch.targets, chosen, windows, strict=True):
             masks = target.masks[people]
-            letterbox = letterbox_matrix(masks.shape[1], masks.shape[2], self.config.model.input_size).to(each.matrices)
-            targets.append(window_targets(masks, each.matrices @ letterbox, self.config.model.window))
+            to_input = letterbox_matrix(masks.shape[1], masks.shape[2], self.config.model.input_size).to(each.matrices)
+            with full_precision(masks.device):
+                targets.append(window_targets(masks, each.matrices @ to_input, self.config.model.window))
         return pose2seg_losses(self(self.normalised(batch.images), windows), torch.cat(targets))
 
     @torch.inference_mode()
@@ -148,7 +150,8 @@ class Pose2Seg(nn.Module):
             windows = self.windows(moved_joints(some, letterbox))
             logits = self.segment(features[None], [windows])
             probabilities = logits.float().softmax(dim=1)[:, 1]
-            masks.append(masks_of_people(probabilities, windows.matrices @ letterbox, size))
+            with full_precision(joints.device):
+                masks.append(masks_of_people(probabilities, windows.matrices @ letterbox, size))
         return torch.cat(masks)
 
     def normalised(self, images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from common.precision import full_precision
 from refinemask_psg.relation_config import Relations
 
 POSITION = 1  # the row of BERT's position table that all segments use
@@ -58,7 +59,7 @@ class RelationHead(nn.Module):
 
     def tokens(self, feature: Tensor, entities: Entities) -> Tensor:
         """Feature [C, h, w] of one image -> a vector for each of its segments, [E, C]."""
-        with torch.autocast(feature.device.type, enabled=False):  # sums over a large segment overflow half precision
+        with full_precision(feature.device):  # sums over a large segment overflow half precision
             feature = feature.to(torch.promote_types(feature.dtype, torch.float32))
             masks = entities.masks.to(feature.dtype)
             # a segment too small to cover a pixel is left with its class

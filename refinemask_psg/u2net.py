@@ -125,7 +125,7 @@ class U2Net(nn.Module):
         """How salient each pixel of a photograph is, 0 to 255: [H, W]"""
         weight = self.outconv.weight
         maps = self(self.preprocess(image, size)[None].to(weight.device))
-        return as_picture(stretch(maps[0].sigmoid()[0, 0]), (image.shape[0], image.shape[1]))
+        return as_picture(stretch(maps[0].float().sigmoid()[0, 0]), (image.shape[0], image.shape[1]))
 
 
 class Losses(NamedTuple):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from common.batches import Prepared
 from common.ops import matrix_nms
+from common.precision import full_precision
 from common.results import Instances
 from solov2.config import Test
 
@@ -110,9 +111,12 @@ def enlarge(soft_masks: Tensor, resized: tuple[int, int], original: tuple[int, i
     above = soft_masks > threshold
     windows = torch.cat((windows_along(above.any(dim=2), rows), windows_along(above.any(dim=1), columns)), dim=1)
     masks = torch.zeros((len(soft_masks), *original), dtype=torch.bool, device=soft_masks.device)
-    for mask, soft, (top, bottom, y0, y1, left, right, x0, x1) in zip(masks, soft_masks, windows.tolist(), strict=True):
-        window = rows[top:bottom, y0:y1] @ soft[y0:y1, x0:x1] @ columns[left:right, x0:x1].T
-        mask[top:bottom, left:right] = window > threshold
+    with full_precision(soft_masks.device):
+        for mask, soft, (top, bottom, y0, y1, left, right, x0, x1) in zip(
+            masks, soft_masks, windows.tolist(), strict=True
+        ):
+            window = rows[top:bottom, y0:y1] @ soft[y0:y1, x0:x1] @ columns[left:right, x0:x1].T
+            mask[top:bottom, left:right] = window > threshold
     return masks
 
 

@@ -26,6 +26,7 @@ def encode(boxes: Tensor, reference: Tensor, weights: Weights = PLAIN) -> Tensor
 
 def decode(deltas: Tensor, reference: Tensor, weights: Weights = PLAIN) -> Tensor:
     """The boxes that deltas [..., 4] make of `reference`."""
+    deltas = deltas.to(torch.promote_types(deltas.dtype, reference.dtype))
     deltas = deltas / deltas.new_tensor(weights)
     centres = deltas[..., :2] * sides(reference) + reference[..., :2] + 0.5 * sides(reference)
     half = 0.5 * deltas[..., 2:].clamp(max=LARGEST_SCALING).exp() * sides(reference)

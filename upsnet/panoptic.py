@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from common.precision import full_precision
 from upsnet.boxes import nms
 from upsnet.config import Test
 
@@ -88,9 +89,11 @@ def panoptic_map(logits: Tensor) -> Tensor:
 def paste(maps: Tensor, corners: Tensor, height: int, width: int) -> Tensor:
     """maps [n, S, S] stretched bilinearly over the pixels of integer boxes [n, 4], 0 elsewhere -> [n, H, W]"""
     size = maps.shape[-1]
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
     rows = _stretch(corners[:, 1], corners[:, 3], size, height).to(maps.dtype)
     columns = _stretch(corners[:, 0], corners[:, 2], size, width).to(maps.dtype)
-    return rows @ maps @ columns.mT
+    with full_precision(maps.device):
+        return rows @ maps @ columns.mT
 
 
 def _stretch(first: Tensor, last: Tensor, size: int, count: int) -> Tensor:

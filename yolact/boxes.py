@@ -49,6 +49,7 @@ def to_corners(boxes: Tensor) -> Tensor:
 
 def decode(deltas: Tensor, priors: Tensor, largest_stretch: float | None = None) -> Tensor:
     """Predicted deltas [.., 4] of priors [.., 4] -> boxes x1, y1, x2, y2; not clipped to the image."""
+    deltas = deltas.to(torch.promote_types(deltas.dtype, priors.dtype))
     stretch = deltas[..., 2:] * SIZE_VARIANCE
     if largest_stretch is not None:
         stretch = stretch.clamp(-largest_stretch, largest_stretch)

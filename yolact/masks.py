@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.precision import full_precision
 from yolact.boxes import to_pixels
 
 THRESHOLD = 0.5
@@ -29,9 +30,12 @@ def enlarge_windows(soft_masks: Tensor, boxes: Tensor, size: tuple[int, int]) ->
     rows, columns = resize_matrix(soft_masks.shape[1], size[0]), resize_matrix(soft_masks.shape[2], size[1])
     windows = torch.cat((windows_along(boxes[:, 1::2], rows), windows_along(boxes[:, ::2], columns)), dim=1)
     masks = torch.zeros((len(soft_masks), *size), dtype=torch.bool)
-    for mask, soft, (y0, y1, top, bottom, x0, x1, left, right) in zip(masks, soft_masks, windows.tolist(), strict=True):
-        window = rows[top:bottom, y0:y1] @ soft[y0:y1, x0:x1] @ columns[left:right, x0:x1].T
-        torch.gt(window, THRESHOLD, out=mask[top:bottom, left:right])
+    with full_precision(soft_masks.device):
+        for mask, soft, (y0, y1, top, bottom, x0, x1, left, right) in zip(
+            masks, soft_masks, windows.tolist(), strict=True
+        ):
+            window = rows[top:bottom, y0:y1] @ soft[y0:y1, x0:x1] @ columns[left:right, x0:x1].T
+            torch.gt(window, THRESHOLD, out=mask[top:bottom, left:right])
     return masks
 
 

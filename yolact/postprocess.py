@@ -100,7 +100,7 @@ def best_of_each_level(best: Tensor, counts: list[int], limit: int) -> Tensor:
 def assemble(prototypes: Tensor, found: Detections) -> Tensor:
     """Soft masks [n, h, w] at the prototypes' size, cropped to their boxes (paper, equation 1)."""
     height, width, _ = prototypes.shape
-    soft = (found.coefficients @ prototypes.flatten(0, 1).T).sigmoid_().view(-1, height, width)
+    soft = (found.coefficients @ prototypes.flatten(0, 1).T).float().sigmoid_().view(-1, height, width)
     return crop(soft, found.boxes)
 
 

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from common.precision import full_precision
+
 Kernel = Literal["gaussian", "linear"]
 
 _EXACT_IN_HALF = 2048  # pixels: half precision counts without a gap up to here
@@ -92,5 +94,6 @@ def _intersections(pixels: Tensor) -> Tensor:
     intersections = torch.zeros((len(pixels), len(pixels)), device=pixels.device)
     for some in torch.split(pixels, at_once, dim=1):
         numbers = some.to(number)
-        intersections += numbers @ numbers.T
+        with full_precision(pixels.device):
+            intersections += numbers @ numbers.T
     return intersections

@@ -1,0 +1,118 @@
+"""Every package on a device other than the processor, and on fewer digits than float32's."""
+
+import importlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import glip.boxes
+import maskrcnn.boxes
+import maskrcnn.pasting
+import pose2seg.geometry
+import refinemask_psg.boxes
+import solov2.postprocess
+import upsnet.boxes
+import upsnet.panoptic
+import yolact.boxes
+import yolact.masks
+from common.ops import matrix_nms
+from tests.accelerator import SUPPORTED
+from tests.running import ROOT
+
+RUNS = ["solov2", "yolact", "maskrcnn", "refinemask_psg", "refinemask_psg psg_shapes", "upsnet", "glip", "pose2seg"]
+SHORT = ["--steps", "1", "--limit", "2", "--batch-size", "2", "--workers", "0", "--no-report"]
+needs_pretending = pytest.mark.skipif(not SUPPORTED, reason="this PyTorch cannot pretend a device")
+
+
+def with_accelerator(*command: object) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, *map(str, command)]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+@needs_pretending
+@pytest.mark.parametrize("run", RUNS)
+def test_nothing_is_left_on_the_processor(run: str, tmp_path: Path) -> None:
+    """One step of training and an evaluation."""
+    package, *variant = run.split()
+    done = with_accelerator("-m", "tests.accelerator", f"{package}.train", *variant, *SHORT, "--run", tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "metrics.json").read_text())
+
+
+@needs_pretending
+@pytest.mark.parametrize("fault", ["x + torch.ones(2)", "torch.ones(2)[x.long()]", "x.numpy()", "torch.cat([x, y])"])
+def test_the_pretended_device_refuses_what_a_gpu_does(fault: str) -> None:
+    program = f"""
+import torch
+from tests.accelerator import accelerator
+with accelerator() as device:
+    x, y = torch.ones(2, device=device), torch.ones(2)
+    assert x.device == device and (x + y.to(device) + torch.tensor(1.0)).tolist() == [3, 3]
+    print("ready")
+    {fault}
+"""
+    done = with_accelerator("-c", program)
+    assert done.stdout == "ready\n" and done.returncode == 1, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_training_and_evaluation_run_in_half_the_digits(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, *variant = run.split()
+    flags = [*variant, *SHORT, "--precision", "bf16", "--run", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["train.py", *flags])
+    importlib.import_module(f"{package}.train").main()
+    line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
+    assert math.isfinite(line["loss"])
+    assert json.loads((tmp_path / "metrics.json").read_text())
+
+
+def exact() -> dict[str, Callable[[], Tensor]]:
+    """What is to be the same to the last digit, whatever the network around it runs on."""
+    generator = torch.Generator().manual_seed(0)
+    soft = torch.rand(4, 28, 28, generator=generator)
+    boxes = torch.tensor([[3.3, 5.1, 60.7, 90.2], [0, 0, 9, 9], [-20, 40, 30, 130], [50.5, 60.5, 55, 99]])
+    masks, labels = torch.rand(30, 112, 168, generator=generator) > 0.3, torch.zeros(30, dtype=torch.long)
+    scores = torch.linspace(1, 0.1, 30)
+    size, test = (120, 100), solov2.VARIANTS["shapes"].test
+    turn = torch.tensor([10.0, -37.0]), torch.tensor([0.9, 1.1]), torch.tensor([[0.01, 0.02], [0.1, 0.0]])
+    return {
+        "matrix nms": lambda: matrix_nms(masks, labels, scores, "linear"),
+        "solov2": lambda: solov2.postprocess.enlarge(soft, (112, 100), size, test.mask_threshold),
+        "yolact": lambda: yolact.masks.enlarge_windows(soft, boxes / 130, size),
+        "maskrcnn": lambda: maskrcnn.pasting.paste(soft, boxes, size, 0.5, "detectron"),
+        "maskrcnn of mmdetection": lambda: maskrcnn.pasting.paste(soft, boxes, size, 0.5, "mmdetection"),
+        "upsnet": lambda: upsnet.panoptic.paste(soft, boxes.long(), *size),
+        "pose2seg": lambda: pose2seg.geometry.similarity_matrices((480, 640), 512, *turn),
+    }
+
+
+@pytest.mark.parametrize("name", exact())
+def test_counts_coordinates_and_resizing_keep_all_digits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "arm64")  # where matrix NMS counts in floating point
+    expected = exact()[name]()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(exact()[name](), expected)
+
+
+def test_boxes_are_decoded_in_the_digits_of_their_anchors() -> None:
+    anchors, deltas = torch.tensor([[100.0, 200.0, 1100.0, 900.0]]), torch.tensor([[0.1, -0.3, 0.7, 0.2]]).bfloat16()
+    ways: list[Callable[[Tensor], Tensor]] = [
+        lambda deltas: yolact.boxes.decode(deltas, anchors),
+        lambda deltas: maskrcnn.boxes.decode(deltas, anchors, (10, 10, 5, 5), inclusive=True, both_ways=False),
+        lambda deltas: refinemask_psg.boxes.decode(anchors, deltas, (0.1, 0.1, 0.2, 0.2)),
+        lambda deltas: upsnet.boxes.decode(deltas, anchors),
+        lambda deltas: glip.boxes.decode(deltas, anchors),
+    ]
+    for decode in ways:
+        assert torch.equal(decode(deltas), decode(deltas.float()))
