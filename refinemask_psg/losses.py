@@ -21,18 +21,16 @@ def mask_losses(
     weight = config.mask_loss_weight * sum(config.box_stage_weights)
     from_polygons = config.mask_targets == "polygons"
 
-    def of_size(size: int) -> Tensor:
-        crops = [mask_targets(target, each, size, from_polygons) for target, each in zip(targets, sampled, strict=True)]
-        return torch.cat(crops)[:, None]
-
+    sizes = MASK_SIZES if answers.foreground is not None else [answers.stages[0].shape[2]]
+    crops = [mask_targets(target, each, sizes, from_polygons) for target, each in zip(targets, sampled, strict=True)]
+    wanted = [torch.cat(of_size)[:, None] for of_size in zip(*crops, strict=True)]
     if answers.foreground is None:
-        logits = of_class(answers.stages[0], labels)
-        return {"mask": weight * mean_loss(logits, of_size(logits.shape[2]))}
-    stages = stage_losses(answers.stages, [of_size(size) for size in MASK_SIZES])
+        return {"mask": weight * mean_loss(of_class(answers.stages[0], labels), wanted[0])}
+    stages = stage_losses(answers.stages, wanted)
     scales = torch.tensor(config.mask_stage_weights, device=labels.device)
     instance = (scales * torch.stack(stages)).sum()
-    wanted = foreground_target(targets, *answers.foreground.shape[2:])
-    semantic = F.binary_cross_entropy_with_logits(answers.foreground.float(), wanted)
+    foreground = foreground_target(targets, *answers.foreground.shape[2:])
+    semantic = F.binary_cross_entropy_with_logits(answers.foreground.float(), foreground)
     return {"mask": weight * instance, "foreground": weight * config.mask_semantic_weight * semantic}
 
 

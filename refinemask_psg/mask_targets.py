@@ -13,23 +13,35 @@ from common import rle
 from common.batches import Target
 from refinemask_psg.targets import Sampled
 
+Outlines = Sequence[NDArray[np.float32]]  # of one object
 
-def mask_targets(target: Target, sampled: Sampled, size: int, from_polygons: bool) -> Tensor:
-    """For each positive sample its object's mask within the sample's box: [p, size, size] bool."""
+
+def mask_targets(target: Target, sampled: Sampled, sizes: Sequence[int], from_polygons: bool) -> list[Tensor]:
+    """For each positive sample its object's mask within the sample's box, at each size: [p, size, size] bool."""
     height, width = target.masks.shape[1:]
     owners = sampled.objects
     boxes = sampled.boxes[: len(owners)]
     limits = boxes.new_tensor([width, height, width, height])
     boxes = torch.minimum(boxes.clamp(min=0), limits)
     if not from_polygons or target.polygons is None:
-        return crops(target.masks, boxes, owners, size)
+        return [crops(target.masks, boxes, owners, size) for size in sizes]
     outlines = [target.polygons[owner] for owner in owners.tolist()]
-    has_none = torch.tensor([not each for each in outlines], dtype=torch.bool, device=boxes.device)
+    places = boxes.cpu().numpy()
+    return [crops_with_outlines(target.masks, boxes, owners, outlines, places, size) for size in sizes]
+
+
+def crops_with_outlines(
+    masks: Tensor, boxes: Tensor, owners: Tensor, outlines: Sequence[Outlines], places: NDArray[np.float32], size: int
+) -> Tensor:
+    """As `crops`, but drawn into the boxes, which `places` also are, wherever there are outlines."""
     result = torch.zeros(len(owners), size, size, dtype=torch.bool, device=boxes.device)
-    result[has_none] = crops(target.masks, boxes[has_none], owners[has_none], size)  # objects given as RLE
-    drawn = [draw(each, box, size) for each, box in zip(outlines, boxes.cpu().numpy(), strict=True) if each]
-    if drawn:
-        result[~has_none] = torch.from_numpy(rle.decode(drawn)).to(boxes.device)
+    given_as_rle = [index for index, each in enumerate(outlines) if not each]
+    if given_as_rle:
+        result[given_as_rle] = crops(masks, boxes[given_as_rle], owners[given_as_rle], size)
+    if len(given_as_rle) < len(outlines):
+        drawn = [draw(each, place, size) for each, place in zip(outlines, places, strict=True) if each]
+        outlined = [index for index, each in enumerate(outlines) if each]
+        result[outlined] = torch.from_numpy(rle.decode(drawn)).to(boxes.device)
     return result
 
 
@@ -41,7 +53,7 @@ def crops(masks: Tensor, boxes: Tensor, owners: Tensor, size: int) -> Tensor:
     return result
 
 
-def draw(outlines: Sequence[NDArray[np.float32]], box: NDArray[np.float32], size: int) -> rle.Rle:
+def draw(outlines: Outlines, box: NDArray[np.float32], size: int) -> rle.Rle:
     """Polygons drawn into a box that is enlarged or shrunk to size x size."""
     x, y, right, bottom = (float(value) for value in box)
     scale = np.array([size / max(right - x, 1.0), size / max(bottom - y, 1.0)])

@@ -77,10 +77,10 @@ class Functions(TorchFunctionMode):
             return torch.tensor(arguments[1], dtype=dtype).to(device)
         if function is Tensor.tolist and isinstance(arguments[0], Away):
             return arguments[0].detach().cpu().tolist()
-        if function is Tensor.__getitem__ and isinstance(arguments[0], Away):
-            index = arguments[1]
+        if function in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(arguments[0], Away):
+            tensor, index, *value = arguments
             index = tuple(map(as_index, index)) if isinstance(index, tuple) else as_index(index)
-            return function(arguments[0], index)
+            return function(tensor, index, *value)
         return function(*arguments, **named)
 
 

@@ -302,7 +302,7 @@ def targets(model: RefineMask, batch: Batch, step: TrainingStep) -> dict[str, Ar
     computed: dict[str, Array] = {}
     for call, answers in enumerate(step.masks):
         sampled = step.sampled[(call + 1) * stages - 1][0]
-        drawn = [mask_targets(target, sampled, size, from_polygons) for size in MASK_SIZES]
+        drawn = mask_targets(target, sampled, MASK_SIZES, from_polygons)
         if call == 0:
             computed["train/mask_target@bits"] = np.packbits(array(drawn[1]).reshape(-1))
         if answers.foreground is None:

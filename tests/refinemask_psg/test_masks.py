@@ -90,7 +90,7 @@ def test_outlines_are_drawn_into_the_box_as_pycocotools_draws_them():
     target = target_of([[outline.astype(np.float32)]], torch.zeros(1, 80, 80, dtype=torch.bool))
     scaled = (outline - box[:2]) * [28 / 32, 28 / 64]
     expected = coco.decode(coco.merge(coco.frPyObjects([scaled.reshape(-1).tolist()], 28, 28)))
-    found = mask_targets(target, sampled_at([box], [0]), 28, from_polygons=True)
+    (found,) = mask_targets(target, sampled_at([box], [0]), [28], from_polygons=True)
     assert expected.any()
     assert (found[0].numpy() == expected.astype(bool)).all()
 
@@ -100,7 +100,7 @@ def test_an_object_given_as_rle_is_cropped_from_its_mask():
     masks[1, 16:48, 8:40] = True
     outline = np.array([[0.0, 0.0], [8.0, 0.0], [8.0, 8.0], [0.0, 8.0]], np.float32)
     sampled = sampled_at([[0.0, 16.0, 32.0, 48.0], [0.0, 0.0, 16.0, 16.0]], [1, 0])
-    found = mask_targets(target_of([[outline], []], masks), sampled, 8, from_polygons=True)
+    (found,) = mask_targets(target_of([[outline], []], masks), sampled, [8], from_polygons=True)
     assert found[0].all(dim=0).tolist() == [False, False, True, True, True, True, True, True]
     assert found[1].sum() == 16
 
@@ -110,7 +110,8 @@ def test_an_object_given_as_rle_is_cropped_from_its_mask():
 def test_a_crop_at_its_own_resolution_is_the_mask(seed):
     mask = random_masks(seed, 1, 14)[:, 0]
     padded = F.pad(mask, (3, 5, 2, 4))
-    found = mask_targets(target_of(None, padded), sampled_at([[3.0, 2.0, 17.0, 16.0]], [0]), 14, from_polygons=False)
+    sampled = sampled_at([[3.0, 2.0, 17.0, 16.0]], [0])
+    (found,) = mask_targets(target_of(None, padded), sampled, [14], from_polygons=False)
     assert (found == mask).all()
 
 
