@@ -1,8 +1,7 @@
 """Masks of the head's resolution -> masks at the photograph's size, in bounded memory.
 
 Bilinear sampling is one matrix for the rows and one for the columns. Of each mask only the window that its box can
-reach is computed, a strip of rows at a time: a strip of floats fits the processor's cache, and no mask is ever a
-float at full size.
+reach is computed: on a GPU at once, on a processor a strip of rows at a time, as a strip of floats fits its cache.
 """
 
 from typing import Literal, NamedTuple
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from common.precision import full_precision
 
-STRIP = 2**16  # floats computed at once: 256 kB
+STRIP = 2**16  # floats: 256 kB
 
 
 class Axis(NamedTuple):
@@ -48,7 +47,7 @@ def paste(
             continue
         rows = bilinear_weights(down.places[index, top:bottom], soft_masks.shape[1])
         columns = bilinear_weights(across.places[index, left:right], soft_masks.shape[2])
-        strip = max(1, STRIP // (right - left))
+        strip = max(1, STRIP // (right - left)) if boxes.device.type == "cpu" else bottom - top
         with full_precision(boxes.device):
             stretched = soft_masks[index].float() @ columns.T  # [m, w]
             for start in range(0, bottom - top, strip):
