@@ -6,6 +6,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import deform_conv2d
 
+from common.precision import full_precision
 from solov2.config import Model
 
 # block, blocks of each stage, groups, width of a group
@@ -122,7 +123,15 @@ class DeformableConv2d(nn.Module):
         if self.modulated:
             vertical, horizontal, mask_logits = offset.chunk(3, dim=1)
             offset, mask = torch.cat((vertical, horizontal), dim=1), mask_logits.sigmoid()
-        sampled: Tensor = deform_conv2d(
-            features, offset, self.weight, self.bias, stride=self.stride, padding=self.padding, mask=mask
-        )
-        return sampled
+        digits = self.weight.dtype  # all of them: offsets are coordinates
+        with full_precision(features.device):
+            sampled: Tensor = deform_conv2d(
+                features.to(digits),
+                offset.to(digits),
+                self.weight,
+                self.bias,
+                self.stride,
+                self.padding,
+                mask=None if mask is None else mask.to(digits),
+            )
+        return sampled.to(features.dtype)

@@ -116,3 +116,18 @@ def test_boxes_are_decoded_in_the_digits_of_their_anchors() -> None:
     ]
     for decode in ways:
         assert torch.equal(decode(deltas), decode(deltas.float()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("package", ["solov2", "yolact", "upsnet"])
+def test_deformable_convolutions_place_their_samples_in_all_digits(package: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.Conv2d(4, 6, 3, padding=1)
+    backbone = importlib.import_module(f"{package}.backbone")
+    layer = backbone.DeformableConv2d.like(plain, *([True] if package == "solov2" else []))
+    torch.nn.init.normal_(layer.offset.bias, std=2)
+    torch.nn.init.normal_(layer.weight, std=0.3)
+    features = torch.randn(2, 4, 9, 11).to(dtype)
+    with torch.autocast("cpu", dtype):
+        found = layer(features)
+    torch.testing.assert_close(found, layer(features.float()).to(dtype), rtol=0.05, atol=0.05)

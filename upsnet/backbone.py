@@ -9,6 +9,7 @@ from torchvision.models import efficientnet_b0
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import deform_conv2d
 
+from common.precision import full_precision
 from upsnet.config import Model
 
 ARCHITECTURES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {  # block, blocks of each stage
@@ -106,9 +107,10 @@ class DeformableConv2d(nn.Module):
         return cls(conv.in_channels, conv.out_channels, conv.bias is not None, conv.stride[0])
 
     def forward(self, features: Tensor) -> Tensor:
-        offset = self.offset(features)
-        sampled: Tensor = deform_conv2d(features, offset, self.weight, self.bias, stride=self.stride, padding=1)
-        return sampled
+        inputs, offset = (each.to(self.weight.dtype) for each in (features, self.offset(features)))
+        with full_precision(features.device):  # offsets are coordinates
+            sampled: Tensor = deform_conv2d(inputs, offset, self.weight, self.bias, self.stride, padding=1)
+        return sampled.to(features.dtype)
 
 
 class TensorFlowConv2d(nn.Conv2d):

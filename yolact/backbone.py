@@ -6,6 +6,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import deform_conv2d
 
+from common.precision import full_precision
 from yolact.config import Model
 
 # block, blocks of each stage
@@ -108,10 +109,10 @@ class DeformableConv2d(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         offsets, modulation = self.offset(features).split((18, 9), dim=1)
-        sampled: Tensor = deform_conv2d(
-            features, offsets, self.weight, self.bias, self.stride, padding=1, mask=modulation.sigmoid()
-        )
-        return sampled
+        inputs, offsets, mask = (each.to(self.weight.dtype) for each in (features, offsets, modulation.sigmoid()))
+        with full_precision(features.device):  # offsets are coordinates
+            sampled: Tensor = deform_conv2d(inputs, offsets, self.weight, self.bias, self.stride, padding=1, mask=mask)
+        return sampled.to(features.dtype)
 
 
 def freeze_batch_norms(module: nn.Module) -> None:
