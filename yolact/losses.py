@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.batches import Target
+from common.precision import full_precision
 from yolact.boxes import crop
 from yolact.config import Losses
 from yolact.targets import BACKGROUND, PriorTargets, match
@@ -115,10 +116,11 @@ def mask_terms(
     if len(positives) <= settings.max_masks:
         chosen = positives
     objects = found.objects[chosen]
-    soft = (coefficients[chosen] @ prototypes.flatten(0, 1).T).sigmoid().view(-1, height, width)
-    soft = crop(soft, boxes[objects])
-    # from probabilities, as the original: a saturated pixel costs 100, and a pixel outside its box as much
-    pixels = F.binary_cross_entropy(soft.clamp(0, 1), truth[objects], reduction="none").sum(dim=(1, 2))
+    with full_precision(prototypes.device):  # a GPU's autocast refuses cross-entropy from probabilities
+        soft = (coefficients[chosen] @ prototypes.flatten(0, 1).T).sigmoid().view(-1, height, width)
+        soft = crop(soft, boxes[objects])
+        # from probabilities, as the original: a saturated pixel costs 100, and a pixel outside its box as much
+        pixels = F.binary_cross_entropy(soft.clamp(0, 1), truth[objects], reduction="none").sum(dim=(1, 2))
     sizes = (boxes[objects, 2:] - boxes[objects, :2]) * boxes.new_tensor([width, height])
     loss = (pixels / sizes.prod(dim=1)).sum() * (len(positives) / len(chosen))
     if mask_iou is None:
