@@ -1,5 +1,6 @@
 """Number formats of the forward pass, and the fastest that is safe on a device."""
 
+import functools
 import time
 
 import torch
@@ -16,6 +17,15 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def full_precision(device: torch.device) -> torch.autocast:
     """For coordinates, counts and resizing: all digits, also where the network around them runs on fewer."""
     return torch.autocast(device.type, enabled=False)
+
+
+@functools.cache
+def widest_float(device: torch.device) -> torch.dtype:
+    """float64, or float32 on a device that knows no wider one, as MPS."""
+    try:
+        return torch.empty(0, dtype=torch.float64, device=device).dtype
+    except (TypeError, RuntimeError):
+        return torch.float32
 
 
 def fastest(device: torch.device) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from common.batches import Prepared
+from common.precision import widest_float
 from common.results import Instances
 from glip.boxes import anchors_of, clip, decode
 from glip.config import Test
@@ -98,9 +99,10 @@ def level_candidates(scores: Tensor, centerness: Tensor, deltas: Tensor, anchors
 
 def nms_by_label(found: Candidates, threshold: float, extent: int) -> Tensor:
     """Which boxes stay, best first; `extent` is what a box's sides are longer than the difference of its ends."""
-    boxes = found.boxes.double() + found.boxes.new_tensor([0, 0, extent, extent])
-    shift = (boxes.max() + 1 if len(boxes) else 0) * found.labels.double()  # boxes of other labels lie far apart
-    kept: Tensor = nms(boxes + shift[:, None], found.scores.double(), threshold)
+    exact = widest_float(found.boxes.device)
+    boxes = found.boxes.to(exact) + found.boxes.new_tensor([0, 0, extent, extent])
+    shift = (boxes.max() + 1 if len(boxes) else 0) * found.labels.to(exact)  # boxes of other labels lie far apart
+    kept: Tensor = nms(boxes + shift[:, None], found.scores.to(exact), threshold)
     return kept
 
 

@@ -142,7 +142,7 @@ def mask_targets(
         return from_pixels(boxes, objects, target.masks, resolution, conventions)
     assert target.polygons is not None
     height, width = size.tolist()
-    places = boxes.detach().double().cpu().numpy()
+    places = boxes.detach().cpu().double().numpy()
     which = objects.tolist()
     outlined = [row for row, object_ in enumerate(which) if drawn[object_]]
     masks = from_outlines(

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.precision import widest_float
 from common.results import Instances
 from pose2seg.geometry import normalised
 
@@ -37,7 +38,7 @@ def window_coordinates(matrices: Tensor, size: tuple[int, int]) -> tuple[Tensor,
     As OpenCV finds it: each column's and each row's share rounded to whole units, and their sum to steps.
     """
     # a row's and a column's shares are few numbers, so they can be computed in the finest arithmetic there is
-    exact = matrices.to(torch.float32 if matrices.device.type == "mps" else torch.float64) * UNIT
+    exact = matrices.to(widest_float(matrices.device)) * UNIT
     rows = torch.arange(size[0], device=matrices.device, dtype=exact.dtype)
     columns = torch.arange(size[1], device=matrices.device, dtype=exact.dtype)
     of_columns = whole(exact[:, :2, :1] * columns)  # [n, 2, W]

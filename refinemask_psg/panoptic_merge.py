@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.batches import Prepared
+from common.precision import widest_float
 from common.results import Instances, Panoptic, Segment
 
 OFFSET = 1000
@@ -116,7 +117,7 @@ def visiting_order(labels: Tensor, original_faults: bool) -> Tensor:
 def entities(merged: Merged, classes: int) -> MergedEntities:
     """The segments of a merged map: no void, no spare channel."""
     ids, index = torch.unique(merged.ids, return_inverse=True)
-    totals = torch.bincount(index.flatten(), merged.scores.flatten().double(), len(ids))
+    totals = torch.bincount(index.flatten(), merged.scores.flatten().to(widest_float(ids.device)), len(ids))
     means = (totals / torch.bincount(index.flatten(), minlength=len(ids))).to(merged.scores.dtype)
     real = ((ids >= 0) & (ids < classes)) | (ids >= OFFSET)
     return MergedEntities(ids[real], means[real])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from common.batches import Target
+from common.precision import widest_float
 
 
 class LevelTargets(NamedTuple):
@@ -29,7 +30,7 @@ def assign(
     cells under the middle of its box (`centre_fraction` of it, about the mask's centre of mass), at most 3 x 3.
     """
     height, width = target.masks.shape[1:]
-    sides = (target.boxes[:, 2:] - target.boxes[:, :2]).to(_exact(target.boxes))  # [n, 2]: width, height
+    sides = (target.boxes[:, 2:] - target.boxes[:, :2]).to(widest_float(target.boxes.device))  # [n, 2]: width, height
     scale = sides.prod(dim=1).clamp(min=0).sqrt()
     moment_x, moment_y, area = moments(target.masks)
     levels = []
@@ -77,8 +78,3 @@ def _cells(moment: Tensor, area: Tensor, half: Tensor, size: int, grid: int) -> 
     last = ((centre + half) * grid / size).floor().clamp(max=grid - 1)
     cells = centre_cell[:, None] + torch.tensor([-1, 0, 1], device=moment.device)  # [n, 3]
     return cells, (cells >= first[:, None]) & (cells <= last[:, None])
-
-
-def _exact(values: Tensor) -> torch.dtype:
-    """The widest float the device has: MPS has no float64."""
-    return torch.float32 if values.device.type == "mps" else torch.float64

@@ -1,8 +1,8 @@
 """A pretended accelerator: `python -m tests.accelerator solov2.train FLAGS...` runs a module with --device pretend.
 
 Its tensors say that they are on another device and are computed on the processor. As on a GPU, an operation that mixes
-them with the processor's tensors fails, and so does one that takes them for NumPy's: what is left behind on the
-processor, or made on it by default, is found without a GPU.
+them with the processor's tensors fails, and so does one that takes them for NumPy's; as on MPS, float64 is unknown.
+What is left behind on the processor, or made on it by default, is found without a GPU.
 """
 
 import runpy
@@ -103,6 +103,8 @@ def compute(function: Any, arguments: Sequence[Any], named: dict[str, Any]) -> A
         stays = not isinstance(arguments[0], Away) if name == "aten::copy_" else not away
     if stays:
         return results
+    if any(isinstance(each, Tensor) and each.dtype == torch.float64 for each in tree_leaves(results)):
+        raise TypeError(f"{name}: this device knows no float64")
     given = {id(each.inner): each for each in away}  # in-place operations return what they were given
 
     def outside(value: Any) -> Any:

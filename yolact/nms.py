@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+from common.precision import widest_float
 from yolact.boxes import ious
 
 FIRST_LOOK = 32  # boxes of each class that fast NMS compares first
@@ -57,9 +58,10 @@ def traditional_nms(boxes: Tensor, scores: Tensor, threshold: float, lowest: flo
     """Greedy, for each class; boxes in pixels, whose last row and column count, go at an IoU of `threshold` already."""
     labels, order = (scores > lowest).nonzero(as_tuple=True)
     scores = scores[labels, order]
-    inclusive = boxes[order].double()
+    exact = widest_float(boxes.device)
+    inclusive = boxes[order].to(exact)
     inclusive[:, 2:] += 1
     spread = (inclusive.amax() - inclusive.amin() + 1) if len(inclusive) else 1.0
     apart = inclusive + (labels * spread)[:, None]  # boxes of different classes never meet
-    keep = nms(apart, scores.double(), math.nextafter(threshold, 0))[:limit]
+    keep = nms(apart, scores.to(exact), math.nextafter(threshold, 0))[:limit]
     return order[keep], labels[keep], scores[keep]
