@@ -10,7 +10,7 @@ of its positives were negated; only their weights differ then. Chunks are comput
 is given back and taken anew for every chunk costs more than the arithmetic.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -25,8 +25,11 @@ def loss(logits: Tensor, targets: Tensor, gamma: float, weights: tuple[float, fl
     """logits [N, C], targets [N] int64 or [N, C] float or bool -> the loss's sum [], or each element's [N, C]."""
     out = logits.new_empty(0 if summed else logits.shape, dtype=_computed_in(logits))
     sums = [out.new_zeros(())]
-    chunks = _index_losses if targets.ndim == 1 else _dense_losses
-    for rows, values in chunks(logits, targets, gamma, weights):
+    if targets.ndim == 1:
+        chunks = _of_indices(logits, targets, gamma, weights, _unweighted_loss)
+    else:
+        chunks = _dense_losses(logits, targets, gamma, weights)
+    for rows, values in chunks:
         if summed:
             sums.append(values.sum())
         else:
@@ -37,31 +40,29 @@ def loss(logits: Tensor, targets: Tensor, gamma: float, weights: tuple[float, fl
 def gradient(upstream: Tensor, logits: Tensor, targets: Tensor, gamma: float, weights: tuple[float, float]) -> Tensor:
     """The loss's gradient [N, C] for upstream, the gradient [] of its sum or [N, C] of its elements."""
     out = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    chunks = _index_slopes if targets.ndim == 1 else _dense_slopes
-    for rows, slope in chunks(logits, targets, gamma, weights):
+    if targets.ndim == 1:
+        # A positive's z is -x, so its derivative by x is that by z with the other sign.
+        chunks = _of_indices(logits, targets, gamma, (weights[0], -weights[1]), _unweighted_slope)
+    else:
+        chunks = _dense_slopes(logits, targets, gamma, weights)
+    for rows, slope in chunks:
         torch.mul(slope, upstream if upstream.ndim == 0 else upstream[rows], out=out[rows])
     return out
 
 
 Chunks = Iterator[tuple[slice, Tensor]]  # rows, and what was computed of them [rows, C], overwritten by the next
+OfWrong = Callable[[Tensor, Tensor, float], Tensor]  # wrong answers' logits, a buffer, gamma -> what to weight
 
 
-def _index_losses(logits: Tensor, targets: Tensor, gamma: float, weights: tuple[float, float]) -> Chunks:
+def _of_indices(
+    logits: Tensor, targets: Tensor, gamma: float, weights: tuple[float, float], of_wrong: OfWrong
+) -> Chunks:
     negative_weight, positive_weight = weights
     for rows, wrong, scratch, positives in _index_chunks(logits, targets):
-        values = _unweighted_loss(wrong, scratch, gamma)
+        values = of_wrong(wrong, scratch, gamma)
         rare = values.view(-1)[positives] * positive_weight
         values.mul_(negative_weight).view(-1).index_copy_(0, positives, rare)
         yield rows, values
-
-
-def _index_slopes(logits: Tensor, targets: Tensor, gamma: float, weights: tuple[float, float]) -> Chunks:
-    negative_weight, positive_weight = weights
-    for rows, wrong, scratch, positives in _index_chunks(logits, targets):
-        slope = _unweighted_slope(wrong, scratch, gamma)
-        rare = slope.view(-1)[positives] * -positive_weight  # negative: z = -x
-        slope.mul_(negative_weight).view(-1).index_copy_(0, positives, rare)
-        yield rows, slope
 
 
 def _dense_losses(logits: Tensor, targets: Tensor, gamma: float, weights: tuple[float, float]) -> Chunks:
@@ -82,7 +83,7 @@ def _dense_slopes(logits: Tensor, targets: Tensor, gamma: float, weights: tuple[
         if hard:
             wrong = logit.mul_(torch.mul(target, -2, out=scratch).add_(1))
             slope = _unweighted_slope(wrong, scratch, gamma)
-            slope.mul_(target.mul_(-positive_weight - negative_weight).add_(negative_weight))  # negative: z = -x
+            slope.mul_(target.mul_(-positive_weight - negative_weight).add_(negative_weight))
         else:
             slope = _soft_slope(logit, target, gamma)
             slope.mul_(target.mul_(positive_weight - negative_weight).add_(negative_weight))
