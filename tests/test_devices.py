@@ -50,19 +50,23 @@ def test_nothing_is_left_on_the_processor(run: str, tmp_path: Path) -> None:
 
 
 @needs_pretending
-@pytest.mark.parametrize("fault", ["x + torch.ones(2)", "torch.ones(2)[x.long()]", "x.numpy()", "torch.cat([x, y])"])
-def test_the_pretended_device_refuses_what_a_gpu_does(fault: str) -> None:
-    program = f"""
+def test_the_pretended_device_refuses_what_a_gpu_does() -> None:
+    program = """
 import torch
 from tests.accelerator import accelerator
 with accelerator() as device:
     x, y = torch.ones(2, device=device), torch.ones(2)
     assert x.device == device and (x + y.to(device) + torch.tensor(1.0)).tolist() == [3, 3]
-    print("ready")
-    {fault}
+    for fault in ("x + y", "y[x.long()]", "x.numpy()", "torch.cat([x, y])", "x.double()"):
+        try:
+            eval(fault)
+        except (RuntimeError, TypeError):
+            continue
+        print(fault)
+    print("done")
 """
     done = with_accelerator("-c", program)
-    assert done.stdout == "ready\n" and done.returncode == 1, done.stderr[-2000:]
+    assert done.stdout == "done\n", done.stdout + done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("run", RUNS)
