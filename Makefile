@@ -27,8 +27,8 @@ test: $(ENVIRONMENT)/.ready ## the test suite, minutes
 test-slow: $(ENVIRONMENT)/.ready ## the proofs that take long: learning to a score, memorising photographs
 	$(RUN) -m pytest -m slow
 
-test-oldest: $(OLDEST)/.ready ## imports and parity with the lowest versions that pyproject.toml allows (its own environment)
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -m "not slow" $(TEST_FLAGS) tests/test_imports.py tests/parity
+test-oldest: $(OLDEST)/.ready ## imports, parity and a step of every training with the lowest versions that pyproject.toml allows (its own environment)
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -m "not slow" $(TEST_FLAGS) tests/test_imports.py tests/test_devices.py tests/parity
 
 lint: $(ENVIRONMENT)/.ready ## ruff, ruff format and mypy --strict; changes nothing
 	$(RUN) -m ruff check .

@@ -49,7 +49,12 @@ class RelationHead(nn.Module):
         vectors = self.input(tokens)
         if self.bert is not None:
             position = torch.full(present.shape, POSITION, dtype=torch.int64, device=tokens.device)
-            vectors = self.bert(inputs_embeds=vectors, attention_mask=present.to(vectors.dtype), position_ids=position)
+            vectors = self.bert(
+                inputs_embeds=vectors,
+                attention_mask=present.to(vectors.dtype),
+                position_ids=position,
+                token_type_ids=torch.zeros_like(position),  # older versions look for as many as there are positions
+            )
             vectors = self.output(vectors.last_hidden_state)
         split = (*tokens.shape[:2], self.predicates, self.pair_channels)
         subjects = self.subject(vectors).reshape(split).transpose(1, 2)  # [B, predicates, E, pair channels]
