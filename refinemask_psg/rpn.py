@@ -81,7 +81,7 @@ def propose(
     for image, size in enumerate(sizes):
         boxes, scores, levels = [], [], []
         for level, level_logits in enumerate(logits):
-            level_scores, order = level_logits[image, :, 0].float().sigmoid().sort(descending=True, stable=True)
+            level_scores, order = level_logits[image, :, 0].sigmoid().sort(descending=True, stable=True)
             order = order[:before_nms]
             boxes.append(clip(decode(anchors[level][order], moves[level][image, order], STDS), size))
             scores.append(level_scores[:before_nms])

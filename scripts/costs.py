@@ -38,7 +38,8 @@ MEASURED = {
     "glip": ("glip_tiny",),
     "pose2seg": ("coco_occ",),
 }
-# From the originals' READMEs (maskrcnn-benchmark's for Mask R-CNN). RefineMask's names no card; the rest, no time.
+# From the originals' READMEs (Mask R-CNN: maskrcnn-benchmark's; YOLACT and RefineMask: of frames a second, RefineMask's
+# without the card). Of the rest no time was found there.
 PUBLISHED_ON_GPU = {
     "solov2 light_r18_448": "0.019 s, V100",
     "solov2 r50_3x": "0.054 s, V100",
