@@ -64,7 +64,8 @@ def matrix_nms_from_intersections(
     else:
         # The floor is far below every 1 - overlap but 0: 0 / 0 gives 0, and x / 0 a ratio that decays nothing.
         decay = ((1 - overlap) / (1 - covered).clamp(min=1e-9)).amin(0)
-    return (scores * decay.clamp(max=1)).to(scores.dtype)
+    # The first mask lowers nothing by a ratio above 1, so neither does the smallest of all ratios.
+    return (scores * decay).to(scores.dtype)
 
 
 def _intersections_by_class(pixels: Tensor, labels: Tensor) -> Tensor:

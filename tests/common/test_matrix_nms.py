@@ -112,6 +112,31 @@ def test_half_precision_scores_keep_their_type() -> None:
     assert matrix_nms(masks, labels, scores.half()).dtype == torch.float16
 
 
+def test_pixels_counted_in_half_precision_are_divided_in_full() -> None:
+    """The union of two masks of 40,000 pixels does not fit into half precision."""
+    counts = torch.full((2, 2), 40000.0, dtype=torch.float16)
+    decayed = matrix_nms_from_intersections(counts, counts[0], torch.zeros(2), torch.ones(2))
+    assert decayed.tolist() == pytest.approx([1, np.exp(-2)])
+
+
+def test_half_precision_scores_are_rounded_once() -> None:
+    masks, labels, scores = scene(30, 9, 9, 1, seed=5)
+    expected = matrix_nms(masks, labels, scores.half().float()).half()
+    assert (matrix_nms(masks, labels, scores.half()) == expected).all()
+
+
+@pytest.mark.parametrize("bytes_first", [True, False])
+def test_autocast_changes_no_overlap(bytes_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the product of bytes, and with that of floats which other processors take."""
+    if not bytes_first:
+        monkeypatch.setattr("platform.machine", lambda: "arm64")
+    masks, labels, scores = scene(40, 33, 47, 1, seed=6)
+    expected = textbook(masks, labels, scores, "linear", 2.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        decayed = matrix_nms(masks, labels, scores, "linear")
+    torch.testing.assert_close(decayed, expected, rtol=1e-5, atol=1e-7)
+
+
 def test_other_kernels_and_shapes_are_refused() -> None:
     masks, labels, scores = scene(3, 4, 4, 1, seed=0)
     with pytest.raises(ValueError, match="expected 'gaussian' or 'linear'"):

@@ -160,6 +160,39 @@ def test_keypoints_score_as_with_pycocotools(boxed: bool) -> None:
     check()
 
 
+def test_people_whose_file_counts_no_key_points_are_not_looked_for() -> None:
+    person = {"image_id": 0, "category_id": 1, "iscrowd": 0, "bbox": [10, 10, 90, 90], "area": 4000.0}
+    marked = {"keypoints": [20.0, 30.0, 2.0] * 9 + [60.0, 70.0, 1.0] * 8}
+    truth = {
+        "images": [{"id": 0, "height": 200, "width": 200}],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": [
+            {"id": 1, **person, **marked, "num_keypoints": 17},
+            {"id": 2, **person, **marked, "bbox": [110, 110, 80, 80], "num_keypoints": 0},
+        ],
+    }
+    found = [{"image_id": 0, "category_id": 1, "score": 0.9, "keypoints": marked["keypoints"]}]
+    assert_equal(truth, found, "keypoints")
+    assert evaluate_coco(truth, found, "keypoints")["AR"] == 1
+
+
+def test_detections_without_boxes_have_the_areas_of_their_masks() -> None:
+    """A wrong one, thin and wide: small by its mask, large by its box. It lowers the score of the small."""
+    masks = np.zeros((2, 200, 200), bool)
+    masks[0, 5:15, 5:15] = True
+    masks[1, 60, 20:180] = masks[1, 60:180, 20] = True
+    right, wrong = rle.encode(masks)
+    owner = {"image_id": 0, "category_id": 1}
+    truth = {
+        "images": [{"id": 0, "height": 200, "width": 200}],
+        "categories": [{"id": 1, "name": "thing"}],
+        "annotations": [{"id": 1, **owner, "segmentation": right, "bbox": [5, 5, 10, 10], "area": 100, "iscrowd": 0}],
+    }
+    found = [{**owner, "score": 0.5, "segmentation": right}, {**owner, "score": 0.9, "segmentation": wrong}]
+    assert_equal(truth, found, "segm")
+    assert evaluate_coco(truth, found)["APs"] == pytest.approx(0.5)
+
+
 # ---- COCO: given sets ----
 
 

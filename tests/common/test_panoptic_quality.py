@@ -59,6 +59,28 @@ def test_pictures_and_json_that_contradict_each_other_are_refused(name: str, wor
         evaluate_panoptic(*write_scenario(name, tmp_path))
 
 
+@pytest.mark.parametrize(("crowd", "wrong"), [(1, 1), (2, 0)])
+def test_of_several_crowds_of_a_class_the_last_listed_excuses_what_lies_in_it(
+    crowd: int, wrong: int, tmp_path: Path
+) -> None:
+    """As panopticapi's table of crowds, in which the last of a class overwrites the others."""
+    truth, found = np.zeros((4, 10, 3), np.uint8), np.zeros((4, 10, 3), np.uint8)
+    truth[:, :4, 2], truth[:, 6:, 2] = 1, 2  # OpenCV's order: red last
+    found[:, (0 if crowd == 1 else 6) : (4 if crowd == 1 else 10), 2] = 7
+    for part, picture in (("gt", truth), ("pred", found)):
+        (tmp_path / part).mkdir()
+        cv2.imwrite(str(tmp_path / part / "1.png"), picture)
+    crowds = [{"id": i, "category_id": 3, "iscrowd": 1, "area": 16} for i in (1, 2)]
+    image = {"image_id": 1, "file_name": "1.png"}
+    annotations = {
+        "annotations": [{**image, "segments_info": crowds}],
+        "categories": [{"id": 3, "name": "person", "isthing": 1}],
+    }
+    predictions = {"annotations": [{**image, "segments_info": [{"id": 7, "category_id": 3}]}]}
+    row = evaluate_panoptic(annotations, predictions, tmp_path / "gt", tmp_path / "pred")["per_class"][3]
+    assert (row["tp"], row["fp"], row["fn"]) == (0, wrong, 0)
+
+
 def test_a_group_without_any_segment_has_no_quality(tmp_path: Path) -> None:
     computed = evaluate_panoptic(*write_scenario("no_thing_at_all", tmp_path))
     assert computed["Things"] == {"pq": None, "sq": None, "rq": None, "n": 0}

@@ -70,6 +70,32 @@ def test_takes_any_layout_and_number_type() -> None:
     assert rle.encode(np.asfortranarray(masks)) == expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(np.uint8, 2), (np.uint8, 255), (np.int8, -1), (np.int16, 256), (np.int64, 2**40), (np.float16, 0.2), (float, -7)],
+)
+def test_whatever_is_not_zero_belongs_to_a_mask(kind: Any, value: float) -> None:
+    masks = blobs(2, 9, 12, seed=3)
+    numbers = np.where(masks, value, 0).astype(kind)
+    assert rle.encode(numbers) == rle.encode(torch.from_numpy(numbers)) == reference(masks)
+
+
+def test_masks_beyond_the_largest_area_are_refused_before_memory_is_taken() -> None:
+    assert rle.MAX_AREA == 2**31
+    with pytest.raises(UserError, match="at most 2147483648 pixels"):
+        rle.encode(np.broadcast_to(np.zeros((), bool), (1, 2**16, 2**15 + 1)))
+    sides, runs = [2**16, 2**15 + 1], [2**31 + 2**16]
+    with pytest.raises(UserError, match="out of range"):
+        rle.from_counts(runs, *sides)
+    text = {"size": sides, "counts": masks_numpy.write_strings(np.array(runs), np.array([1]))[0].decode()}
+    for broken in (text, {"size": sides, "counts": runs}, {"size": [2**32, 2**32], "counts": "0"}):
+        with pytest.raises(UserError, match=r"RLE 0: .*out of range"):
+            rle.area([broken])
+        assert rle.first_bad([broken], [broken["size"]]) is not None
+    largest = rle.from_counts([2**31], 2**16, 2**15)
+    assert rle.area([largest]).tolist() == [0]
+
+
 @pytest.mark.parametrize("shape", [(0, 4, 5), (2, 0, 5), (2, 5, 0)])
 def test_nothing_to_encode(shape: tuple[int, int, int]) -> None:
     masks = np.zeros(shape, bool)
