@@ -3,13 +3,14 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Generic, ParamSpec, TypeVar
 
 from torch import Tensor
 
 from common.errors import UserError
+from common.origin import Decision
 
 C = TypeVar("C")
 P = ParamSpec("P")
@@ -25,6 +26,7 @@ class Converted(Generic[C]):
     config: C
     weights: dict[str, Tensor]
     names: dict[str, str]  # published name -> name here
+    decisions: list[Decision] = field(default_factory=list)  # what the tensors don't tell, and who says it
 
 
 def rename(name: str, rules: Rules) -> str:

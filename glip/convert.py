@@ -9,6 +9,7 @@ from torch import Tensor
 from common.coco_classes import COCO_CLASSES
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
+from common.origin import Origin
 from glip.config import VARIANTS, Config, Model, Text
 
 PARTS = ("backbone.", "pyramid.", "text.", "head.")  # of our network; what gets no such name has no place in it
@@ -102,7 +103,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 
 
 @whole
-def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
+def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its shapes, or is the one named."""
     source = recognise(state)
     if source is None:

@@ -10,6 +10,7 @@ from common import coco_classes
 from common.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
+from common.origin import Origin
 from maskrcnn.caffe2 import MARK, benchmark_names, with_statistics
 from maskrcnn.config import VARIANTS, Config
 
@@ -83,7 +84,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 
 
 @whole
-def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
+def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its names and shapes, or is the one named."""
     source = recognise(state)
     if source is None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
+from common.origin import Origin
 from pose2seg.config import VARIANTS, Config
 
 SOURCE = "liruilong940607/Pose2Seg"
@@ -29,7 +30,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 
 
 @whole
-def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
+def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; there is one published variant."""
     if recognise(state) is None:
         raise UserError(f"this is not a Pose2Seg checkpoint that is known here: {MARK} is not in it")

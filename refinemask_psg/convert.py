@@ -13,6 +13,7 @@ from torch import Tensor
 
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
+from common.origin import Origin
 from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config, Model
 from refinemask_psg.relation_config import Relations
 from refinemask_psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
@@ -89,7 +90,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 
 
 @whole
-def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
+def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its names and shapes, or is the one named."""
     source = recognise(state)
     if source is None:

@@ -23,6 +23,7 @@ from common.coco_classes import known_classes
 from common.configuration import choose, to_dict
 from common.conversion import refusing_fragments
 from common.errors import UserError
+from common.origin import Origin, plain_dict
 
 # package: the network's class; a package is asked only where it is installed
 NETWORKS = {
@@ -58,11 +59,16 @@ def main() -> None:
     module, conversion = import_module(package), import_module(f"{package}.convert")
     if options.model:
         choose(module.VARIANTS, options.model)
-    converted = conversion.convert(state, options.model)
+    origin = Origin.read(str(options.checkpoint), rest)
+    converted = conversion.convert(state, origin, options.model)
     known = getattr(conversion, "known_classes", known_classes)
     class_names, category_ids = classes(rest, conversion.class_count(converted.weights), known, options.checkpoint)
     if options.dry_run:
         show(converted.names, state)
+    for note in origin.notes:
+        print(f"{options.checkpoint}: {note}")
+    for decision in converted.decisions:
+        print(f"  {decision.setting} = {decision.value}: from {decision.source}")
     with torch.device("meta"), refusing_fragments():  # without memory: a broken file may claim any size
         model = getattr(module, NETWORKS[package])(converted.config, class_names, category_ids)
     check_weights(model, converted.weights, str(options.checkpoint))
@@ -104,10 +110,6 @@ def classes(
         return tuple(published), tuple(published.values())
     print(f"{path}: does not say what its {count} classes are called; they get numbers")
     return tuple(f"class {number}" for number in range(1, count + 1)), tuple(range(1, count + 1))
-
-
-def plain_dict(value: Any) -> dict[Any, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def show(names: dict[str, str], state: dict[str, Any]) -> None:

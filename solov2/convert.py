@@ -9,6 +9,7 @@ from torch import Tensor
 
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
+from common.origin import Origin
 from solov2.config import VARIANTS, Config, Model
 
 # a deformable convolution's offsets: conv2.conv_offset, or conv2_offset in very old files
@@ -67,7 +68,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 
 
 @whole
-def convert(state: Mapping[str, Tensor], variant: str | None = None) -> Converted[Config]:
+def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its shapes, or is the one named."""
     source = recognise(state)
     if source is None:

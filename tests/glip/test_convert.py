@@ -62,7 +62,7 @@ def test_every_variant_is_told_from_its_shapes(variant):
     assert converted.config.model == VARIANTS[converted.config.variant].model
     same_network = {"glip_tiny_o365": "glip_tiny", "glip_tiny_goldg": "glip_tiny"}  # they differ in data only
     assert converted.config.variant == same_network.get(variant, variant)
-    assert convert(state, variant).config.variant == variant
+    assert convert(state, variant=variant).config.variant == variant
 
 
 BACKWARDS = [  # our names as Microsoft has them: the rules turned round, spelled out

@@ -74,7 +74,7 @@ def test_mmdetection_3_layouts_load_strictly(layout):
     shapes = json.loads(layout.read_text())["state_dict"]
     state = {name: torch.zeros(shape) for name, (shape, _) in shapes.items()}
     variant = "mmdet_r50_caffe_fpn" if "caffe_fpn" in layout.stem else None
-    converted = convert(state, variant)
+    converted = convert(state, variant=variant)
     assert converted.source == "MMDetection 2 or 3"
     assert class_count(converted.weights) == 80
     expected = variant or ("mmdet_r50_caffe_c4" if "c4" in layout.stem else "mmdet_r50_fpn")

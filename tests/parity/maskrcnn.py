@@ -53,7 +53,7 @@ LOSSES = {  # theirs: ours
 
 def compute(case: Case, device: str) -> dict[str, Array]:
     """Every output of the case, by name."""
-    converted = convert(published_checkpoint(case), variant_of(case))
+    converted = convert(published_checkpoint(case), variant=variant_of(case))
     model = build(case, converted).to(device)
     computed = {"palette": array(demo.colours(torch.arange(len(model.class_names) + 1)))}
     if "image" in case.inputs:
@@ -313,7 +313,7 @@ def targets(model: MaskRCNN, batch: Batch) -> dict[str, Array]:
 
 def gradients_in(case: Case, dtype: torch.dtype) -> dict[str, Array]:
     """The gradients as computed in float32 or float64; what the losses look at stays the same."""
-    converted = convert(published_checkpoint(case), variant_of(case))
+    converted = convert(published_checkpoint(case), variant=variant_of(case))
     model = build(case, converted).to(dtype).train()
     batch = training_batch(case, model)
     assert batch is not None

@@ -73,7 +73,7 @@ def test_every_variant_is_recognised_from_its_published_names_and_shapes(variant
     assert class_count(converted.weights) == 80
     # one network, two schedules: the longer one is taken
     assert converted.config.variant == variant.replace("_1x", "_2x")
-    assert convert(state, variant).config.variant == variant
+    assert convert(state, variant=variant).config.variant == variant
 
 
 @pytest.mark.skipif(not LAYOUTS.is_dir(), reason="MASKWORKS_DATA names no folder with mmdet3_checkpoints")

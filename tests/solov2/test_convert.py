@@ -56,7 +56,7 @@ def test_every_variant_is_recognised_from_its_published_names_and_shapes(variant
     assert set(converted.weights) == set(model.state_dict())
     # one network, two schedules: the longer one is taken
     assert converted.config.variant == ("r50_3x" if variant == "r50_1x" else variant)
-    assert convert(state, variant).config.variant == variant
+    assert convert(state, variant=variant).config.variant == variant
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda path: path.stem)

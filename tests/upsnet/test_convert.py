@@ -69,7 +69,7 @@ def test_the_variant_can_be_named():
     with torch.device("meta"):
         model = upsnet.UPSNet(upsnet.VARIANTS["resnet50_coco"], list(COCO))
     state = {published(name): value for name, value in model.state_dict().items()}
-    converted = convert(state, "resnet101_dcn_coco")
+    converted = convert(state, variant="resnet101_dcn_coco")
     assert converted.config.variant == "resnet101_dcn_coco"
     assert converted.config.model.backbone == "resnet50"
 

@@ -67,7 +67,7 @@ def test_every_variant_is_recognised_from_its_published_names_and_shapes(variant
     expected = "base" if variant in LARGER_INPUT else variant
     assert converted.config.variant == expected
     assert converted.config.model == VARIANTS[expected].model
-    assert convert(state, variant).config == VARIANTS[variant]
+    assert convert(state, variant=variant).config == VARIANTS[variant]
 
 
 def test_what_old_files_hold_beside_the_network_is_left_out():

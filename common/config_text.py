@@ -1,0 +1,69 @@
+"""A Python configuration file as data: assignments of literals, dict(...) and names bound before. Nothing is run."""
+
+import ast
+import math
+import warnings
+from typing import Any, NoReturn
+
+LONGEST = 1_000_000  # characters; MMDetection's longest are under 50,000
+NUMBERS = {"inf": math.inf, "nan": math.nan}  # how Python prints what is no literal
+
+
+class NotDataError(ValueError):
+    """Something in the text is more than data."""
+
+
+def read_config(text: str) -> tuple[dict[str, Any], list[str]]:
+    """The values that a text assigns, and for each statement that is not plain data one line that says so."""
+    if len(text) > LONGEST:
+        return {}, [f"its configuration has {len(text)} characters, and is ignored"]
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of odd escapes in its strings
+            statements = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return {}, [f"its configuration is not a Python file ({type(error).__name__}), and is ignored"]
+    values: dict[str, Any] = {}
+    notes: list[str] = []
+    for statement in statements:
+        try:
+            _assign(statement, values)
+        except (NotDataError, RecursionError, TypeError) as error:
+            notes.append(f"line {statement.lineno} of its configuration is ignored: {error or 'not plain data'}")
+    return values, notes
+
+
+def _assign(statement: ast.stmt, values: dict[str, Any]) -> None:
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+        return  # a text that stands for itself, as a comment
+    if not isinstance(statement, ast.Assign) or not all(isinstance(target, ast.Name) for target in statement.targets):
+        raise NotDataError(f"{type(statement).__name__} is no assignment to a name")
+    for target in statement.targets:
+        assert isinstance(target, ast.Name)
+        values.pop(target.id, None)  # what can't be read must not leave an older value
+    value = _value(statement.value, values)
+    values.update({target.id: value for target in statement.targets if isinstance(target, ast.Name)})
+
+
+def _value(node: ast.expr, known: dict[str, Any]) -> Any:
+    found: Any
+    match node:
+        case ast.Constant():
+            found = node.value
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            found = (list if isinstance(node, ast.List) else tuple)(_value(item, known) for item in items)
+        case ast.Dict(keys=keys, values=items):
+            pairs = zip(keys, items, strict=True)
+            found = {_value(key or _refuse(node), known): _value(item, known) for key, item in pairs}
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=ast.Constant(value=int() | float() as number)):
+            found = -number if isinstance(node.op, ast.USub) else number
+        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=named):
+            found = {item.arg or _refuse(node): _value(item.value, known) for item in named}
+        case ast.Name(id=name) if name in known or name in NUMBERS:
+            found = known.get(name, NUMBERS.get(name))
+        case _:
+            _refuse(node)
+    return found
+
+
+def _refuse(node: ast.expr) -> NoReturn:
+    raise NotDataError(f"{type(node).__name__} is not plain data")
