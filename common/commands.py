@@ -1,20 +1,19 @@
 """What train.py and eval.py of all packages share: processes and devices, data sets, the run's folder, the scores."""
 
+import hashlib
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from common import shapes
@@ -31,6 +30,7 @@ from common.optimization import ParameterGroup
 from common.panoptic_data import PanopticDataset
 from common.precision import autocast
 from common.report import Example, write_training_report
+from common.score_tables import print_classes, print_scores
 from common.settings import Data, Images, Optimizer, Schedule, Training
 from common.training import Metrics, Trainer
 
@@ -257,22 +257,24 @@ def write_report(
         mistakes=mistakes,
         threshold=scoring.threshold,
         title=title,
-        config=to_dict(config),
+        config=msgspec.to_builtins(config),
     )
     print(f"report: {(folder / 'report.html').resolve()}")
 
 
 def evaluate(
     package: str, config: Config, model: nn.Module, dataset: CocoDataset, scoring: Scoring = INSTANCES
-) -> None:
-    """Print the score table; write metrics.json and the predictions in COCO's format."""
-    folder = run_folder(package, config)
+) -> Path:
+    """Print the score tables; write metrics.json and the predictions in COCO's format into the folder returned."""
+    folder = evaluation_folder(package, config)
     evaluation = score(model, dataset, config.training, scoring)
     if is_main():
-        write_scores(folder, evaluation.metrics)
+        written = [write_scores(folder, evaluation.metrics, evaluation.per_class)]
         if isinstance(evaluation, Evaluation):
-            write_text(folder / "predictions.json", json.dumps(evaluation.detections))
-            print(f"written: {folder / 'metrics.json'}, {folder / 'predictions.json'}")
+            written.append(folder / "predictions.json")
+            write_text(written[-1], json.dumps(evaluation.detections))
+        print(f"written: {', '.join(map(str, written))}")
+    return folder
 
 
 def evaluate_command(
@@ -284,7 +286,7 @@ def evaluate_command(
     arguments: Sequence[str] | None = None,
 ) -> None:
     """The whole eval.py of a model that finds instances; `prepare` readies the loaded model, once, for speed."""
-    model, config = model_to_evaluate(package, variants, load, sys.argv[1:] if arguments is None else arguments)
+    model, config = model_to_evaluate(package, variants, load, arguments)
     prepare(model)
     device = start(config.training)
     dataset = open_dataset(config.data, "val", config.training)
@@ -293,52 +295,54 @@ def evaluate_command(
 
 
 def model_to_evaluate(
-    package: str, variants: Mapping[str, Any], load: Callable[[Path], M], arguments: Sequence[str]
+    package: str, variants: Mapping[str, Any], load: Callable[[Path], M], arguments: Sequence[str] | None = None
 ) -> tuple[M, Any]:
-    """The model that the command line names, with its own settings changed by the flags."""
-    if {"-h", "--help"} & set(arguments):
-        configure(variants, ["--help"], prog="eval.py")
-    model = load(weights_to_evaluate(package, list(variants), arguments))
-    flags = arguments[1:] if arguments and not arguments[0].startswith("-") else arguments
-    model.config = configure(variants, flags, default=model.config, prog="eval.py")
-    return model, model.config
+    """The checkpoint that the command line names; its own settings changed by the file's, changed by the flags'.
 
-
-def weights_to_evaluate(package: str, variants: Sequence[str], arguments: Sequence[str]) -> Path:
-    """The file that --weights names, or best.safetensors of the run that --run or the variant names."""
-    options = dict(pairwise(arguments))
-    options |= dict(word.split("=", 1) for word in arguments if word.startswith(("--weights=", "--run=")))
-    if "--weights" in options:
-        return Path(options["--weights"])
-    variant = arguments[0] if arguments and not arguments[0].startswith("-") else variants[0]
-    path = Path(options.get("--run", Path("runs") / package / variant)) / "best.safetensors"
-    if not path.exists():
+    `training.weights` then says which file it is, `training.run` where its evaluations go.
+    """
+    asked = configure(variants, arguments, prog="eval.py", evaluating=True)
+    named = asked.training.weights
+    path = Path(named or run_folder(package, asked) / "best.safetensors")
+    if not named and not path.exists():
         raise UserError(f"{path}: no such file; train first (python train.py), or name a checkpoint with --weights")
-    return path
+    model = load(path)
+    config = configure(variants, arguments, model.config, "eval.py", evaluating=True)
+    config.training.weights = str(path)
+    if not named or (not config.training.run and (path.parent / "config.yaml").exists()):
+        config.training.run = str(path.parent)  # a run's checkpoint is evaluated in the run's folder
+    model.config = config
+    return model, config
 
 
-def write_scores(folder: Path, metrics: Metrics) -> None:
-    """metrics.json, and a table of them on the terminal; scores for each class are left to the file."""
+def evaluation_folder(package: str, config: Config, data: str = "") -> Path:
+    """RUN/eval-WEIGHTS-DATA-DIGEST, where the digest is of all that decides the scores; what is there stays there."""
+    weights = Path(config.training.weights)
+    named = config.data.val.annotations
+    data = data or (Path(named[0]).stem if named else "shapes")
+    settings = json.dumps([to_dict(config), str(weights.resolve())], sort_keys=True)
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:6]
+    folder = run_folder(package, config) / f"eval-{weights.stem}-{data}-{digest}"
+    keep_existing(folder, config.training)
+    if is_main():
+        print(f"evaluating {weights}")
+    return folder
+
+
+def keep_existing(folder: Path, settings: Training) -> None:
+    """Stop before anything is computed that would replace an earlier evaluation's files."""
+    if folder.is_dir() and any(folder.iterdir()) and not settings.overwrite:
+        raise UserError(
+            f"{folder}: has been evaluated before; --overwrite replaces the files, --run DIR writes elsewhere"
+        )
+
+
+def write_scores(folder: Path, metrics: Metrics, per_class: Mapping[str, Mapping[str, float]] | None = None) -> Path:
+    """metrics.json, and tables of it on the terminal."""
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    rows: dict[str, Mapping[str, Any]] = {}
-    for kind, scores in metrics.items():
-        nested = {f"{kind} {name}": row for name, row in scores.items() if isinstance(row, Mapping)}
-        rows |= {name: row for name, row in nested.items() if name != f"{kind} per_class"}
-        if numbers := {name: value for name, value in scores.items() if not isinstance(value, Mapping)}:
-            rows[kind] = numbers
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    table = Table()
-    for title in ("", *names):
-        table.add_column(title, justify="right")
-    for title, row in rows.items():
-        table.add_row(title, *(_shown(row[name]) if name in row else "" for name in names))
-    Console(width=max(100, 9 * len(names) + 20)).print(table)
-
-
-def _shown(value: Any) -> str:
-    if value is None or value == -1:
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
+    print_scores(metrics)
+    print_classes(per_class or {})
+    return folder / "metrics.json"
 
 
 def move_aside(folder: Path) -> None:

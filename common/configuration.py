@@ -1,7 +1,7 @@
 """A configuration from variants, YAML and flags, and back to YAML; flags and keys have the same dotted names.
 
 `python train.py VARIANT --config FILE.yaml --flags`: the variant's settings, changed by the file's, changed by the
-flags'.
+flags'. To evaluate, the checkpoint's own settings stand in for the variant's.
 """
 
 import difflib
@@ -19,6 +19,8 @@ from common.errors import UserError
 
 T = TypeVar("T")
 UNPREFIXED = "training"  # the section whose flags and keys have no prefix
+# Of one machine or one call: a checkpoint must not bring them to another. The precision stays: scores depend on it.
+NOT_KEPT = {"run", "resume", "weights", "device", "workers", "overwrite"}
 
 
 def configure(
@@ -26,13 +28,15 @@ def configure(
     arguments: Sequence[str] | None = None,
     default: T | None = None,
     prog: str | None = None,
+    *,
+    evaluating: bool = False,
 ) -> T:
-    """The configuration that a command line asks for; `default` stands in where it names no variant."""
+    """The configuration that a command line asks for; `default` stands in for the variant's settings."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    base = deepcopy(default) if default is not None else deepcopy(next(iter(variants.values())))
-    if arguments and not arguments[0].startswith("-"):
-        base = deepcopy(choose(variants, arguments.pop(0)))
-    config: T = tyro.cli(type(base), args=yaml_as_flags(arguments), default=base, prog=prog)
+    named = bool(arguments) and not arguments[0].startswith("-")
+    variant = choose(variants, arguments.pop(0)) if named else next(iter(variants.values()))
+    base = deepcopy(variant if default is None else default)
+    config: T = tyro.cli(type(base), args=yaml_as_flags(arguments, evaluating), default=base, prog=prog)
     return config
 
 
@@ -44,14 +48,23 @@ def choose(variants: Mapping[str, T], name: str) -> T:
     return variants[name]
 
 
-def yaml_as_flags(arguments: list[str]) -> list[str]:
+def yaml_as_flags(arguments: Sequence[str], evaluating: bool = False) -> list[str]:
     """`--config FILE` replaced by the file's settings, put before the flags so that these win."""
-    if "--config" not in arguments:
-        return arguments
-    place = arguments.index("--config")
-    if place + 1 == len(arguments):
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    if "--config" not in words:
+        return words
+    place = words.index("--config")
+    if place + 1 == len(words):
         raise UserError("--config needs a YAML file after it")
-    path = Path(arguments[place + 1])
+    path = Path(words[place + 1])
+    content = read_settings(path)
+    if evaluating and path.name == "config.yaml" and (path.parent / "best.safetensors").exists():
+        content |= {"run": str(path.parent), "weights": ""}  # a run's own file says what the run started from
+    return flags(content) + words[:place] + words[place + 2 :]
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a YAML file says, the unprefixed section's settings at the top."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -60,7 +73,8 @@ def yaml_as_flags(arguments: list[str]) -> list[str]:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected settings (key: value), found {type(content).__name__}")
-    return flags(content) + arguments[:place] + arguments[place + 2 :]
+    section = content.pop(UNPREFIXED, None)
+    return {**section, **content} if isinstance(section, dict) else content
 
 
 def flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -85,16 +99,23 @@ def to_yaml(config: Any) -> str:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """For a checkpoint: plain data."""
-    plain: dict[str, Any] = msgspec.to_builtins(config)
-    return plain
+    """For a checkpoint: plain data, without what belongs to this machine or call."""
+    return kept(msgspec.to_builtins(config))
 
 
 def from_dict(kind: type[T], settings: Mapping[str, Any], source: str) -> T:
     try:
-        return msgspec.convert(settings, kind)
+        return msgspec.convert(kept(settings), kind)
     except msgspec.ValidationError as error:
         raise UserError(f"{source}: its configuration does not fit this version: {error}") from error
+
+
+def kept(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's settings; those of older ones are read without what was of their machine."""
+    section = settings.get(UNPREFIXED)
+    if not isinstance(section, Mapping):
+        return dict(settings)
+    return {**settings, UNPREFIXED: {key: value for key, value in section.items() if key not in NOT_KEPT}}
 
 
 def _words(value: Any) -> list[str]:

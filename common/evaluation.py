@@ -14,7 +14,7 @@ from common.coco import CocoDataset, LabelledImages, Sample
 from common.distributed import gather, is_main, process_count, process_index
 from common.errors import UserError
 from common.images import read_image
-from common.loader import single_threaded
+from common.loader import single_threaded, worker_count
 from common.metrics import CocoDetails, coco_details
 from common.metrics.coco_input import Kind
 from common.mistakes import Mistakes, find_mistakes
@@ -53,7 +53,7 @@ class Evaluation:
 
     @property
     def per_class(self) -> dict[str, dict[str, float]]:
-        return {"AP": self.details[self.kind].per_class}
+        return {f"{kind} AP": details.per_class for kind, details in self.details.items()}
 
     @property
     def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
@@ -109,7 +109,7 @@ def photographs(
     loader: DataLoader[Any] = DataLoader(
         _Photographs(dataset, indices),
         batch_size,
-        num_workers=workers,
+        num_workers=worker_count(workers),
         collate_fn=list,
         worker_init_fn=single_threaded,
     )

@@ -4,6 +4,7 @@ Nothing depends on a worker's state, so the batches are the same for any number 
 at step n sees what it would have seen.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Protocol
@@ -110,11 +111,19 @@ def training_loader(
         training_set,  # type: ignore[arg-type]
         batch_sampler=steps,
         collate_fn=partial(_collate, divisor=divisor),
-        num_workers=workers,
+        num_workers=worker_count(workers),
         worker_init_fn=single_threaded,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
     )
+
+
+def worker_count(asked: int) -> int:
+    """Below 0: one for each processor of this training process but its own, between 1 and 4."""
+    if asked >= 0:
+        return asked
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:

@@ -78,10 +78,10 @@ class PanopticEvaluation:
 
     @property
     def per_class(self) -> dict[str, dict[str, float]]:
-        """Quality of all classes, mask AP of things."""
+        """Quality of all classes, AP of things."""
         names, rows = self.wrong.class_names, self.metrics["panoptic"]["per_class"].values()
         quality = {name: row["pq"] if occurs(row) else math.nan for name, row in zip(names, rows, strict=True)}
-        return {"PQ": quality} | ({"AP": self.details["segm"].per_class} if self.details else {})
+        return {"PQ": quality} | {f"{kind} AP": details.per_class for kind, details in self.details.items()}
 
     @property
     def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:

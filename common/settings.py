@@ -12,8 +12,10 @@ class Training:
     """Folder the run writes to; empty: runs/<package>/<variant> under the current folder."""
     resume: bool = False
     """Go on with the run in that folder, where it stopped."""
+    overwrite: bool = False
+    """Evaluate once more what was evaluated before: eval.py replaces the files that it wrote then."""
     weights: str = ""
-    """Start from this file: a converted checkpoint, or a torchvision backbone's state dict."""
+    """Start from this file: a converted checkpoint, or a torchvision backbone's state dict; what eval.py evaluates."""
     seed: int = 0
     """All randomness follows from this number, the epoch and the image's index."""
     device: str = "auto"
@@ -30,8 +32,8 @@ class Training:
     """Images for each optimizer step, over all processes and accumulated batches."""
     accumulate: int = 1
     """Split each step's images into so many batches whose gradients add up."""
-    workers: int = 2
-    """Processes that load images, for each training process; 0: load in the training process."""
+    workers: int = -1
+    """Processes that load images, for each training process; 0: load in the training process; -1: what is to spare."""
     save_every: int = 500
     """Optimizer steps between resume points."""
     evaluate_every: int = 1

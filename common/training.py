@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.batches import Batch
 from common.checkpoint import Checkpoint, remove_unfinished, save
+from common.configuration import kept
 from common.distributed import any_process, is_main, mean_over_processes, process_count, process_index
 from common.errors import UserError
 from common.loader import Steps, Trainable, mix, steps_per_epoch, training_loader
@@ -196,7 +197,7 @@ class Trainer:
         if is_main():
             for name in ("last.safetensors", "best.safetensors", "last.state"):
                 remove_unfinished(self.run / name)
-        changes = [line for line in differences(state.config, self.describe(self.model).config) if "resume" not in line]
+        changes = differences(kept(state.config), self.describe(self.model).config)
         if changes and is_main():
             print("the configuration has changed since the run was saved:\n  " + "\n  ".join(changes))
         try:

@@ -177,7 +177,7 @@ def _published(variant: str, model: Model) -> Config:
     """Fine-tuning on COCO as documented with the original: 24 epochs in batches of 32."""
     return Config(
         variant=variant,
-        training=Training(epochs=24, batch_size=32, workers=4, precision="fp16", evaluate_every=0),
+        training=Training(epochs=24, batch_size=32, precision="fp16", evaluate_every=0),
         model=model,
         tuning=Tuning(language_lr_scale=1.0),
         data=Data(
@@ -194,7 +194,7 @@ def _shapes() -> Config:
     """Small enough to train from scratch on two processor cores in minutes."""
     return Config(
         variant="shapes",
-        training=Training(epochs=40, batch_size=8, workers=1, evaluate_every=20),
+        training=Training(epochs=40, batch_size=8, evaluate_every=20),
         model=Model(
             swin_width=32,
             swin_depths=(1, 1, 2, 1),

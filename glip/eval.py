@@ -3,7 +3,6 @@
 On COCO-format annotations: box mAP of their classes. On captions: of their phrases, and the recall of grounding.
 """
 
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -22,14 +21,15 @@ from glip.prompts import Prompt, read_prompt
 
 
 def main() -> None:
-    model, config = commands.model_to_evaluate("glip", glip.VARIANTS, glip.load, sys.argv[1:])
+    model, config = commands.model_to_evaluate("glip", glip.VARIANTS, glip.load)
     device = commands.start(config.training)
     model = model.to(device)
     if config.odinw:
+        folder = commands.evaluation_folder("glip", config, Path(config.odinw).name)
         with autocast(device, config.training.precision):
             metrics = evaluate_folder(model, Path(config.odinw), config.training)
         if is_main():
-            commands.write_scores(commands.run_folder("glip", config), metrics)
+            print(f"written: {commands.write_scores(folder, metrics)}")
         return
     dataset = open_data(config.data, "val", config.training)
     scoring = scoring_of(model, dataset, config.prompt) if isinstance(dataset, CocoDataset) else CAPTIONS

@@ -227,7 +227,7 @@ def _benchmark(variant: str, model: Model, steps: int = 90_000, batch_size: int 
     """maskrcnn-benchmark's recipe; half the batch takes half the learning rate and twice the steps."""
     return Config(
         variant=variant,
-        training=Training(steps=steps, batch_size=batch_size, workers=4, evaluate_every=0, save_every=2500),
+        training=Training(steps=steps, batch_size=batch_size, evaluate_every=0, save_every=2500),
         model=model,
         data=_coco_2014(),
         optimizer=Optimizer(
@@ -247,7 +247,7 @@ def _benchmark_c4() -> Config:
 def _mmdetection(variant: str, model: Model) -> Config:
     return Config(
         variant=variant,
-        training=Training(epochs=12, batch_size=16, workers=4),
+        training=Training(epochs=12, batch_size=16),
         model=model,
         conventions=MMDETECTION if model.std == IMAGENET_STD else replace(MMDETECTION, channels="bgr"),
         proposals=Proposals(
@@ -271,7 +271,7 @@ def _mmdetection_c4() -> Config:
 def _torchvision() -> Config:
     return Config(
         variant="torchvision_r50_fpn",
-        training=Training(epochs=26, batch_size=16, workers=4),
+        training=Training(epochs=26, batch_size=16),
         model=Model(stride_in_1x1=False, mean=IMAGENET_MEAN, std=IMAGENET_STD),
         conventions=TORCHVISION,
         proposals=Proposals(smallest=1e-3, kept_of_batch=False, inside_only=False),
@@ -307,7 +307,7 @@ def _shapes() -> Config:
     """Small enough to train from scratch on two processor cores in minutes."""
     return Config(
         variant="shapes",
-        training=Training(epochs=16, batch_size=8, workers=1, evaluate_every=8),
+        training=Training(epochs=16, batch_size=8, evaluate_every=8),
         model=Model(
             backbone="resnet10",
             stride_in_1x1=False,

@@ -94,6 +94,10 @@ class Config:
     test: Test = field(default_factory=Test)
     augment: Augment = field(default_factory=Augment)
     data: PeopleData = field(default_factory=PeopleData)
+    coco: bool = False
+    """Score on COCOPersons val, as the paper does, instead of --data.val."""
+    OCHuman: bool = False
+    """Score on OCHuman val and test, as the paper does, instead of --data.val."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
 
@@ -108,8 +112,8 @@ def _ochuman(split: str) -> Images:
 
 # what eval.py's flags of the same names stand for
 BENCHMARKS: dict[str, dict[str, Images]] = {
-    "--coco": {"COCOPersons val": COCO_PERSONS},
-    "--OCHuman": {"OCHuman val": _ochuman("val"), "OCHuman test": _ochuman("test")},
+    "coco": {"COCOPersons val": COCO_PERSONS},
+    "OCHuman": {"OCHuman val": _ochuman("val"), "OCHuman test": _ochuman("test")},
 }
 
 
@@ -117,7 +121,7 @@ def _coco_occ() -> Config:
     """The published recipe: Adam, one GPU, four images at a time."""
     return Config(
         variant="coco_occ",
-        training=Training(epochs=25, batch_size=4, workers=4),
+        training=Training(epochs=25, batch_size=4),
         data=PeopleData(
             train=Images(
                 ["datasets/coco/train2017"],
@@ -134,7 +138,7 @@ def _shapes() -> Config:
     """Small enough to train from scratch on two processor cores in minutes."""
     return Config(
         variant="shapes",
-        training=Training(epochs=12, batch_size=8, workers=1, evaluate_every=6),
+        training=Training(epochs=12, batch_size=8, evaluate_every=6),
         model=Model(
             backbone="resnet10",
             norm="group",

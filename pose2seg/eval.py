@@ -4,7 +4,7 @@
 """
 
 import json
-import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,19 +27,20 @@ from pose2seg.people import open_people
 
 
 def main() -> None:
-    flags = [flag for flag in sys.argv[1:] if flag not in BENCHMARKS]
-    named = {name: images for flag in BENCHMARKS if flag in sys.argv[1:] for name, images in BENCHMARKS[flag].items()}
-    if {"-h", "--help"} & set(flags):
-        print(__doc__)
-    model, config = commands.model_to_evaluate("pose2seg", VARIANTS, pose2seg.load, flags)
+    model, config = commands.model_to_evaluate("pose2seg", VARIANTS, pose2seg.load)
     fold_batch_norms(model)
     device = commands.start(config.training)
     model = model.to(device).to(memory_format=torch.channels_last)
-    sets = named or {"": config.data.val}
+    asked = [name for name in BENCHMARKS if getattr(config, name)]
+    sets = {name: images for each in asked for name, images in BENCHMARKS[each].items()} or {"": config.data.val}
     if config.data.keypoints and len(config.data.keypoints) != len(sets):
         listed = ", ".join(filter(None, sets)) or "the data set"
         raise UserError(f"--data.keypoints names {len(config.data.keypoints)} files, expected one for each of {listed}")
+    folder = commands.evaluation_folder("pose2seg", config, "-".join(asked))
+    if config.test.maps:
+        commands.keep_existing(Path(config.test.maps), config.training)
     metrics: Metrics = {}
+    classes: dict[str, Mapping[str, float]] = {}
     for number, (name, images) in enumerate(sets.items()):
         dataset = open_named(config, images)
         refuse_other_classes(dataset, model.class_names)
@@ -47,10 +48,11 @@ def main() -> None:
         scoring = people_scoring(config.test.occlusion, source)
         evaluation = commands.score(model, dataset, config.training, scoring)
         metrics |= {name: evaluation.metrics} if name else evaluation.metrics
+        classes |= {f"{name} {kind}".strip(): values for kind, values in evaluation.per_class.items()}
         if is_main() and isinstance(evaluation, Evaluation):
-            write_found(config, dataset, evaluation, name)
+            write_found(folder, config, dataset, evaluation, name)
     if is_main():
-        commands.write_scores(commands.run_folder("pose2seg", config), metrics)
+        print(f"written: {commands.write_scores(folder, metrics, classes)}")
 
 
 def open_named(config: Config, images: Images) -> CocoDataset:
@@ -69,16 +71,16 @@ def source_of_joints(config: Config, dataset: CocoDataset, number: int, device: 
     return None
 
 
-def write_found(config: Config, dataset: CocoDataset, evaluation: Evaluation, name: str) -> None:
+def write_found(folder: Path, config: Config, dataset: CocoDataset, evaluation: Evaluation, name: str) -> None:
     """The people in COCO's results format, and as maps if asked for."""
     ending = f"-{name.replace(' ', '-')}" if name else ""
-    path = commands.run_folder("pose2seg", config) / f"predictions{ending}.json"
+    path = folder / f"predictions{ending}.json"
     write_text(path, json.dumps(evaluation.detections))
     print(f"written: {path}")
     if config.test.maps:
-        folder = Path(config.test.maps) / name
-        write_maps(folder, dataset, evaluation.detections)
-        print(f"written: {folder}")
+        maps = Path(config.test.maps) / name
+        write_maps(maps, dataset, evaluation.detections)
+        print(f"written: {maps}")
 
 
 if __name__ == "__main__":

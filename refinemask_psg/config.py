@@ -176,7 +176,7 @@ def _refinemask(variant: str, backbone: Literal["resnet50", "resnet101"], epochs
     """RefineMask's recipe: one scale, 12 or 24 epochs."""
     return Config(
         variant=variant,
-        training=Training(epochs=epochs, batch_size=16, workers=4),
+        training=Training(epochs=epochs, batch_size=16),
         model=Model(backbone=backbone, box_class_weight=2.0, box_loss_weight=2.0),
         data=_coco_2017(),
         optimizer=Optimizer(name="sgd", lr=0.02, clip=35.0),
@@ -188,7 +188,7 @@ def _composite_swin(variant: str, model: Model) -> Config:
     """CBNetV2's recipe: 36 epochs of AdamW on many scales and crops."""
     return Config(
         variant=variant,
-        training=Training(epochs=36, batch_size=16, workers=4),
+        training=Training(epochs=36, batch_size=16),
         model=replace(
             model, backbone="swin_tiny", composite=True, frozen_stages=-1, drop_path=0.2, mask_targets="bitmaps"
         ),
@@ -273,7 +273,7 @@ def _shapes() -> Config:
     """Small enough to train from scratch on two processor cores in minutes."""
     return Config(
         variant="shapes",
-        training=Training(epochs=14, batch_size=8, workers=1, evaluate_every=7),
+        training=Training(epochs=14, batch_size=8, evaluate_every=7),
         model=Model(
             backbone="resnet10",
             norm="group",

@@ -1,7 +1,5 @@
 """Score RefineMask: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations FILE] [--flags]."""
 
-import sys
-
 import refinemask_psg
 from common import commands
 from common.coco import refuse_other_classes
@@ -9,9 +7,7 @@ from refinemask_psg.resnet import fold_batch_norms
 
 
 def main() -> None:
-    model, config = commands.model_to_evaluate(
-        "refinemask_psg", refinemask_psg.VARIANTS, refinemask_psg.load, sys.argv[1:]
-    )
+    model, config = commands.model_to_evaluate("refinemask_psg", refinemask_psg.VARIANTS, refinemask_psg.load)
     fold_batch_norms(model.backbone)
     if model.scene_graph is not None:
         from refinemask_psg import psg_commands  # needs transformers, which the detector doesn't

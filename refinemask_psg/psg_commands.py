@@ -103,7 +103,7 @@ def described(config: Config, training_data: PsgDataset) -> Relations:
 
 
 def evaluate(model: RefineMask, config: Config) -> None:
-    """Print the table, the baseline in it, and write metrics.json."""
+    """Print the tables, the baseline in them, and write metrics.json."""
     device = commands.start(config.training)
     dataset = open_psg(config, "val")
     refuse_other_data(dataset, model.class_names, config.relations.predicates)

@@ -1,6 +1,6 @@
 """How sharp two models' masks are: mask AP at each overlap, and their boundaries' AP, side by side.
 
-python scripts/mask_edges.py runs/maskrcnn/shapes runs/refinemask_psg/shapes [--annotations FILE]
+python scripts/mask_edges.py runs/maskrcnn/shapes/eval-* runs/refinemask_psg/shapes/eval-* [--annotations FILE]
 
 Each folder holds the predictions.json that eval.py wrote. The boundary AP (arXiv 2103.16562) is the AP where two masks
 overlap by no more than their boundaries do: pixels within 2 % of the image's diagonal from the edge.

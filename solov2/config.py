@@ -111,7 +111,7 @@ def _full(variant: str, model: Model, short_sides: tuple[int, ...] = (640, 672, 
     once = len(short_sides) == 1
     return Config(
         variant=variant,
-        training=Training(epochs=12 if once else 36, batch_size=16, workers=4),
+        training=Training(epochs=12 if once else 36, batch_size=16),
         model=model,
         augment=Augment(short_sides=short_sides),
         data=_coco_2017(),
@@ -145,7 +145,7 @@ def _shapes() -> Config:
     """Small enough to train from scratch on two processor cores in minutes."""
     return Config(
         variant="shapes",
-        training=Training(epochs=16, batch_size=8, workers=1, evaluate_every=8),
+        training=Training(epochs=16, batch_size=8, evaluate_every=8),
         model=Model(
             backbone="resnet10",
             norm="group",

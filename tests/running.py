@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,13 @@ def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProce
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     line = [sys.executable, str(ROOT / script), *map(str, arguments)]
     return subprocess.run(line, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def evaluation(said: str, cwd: Path) -> Path:
+    """The folder that an evaluation says it has written to."""
+    found = re.search(r"written: (.*?)[/\\]metrics\.json", said)
+    assert found, said
+    return cwd / found[1]
 
 
 def small_data(folder: Path, count: int = 6, annotations: str = "instances") -> list[str]:

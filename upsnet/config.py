@@ -146,7 +146,7 @@ class Config:
 
 def _recipe(images: int, steps: int, milestones: list[float], warmup: int = 1500) -> tuple[Training, Schedule]:
     """The published runs count optimizer steps, each of one image for every graphics card."""
-    training = Training(steps=steps, batch_size=images, workers=2, save_every=2000)
+    training = Training(steps=steps, batch_size=images, save_every=2000)
     schedule = Schedule(unit="steps", milestones=milestones, warmup=warmup, warmup_ratio=0.1)
     return training, schedule
 
@@ -199,7 +199,7 @@ def _shapes() -> Config:
     """Small enough to train from scratch on two processor cores in minutes."""
     return Config(
         variant="shapes",
-        training=Training(epochs=14, batch_size=8, workers=1, evaluate_every=7),
+        training=Training(epochs=14, batch_size=8, evaluate_every=7),
         model=Model(
             backbone="resnet10",
             norm="group",

@@ -142,7 +142,7 @@ def _published(variant: str, model: Model, losses: Losses | None = None) -> Conf
     """The published recipe: 800,000 steps of 8 images, about 54 epochs of COCO."""
     return Config(
         variant=variant,
-        training=Training(steps=800_000, epochs=55, batch_size=8, workers=4, evaluate_every=2, not_finite="skip"),
+        training=Training(steps=800_000, epochs=55, batch_size=8, evaluate_every=2, not_finite="skip"),
         recipe_batch_size=8,
         model=model,
         losses=losses or Losses(),
@@ -189,7 +189,7 @@ def _shapes() -> Config:
     """Small enough to train from scratch on two processor cores in minutes."""
     return Config(
         variant="shapes",
-        training=Training(epochs=16, batch_size=8, workers=1, evaluate_every=8),
+        training=Training(epochs=16, batch_size=8, evaluate_every=8),
         model=Model(
             backbone="resnet10",
             norm="group",

@@ -39,8 +39,9 @@ def main() -> None:
 
 def show(arguments: Sequence[str]) -> None:
     options = tyro.cli(Show, args=arguments, prog="eval.py")
-    weights = options.weights or commands.weights_to_evaluate("yolact", list(VARIANTS), [])
-    model = ready(yolact.load(weights), commands.choose_device(options.device))
+    named = ["--weights", options.weights] if options.weights else []
+    model, _ = commands.model_to_evaluate("yolact", VARIANTS, yolact.load, named)
+    model = ready(model, commands.choose_device(options.device))
     if options.image:
         show_image(model, options)
     if options.images:
@@ -56,9 +57,9 @@ def score(arguments: Sequence[str]) -> None:
     device = commands.start(config.training)
     dataset = commands.open_dataset(config.data, "val", config.training)
     refuse_other_classes(dataset, model.class_names)
-    commands.evaluate("yolact", config, ready(model, device), dataset)
+    folder = commands.evaluate("yolact", config, ready(model, device), dataset)
     if is_main():
-        write_result_files(commands.run_folder("yolact", config))
+        write_result_files(folder)
 
 
 def write_result_files(folder: Path) -> None:

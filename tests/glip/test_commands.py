@@ -9,7 +9,7 @@ import pytest
 
 import glip
 from common import shapes
-from tests.running import READ, SKIPPED, make_photographs, run, skipped_files, small_data
+from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 
 SMALL = shlex.split(
     "--model.swin-width 16 --model.swin-heads 1 2 4 8 --model.channels 32 --model.groups 4 --model.blocks 1 "
@@ -43,7 +43,7 @@ def test_eval_repeats_the_scores_of_training(folder, weights):
     trained = json.loads((weights.parent / "metrics.json").read_text())
     done = run("glip/eval.py", "--workers", "0", "--no-report", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert json.loads((weights.parent / "metrics.json").read_text()) == trained
+    assert json.loads((evaluation(done.stdout, folder) / "metrics.json").read_text()) == trained
 
 
 def test_eval_asks_for_a_data_sets_classes_by_name_or_in_other_words(folder, weights, tmp_path):
@@ -51,7 +51,7 @@ def test_eval_asks_for_a_data_sets_classes_by_name_or_in_other_words(folder, wei
     data = ["--data.val.images", made.images, "--data.val.annotations", made.instances, "--workers", "0"]
     done = run("glip/eval.py", "--weights", weights, *data, "--run", tmp_path / "own", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "own" / "metrics.json").read_text()).keys() == {"bbox"}
+    assert json.loads((evaluation(done.stdout, tmp_path) / "metrics.json").read_text()).keys() == {"bbox"}
     words = "man. disc. box. tri. pentagram. hoop. plus. love."
     done = run("glip/eval.py", "--weights", weights, *data, "--run", tmp_path / "o", "--prompt", words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -70,7 +70,7 @@ def test_eval_of_a_folder_of_data_sets_gives_each_and_their_mean(folder, weights
     flags = ["--workers", "0", "--run", tmp_path / "run", "--odinw", tmp_path / "odinw"]
     done = run("glip/eval.py", "--weights", weights, *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    scores = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    scores = json.loads((evaluation(done.stdout, tmp_path) / "metrics.json").read_text())
     assert scores.keys() == {"average", "Aquarium/raw", "pothole"}
     mean = (scores["Aquarium/raw"]["AP"] + scores["pothole"]["AP"]) / 2
     assert scores["average"]["AP"] == pytest.approx(mean)

@@ -16,7 +16,7 @@ from common import shapes
 from common.checkpoint import Checkpoint, save
 from common.configuration import to_dict
 from tests.maskrcnn.test_convert import published_by_benchmark
-from tests.running import READ, SKIPPED, make_photographs, run, skipped_files, small_data
+from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 
 SMALL = shlex.split(
     "--model.fpn-channels 16 --model.box-channels 16 --model.mask-channels 16 --model.mask-depth 1 "
@@ -51,8 +51,9 @@ def test_eval_without_arguments_scores_the_default_run(folder, weights):
     trained = json.loads((weights.parent / "metrics.json").read_text())
     done = run("maskrcnn/eval.py", "--workers", "0", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert json.loads((weights.parent / "metrics.json").read_text()) == trained
-    predictions = json.loads((weights.parent / "predictions.json").read_text())
+    written = evaluation(done.stdout, folder)
+    assert json.loads((written / "metrics.json").read_text()) == trained
+    predictions = json.loads((written / "predictions.json").read_text())
     assert {"image_id", "category_id", "segmentation", "bbox", "score"} <= predictions[0].keys()
 
 

@@ -16,7 +16,7 @@ import pose2seg
 from common import rle, shapes
 from common.scene_files import KEYPOINT_NAMES
 from tests.pose2seg.test_convert import published
-from tests.running import ROOT, make_photographs, run, skipped_files, small_data
+from tests.running import ROOT, evaluation, make_photographs, run, skipped_files, small_data
 
 SMALL = shlex.split(
     "--model.fpn-channels 32 --model.segmentation-blocks 1 --model.input-size 96 --model.window 32 "
@@ -63,10 +63,11 @@ def test_eval_without_arguments_scores_the_default_run(folder, weights):
     done = run("pose2seg/eval.py", "--workers", 0, "--test.maps", "maps", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "AP50" in done.stdout
-    scores = json.loads((weights.parent / "metrics.json").read_text())
+    written = evaluation(done.stdout, folder)
+    scores = json.loads((written / "metrics.json").read_text())
     assert scores == trained
     assert {"segm", "segm 0.00-0.50"} <= scores.keys()
-    predictions = json.loads((weights.parent / "predictions.json").read_text())
+    predictions = json.loads((written / "predictions.json").read_text())
     assert {prediction["score"] for prediction in predictions} == {1.0}
     assert len(list((folder / "maps").iterdir())) == 6
 
@@ -84,10 +85,11 @@ def test_one_run_scores_cocopersons_and_ochuman(weights, made, tmp_path):
     flags = ["--weights", weights, "--run", "out", "--workers", 0]
     done = run("pose2seg/eval.py", "--coco", "--OCHuman", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    scores = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    written = evaluation(done.stdout, tmp_path)
+    scores = json.loads((written / "metrics.json").read_text())
     assert list(scores) == ["COCOPersons val", "OCHuman val", "OCHuman test"]
     assert scores["OCHuman test"]["segm"] == scores["COCOPersons val"]["segm"]
-    assert (tmp_path / "out" / "predictions-OCHuman-val.json").exists()
+    assert (written / "predictions-OCHuman-val.json").exists()
 
 
 def test_eval_takes_joints_that_somebody_else_found(weights, made, tmp_path):
@@ -95,7 +97,7 @@ def test_eval_takes_joints_that_somebody_else_found(weights, made, tmp_path):
     flags = ["--weights", weights, "--run", "out", "--workers", 0, "--data.keypoints", found_people(made, tmp_path)]
     done = run("pose2seg/eval.py", *flags, *data, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    predictions = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    predictions = json.loads((evaluation(done.stdout, tmp_path) / "predictions.json").read_text())
     assert {round(prediction["score"], 4) for prediction in predictions} == {0.9}
     assert len(predictions) == len(json.loads((tmp_path / "found.json").read_text()))
 

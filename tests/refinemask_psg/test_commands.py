@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from refinemask_psg import U2Net
-from tests.running import READ, SKIPPED, make_photographs, run, skipped_files, small_data
+from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 
 SMALL = shlex.split(
     "--model.fpn-channels 32 --model.box-channels 32 --model.mask-channels 24 --test.score-threshold 0.005 "
@@ -37,7 +37,7 @@ def test_eval_without_arguments_scores_the_default_run(weights, folder):
     trained = json.loads((weights.parent / "metrics.json").read_text())
     done = run("refinemask_psg/eval.py", "--workers", "0", cwd=folder)
     assert done.returncode == 0, done.stderr
-    scores = json.loads((weights.parent / "metrics.json").read_text())
+    scores = json.loads((evaluation(done.stdout, folder) / "metrics.json").read_text())
     assert scores.keys() == {"segm", "bbox"}
     assert scores == trained
 

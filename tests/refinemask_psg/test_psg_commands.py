@@ -15,7 +15,7 @@ from refinemask_psg import psg_commands
 from refinemask_psg.psg_data import PsgDataset
 from refinemask_psg.psg_predict import PredictScenes, submit
 from refinemask_psg.submission_check import check_submission, open_submission
-from tests.running import run
+from tests.running import evaluation, run
 
 SMALL = shlex.split(
     "psg_shapes --model.fpn-channels 32 --model.box-channels 32 --model.semantic-channels 16 --model.proposals 20 "
@@ -69,10 +69,11 @@ def test_the_checkpoint_knows_the_data(weights):
 def test_eval_gives_the_same_scores(weights, tmp_path, capsys):
     trained = json.loads((weights.parent / "metrics.json").read_text())
     model = refinemask_psg.load(weights)
-    model.config.training.run = str(tmp_path / "again")
+    model.config.training.run, model.config.training.weights = str(tmp_path / "again"), str(weights)
     psg_commands.evaluate(model, model.config)
-    assert "relations_baseline" in capsys.readouterr().out
-    assert json.loads((tmp_path / "again" / "metrics.json").read_text()) == trained
+    said = capsys.readouterr().out
+    assert "relations_baseline" in said
+    assert json.loads((evaluation(said, tmp_path) / "metrics.json").read_text()) == trained
 
 
 def test_the_relation_head_alone_leaves_the_detector_as_it_is(weights, tmp_path):

@@ -12,7 +12,7 @@ from PIL import Image
 
 import solov2
 from common import shapes
-from tests.running import READ, SKIPPED, make_photographs, run, skipped_files, small_data
+from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 from tests.solov2.test_convert import published_by_solo
 
 SMALL = shlex.split(
@@ -48,10 +48,12 @@ def test_eval_without_arguments_scores_the_default_run(folder, weights):
     done = run("solov2/eval.py", "--workers", "0", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "AP50" in done.stdout
-    scores = json.loads((weights.parent / "metrics.json").read_text())
+    written = evaluation(done.stdout, folder)
+    assert written.parent == weights.parent
+    scores = json.loads((written / "metrics.json").read_text())
     assert scores.keys() == {"segm", "bbox"}
     assert scores == trained
-    predictions = json.loads((weights.parent / "predictions.json").read_text())
+    predictions = json.loads((written / "predictions.json").read_text())
     assert {"image_id", "category_id", "segmentation", "score"} <= predictions[0].keys()
 
 

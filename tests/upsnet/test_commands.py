@@ -14,7 +14,7 @@ from PIL import Image
 import upsnet
 from common import shapes
 from common.metrics import evaluate_panoptic
-from tests.running import READ, ROOT, SKIPPED, make_photographs, run, skipped_files, small_data
+from tests.running import READ, ROOT, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 
 SMALL = shlex.split(
     "--model.fpn-channels 16 --model.box-channels 16 --model.mask-channels 16 --model.semantic-channels 16 "
@@ -64,15 +64,16 @@ def test_data_without_things_or_without_stuff_is_refused(things, tmp_path):
 
 def test_eval_writes_what_cocos_server_takes(folder, weights):
     trained = json.loads((weights.parent / "metrics.json").read_text())
-    done = run("upsnet/eval.py", "--workers", "0", "--per-class", cwd=folder)
+    done = run("upsnet/eval.py", "--workers", "0", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "triangle" in done.stdout
-    scores = json.loads((weights.parent / "metrics.json").read_text())
+    written = evaluation(done.stdout, folder)
+    scores = json.loads((written / "metrics.json").read_text())
     assert scores == trained
     assert scores.keys() == {"panoptic", "segm", "bbox", "semantic"}
     truth = shapes.ensure("val", seed=5, count=4, cache=folder)
-    written = evaluate_panoptic(truth.panoptic, weights.parent / "panoptic.json")
-    assert json.loads(json.dumps(written)) == scores["panoptic"]
+    again = evaluate_panoptic(truth.panoptic, written / "panoptic.json")
+    assert json.loads(json.dumps(again)) == scores["panoptic"]
 
 
 def test_two_processes_score_exactly_as_one(folder, weights, tmp_path):
@@ -91,8 +92,10 @@ def test_two_processes_score_exactly_as_one(folder, weights, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, env=environment, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "metrics.json").read_text()) == alone
-    assert len(list((tmp_path / "panoptic").iterdir())) == 4
+    written = evaluation(done.stdout, folder)
+    assert written.parent == tmp_path
+    assert json.loads((written / "metrics.json").read_text()) == alone
+    assert len(list((written / "panoptic").iterdir())) == 4
 
 
 def test_predict_writes_maps_and_drawings_and_names_each_bad_file(weights, tmp_path):

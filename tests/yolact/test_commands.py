@@ -14,7 +14,7 @@ import yolact
 from common import shapes
 from common.configuration import to_yaml
 from common.images import read_frames
-from tests.running import READ, SKIPPED, make_photographs, run, skipped_files, small_data
+from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 from tests.yolact.test_convert import published_by_dbolya
 from yolact.eval import write_result_files
 from yolact.train import scaled
@@ -49,10 +49,11 @@ def test_eval_without_arguments_scores_the_default_run(folder, weights):
     trained = json.loads((weights.parent / "metrics.json").read_text())
     done = run("yolact/eval.py", "--workers", "0", cwd=folder)
     assert done.returncode == 0, done.stderr
-    scored = json.loads((weights.parent / "metrics.json").read_text())
+    written = evaluation(done.stdout, folder)
+    scored = json.loads((written / "metrics.json").read_text())
     assert scored.keys() == trained.keys()
     assert all(scored[kind] == pytest.approx(trained[kind]) for kind in trained)
-    boxes, masks = (json.loads((weights.parent / f"{kind}_detections.json").read_text()) for kind in ("bbox", "mask"))
+    boxes, masks = (json.loads((written / f"{kind}_detections.json").read_text()) for kind in ("bbox", "mask"))
     assert len(boxes) == len(masks) > 0
     assert set(boxes[0]) == {"image_id", "category_id", "bbox", "score"}
     assert set(masks[0]) == {"image_id", "category_id", "segmentation", "score"}

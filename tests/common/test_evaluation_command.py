@@ -1,0 +1,140 @@
+"""What eval.py evaluates and where it writes: flags before the file, the file before the checkpoint's own settings."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from common import checkpoint
+from common.commands import evaluation_folder, model_to_evaluate
+from common.configuration import configure, from_dict, to_dict, to_yaml
+from common.errors import UserError
+from common.loader import worker_count
+from solov2.config import VARIANTS, Config
+
+CHECKPOINT = Config(variant="light_r18_448")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with the run `trained` and the default run in it."""
+    for run in ("trained", "runs/solov2/shapes", "runs/solov2/light_r18_448"):
+        (tmp_path / run).mkdir(parents=True)
+        (tmp_path / run / "best.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def evaluated(line: str) -> Config:
+    """The settings of an evaluation; its checkpoint is one of light_r18_448, trained with other settings."""
+    own = configure(
+        VARIANTS, ["light_r18_448", "--precision", "bf16", "--test.max-instances", "7", "--batch-size", "3"]
+    )
+    _, config = model_to_evaluate("solov2", VARIANTS, lambda path: SimpleNamespace(config=own), line.split())
+    return config
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "expected"),
+    [
+        ("run: trained", "", "trained/best.safetensors"),
+        ("weights: other.safetensors", "", "other.safetensors"),
+        ("weights: other.safetensors\nrun: trained", "", "other.safetensors"),
+        ("weights: other.safetensors", "--weights flag.safetensors", "flag.safetensors"),
+        ("weights: other.safetensors", "--weights=flag.safetensors", "flag.safetensors"),
+        ("run: nowhere", "--run trained", "trained/best.safetensors"),
+        ("training:\n  run: trained", "", "trained/best.safetensors"),
+        ("variant: light_r18_448", "", "runs/solov2/light_r18_448/best.safetensors"),
+        ("seed: 3", "", "runs/solov2/shapes/best.safetensors"),
+    ],
+)
+def test_the_file_names_the_checkpoint_unless_a_flag_does(folder: Path, file: str, flags: str, expected: str) -> None:
+    (folder / "my.yaml").write_text(file)
+    assert evaluated(f"--config my.yaml {flags}").training.weights == expected
+    assert evaluated(f"{flags} --config=my.yaml").training.weights == expected
+
+
+def test_a_variant_names_its_default_run_and_no_settings() -> None:
+    config = evaluated("light_r18_448 --batch-size 5")
+    assert config.training.weights == "runs/solov2/light_r18_448/best.safetensors"
+    assert (config.training.precision, config.training.batch_size) == ("bf16", 5)
+
+
+def test_a_runs_own_config_names_what_it_made_and_not_what_it_started_from(folder: Path) -> None:
+    config = configure(VARIANTS, ["--weights", "start.safetensors"])
+    (folder / "trained" / "config.yaml").write_text(to_yaml(config))
+    assert evaluated("--config trained/config.yaml").training.weights == "trained/best.safetensors"
+    assert evaluated("--config trained/config.yaml --weights w.safetensors").training.weights == "w.safetensors"
+    assert configure(VARIANTS, ["--config", "trained/config.yaml"]).training.weights == "start.safetensors"
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_checkpoint(folder: Path) -> None:
+    (folder / "my.yaml").write_text("batch_size: 4\nseed: 9\ntest:\n  mask_threshold: 0.25\n")
+    config = evaluated("--config my.yaml --seed 8")
+    assert (config.training.seed, config.training.batch_size, config.training.precision) == (8, 4, "bf16")
+    assert (config.test.mask_threshold, config.test.max_instances) == (0.25, 7)
+
+
+def test_each_evaluation_has_a_folder_of_its_own_in_the_run(folder: Path) -> None:
+    (folder / "trained" / "config.yaml").touch()
+    lines = [
+        "--weights trained/best.safetensors",
+        "--weights trained/last.safetensors",
+        "--weights trained/best.safetensors --limit 5",
+        "--weights trained/best.safetensors --data.val.images a --data.val.annotations a/val.json",
+        "--weights trained/best.safetensors --data.val.images b --data.val.annotations b/val.json",
+        "--weights trained/best.safetensors --test.score-threshold 0.5",
+        "--weights trained/best.safetensors --precision fp32",
+    ]
+    folders = [evaluation_folder("solov2", evaluated(line)) for line in lines]
+    assert len(set(folders)) == len(lines)
+    assert {path.parent for path in folders} == {Path("trained")}
+    assert folders[3].name.startswith("eval-best-val-")
+    same = f"{lines[0]} --device cpu --workers 3 --overwrite"
+    assert evaluation_folder("solov2", evaluated(same)) == folders[0]
+    elsewhere = evaluation_folder("solov2", evaluated(f"{lines[0]} --run other"))
+    assert elsewhere == Path("other") / folders[0].name
+
+
+def test_an_earlier_evaluation_is_replaced_only_when_asked(folder: Path) -> None:
+    made = evaluation_folder("solov2", evaluated(""))
+    made.mkdir()
+    assert evaluation_folder("solov2", evaluated("")) == made
+    (made / "metrics.json").touch()
+    with pytest.raises(
+        UserError, match=r"shapes/eval-best-instances_val2017-\w+: has been evaluated before; --overwrite"
+    ):
+        evaluation_folder("solov2", evaluated(""))
+    assert evaluation_folder("solov2", evaluated("--overwrite")) == made
+
+
+def test_a_checkpoint_brings_no_settings_of_the_machine_that_made_it(folder: Path) -> None:
+    flags = "--run r --weights w --device cuda:3 --workers 9 --resume --overwrite --precision bf16"
+    config = configure(VARIANTS, flags.split())
+    made = folder / "made.safetensors"
+    checkpoint.save(made, checkpoint.Checkpoint("solov2", to_dict(config), ("a",), (1,), {"x": torch.zeros(1)}))
+    written = checkpoint.load(made).config
+    assert not {"run", "weights", "device", "workers", "resume", "overwrite"} & written["training"].keys()
+    older = written | {"training": vars(config.training)}
+    for settings in (written, older):
+        training = from_dict(Config, settings, "here").training
+        assert (training.run, training.weights, training.device, training.resume) == ("", "", "auto", False)
+        assert (training.workers, training.overwrite, training.precision) == (-1, False, "bf16")
+
+
+@pytest.mark.parametrize(
+    ("processors", "processes", "expected"), [(1, 1, 1), (2, 1, 1), (4, 1, 3), (64, 1, 4), (64, 8, 4), (16, 8, 1)]
+)
+def test_without_a_number_the_workers_fit_the_machine(
+    monkeypatch: pytest.MonkeyPatch, processors: int, processes: int, expected: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(processors)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert worker_count(-1) == expected
+    assert [worker_count(number) for number in (0, 1, 7)] == [0, 1, 7]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_variant_prescribes_workers(variant: str) -> None:
+    assert VARIANTS[variant].training.workers == -1
