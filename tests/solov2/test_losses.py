@@ -2,11 +2,15 @@
 
 import math
 
+import cv2
+import numpy as np
+import pytest
 import torch
 
 from common.batches import Target
 from solov2.config import Model
 from solov2.losses import dice_loss, solov2_losses
+from solov2.targets import assign
 
 CONFIG = Model(grids=(2,), scale_ranges=((1.0, 100.0),))
 
@@ -58,3 +62,46 @@ def test_losses_stay_finite_for_extreme_answers():
     logits, kernels, feature = answers(1e4)
     terms = solov2_losses(logits, [kernels[0] + 1e4], feature + 1e2, [square_target()], CONFIG)
     assert all(torch.isfinite(term) for term in terms.values())
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_batch_of_several_levels_pair_by_pair(kind):
+    """Two images, two levels, three classes, in float32 and from half-precision answers."""
+    torch.manual_seed(0)
+    config = Model(grids=(3, 2), scale_ranges=((1.0, 12.0), (10.0, 100.0)), mask_loss_weight=2.5)
+    logits = [torch.randn(2, 3, grid, grid).to(kind) for grid in config.grids]
+    kernels = [torch.randn(2, 4, grid, grid).to(kind) for grid in config.grids]
+    feature = torch.randn(2, 4, 8, 8).to(kind)
+    masks = torch.zeros(2, 32, 32, dtype=torch.bool)
+    masks[0, 2:13, 3:14], masks[1, 10:30, 8:28] = True, True
+    both = Target(torch.tensor([[3.0, 2, 14, 13], [8, 10, 28, 30]]), torch.tensor([0, 2]), masks)
+    targets = [both, square_target()]
+    terms = solov2_losses(logits, kernels, feature, targets, config)
+
+    dice, focal, positives = [], torch.zeros(()), 0
+    for image, target in enumerate(targets):
+        levels = assign(target, config.grids, config.scale_ranges, config.centre_fraction, 3)
+        for logit, kernel, level in zip(logits, kernels, levels, strict=True):
+            probabilities = logit[image].float().sigmoid().flatten(1)  # [3, cells]
+            for cell, category in enumerate(level.categories.flatten().tolist()):
+                for number, probability in enumerate(probabilities[:, cell]):
+                    hit, share = (probability, 0.25) if number == category else (1 - probability, 0.75)
+                    focal = focal - share * (1 - hit) ** 2 * hit.log()
+                positives += category < 3
+            for cell, number in zip(level.cells.tolist(), level.instances.tolist(), strict=True):
+                soft = (kernel[image].flatten(1)[:, cell] @ feature[image].flatten(1)).float().sigmoid()
+                shrunk = cv2.resize(target.masks[number].numpy().astype(np.uint8), (8, 8)).reshape(-1)
+                truth = torch.from_numpy(shrunk).float()
+                dice.append(1 - 2 * (soft @ truth) / (soft @ soft + truth @ truth + 0.002))
+    tolerance = 1e-5 if kind == torch.float32 else 2e-3
+    torch.testing.assert_close(terms["mask"], 2.5 * torch.stack(dice).mean(), rtol=tolerance, atol=0)
+    torch.testing.assert_close(terms["category"], focal / (positives + 1), rtol=1e-5, atol=0)
+
+
+def test_positives_are_counted_over_all_processes(monkeypatch):
+    """Of two processes that hold the same, each divides by half of all positives and half of the one that is added."""
+    alone = solov2_losses(*answers(0.0), [square_target()], CONFIG)
+    monkeypatch.setattr("solov2.losses.process_count", lambda: 2)
+    shared = solov2_losses(*answers(0.0), [square_target()], CONFIG)
+    assert math.isclose(shared["category"].item(), alone["category"].item() * 2 / 1.5, rel_tol=1e-6)
+    assert shared["mask"].item() == alone["mask"].item()

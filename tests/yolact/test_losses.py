@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from common.batches import Target
 from yolact.boxes import make_priors
 from yolact.config import VARIANTS, Losses
 from yolact.losses import class_loss, hardest_background, mask_iou_loss, mask_terms, semantic_loss, yolact_losses
 from yolact.network import Answers
-from yolact.targets import PriorTargets
+from yolact.targets import BACKGROUND, PriorTargets, match
 
 MODEL = replace(VARIANTS["shapes"].model, input_size=64)
 PRIORS = make_priors(MODEL)
@@ -117,6 +118,75 @@ def test_semantic_targets_are_the_union_of_a_classes_masks():
     assert semantic_loss(logits, [target]).item() == pytest.approx(0.0, abs=1e-6)
     logits[0, 1, 0, 7] = 100.0  # one pixel wrong
     assert semantic_loss(logits, [target]).item() == pytest.approx(100 / 64)
+
+
+def binary_cross_entropy(probability: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    return -(truth * probability.log().clamp(min=-100) + (1 - truth) * (1 - probability).log().clamp(min=-100))
+
+
+def smooth_l1(difference: torch.Tensor) -> torch.Tensor:
+    size = difference.abs()
+    return torch.where(size < 1, size**2 / 2, size - 0.5)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_every_term_of_a_batch_is_as_the_paper_states_it_prior_by_prior(half):
+    """Two images, one with two objects and a crowd; every weight another number."""
+    torch.manual_seed(3)
+    both = answers(2)
+    if half:
+        both = Answers(*(tensor.detach().bfloat16() for tensor in both))  # type: ignore[arg-type, union-attr]
+    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    masks[0, 4:30, 6:40], masks[1, 33:60, 20:62] = True, True
+    boxes = torch.tensor([[6.0, 4.0, 40.0, 30.0], [20.0, 33.0, 62.0, 60.0]])
+    crowd = torch.tensor([[0.0, 0.0, 30.0, 60.0]])
+    targets = [Target(boxes, torch.tensor([2, 0]), masks, crowd), square()]
+    settings = Losses(0.45, 0.3, 0.6, 2, 1.25, 6.5, 0.75, 24.0, 10_000, 25)
+    weights = torch.rand(3, 16, 16)
+
+    def mask_iou(soft: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("nyx,cyx->nc", soft[:, 0], weights) / 50
+
+    terms = yolact_losses(both, targets, PRIORS, mask_iou, settings)
+
+    logits, deltas, coefficients, prototypes, semantic = (tensor.float() for tensor in both)  # type: ignore[union-attr]
+    found = [match(t.boxes / 64, t.labels, t.crowd_boxes / 64, PRIORS, settings) for t in targets]
+    count, expected = 0, dict.fromkeys(("box", "class", "mask", "semantic", "mask_iou"), torch.zeros(()))
+    for image, (target, decided) in enumerate(zip(targets, found, strict=True)):
+        small = F.interpolate(target.masks[None].float(), (16, 16), mode="bilinear")[0] > 0.5
+        costs, background = -logits[image].log_softmax(dim=1), []
+        for prior, wanted in enumerate(decided.classes.tolist()):
+            if wanted == BACKGROUND:
+                background.append(costs[prior, 0])
+            if wanted <= BACKGROUND:
+                continue
+            count += 1
+            number = int(decided.objects[prior])
+            expected["box"] = expected["box"] + smooth_l1(deltas[image, prior] - decided.deltas[prior]).sum()
+            expected["class"] = expected["class"] + costs[prior, wanted]
+            x1, y1, x2, y2 = (target.boxes[number] / 4).tolist()
+            soft = (prototypes[image] @ coefficients[image, prior]).sigmoid()
+            rows, columns = torch.arange(16)[:, None], torch.arange(16)
+            soft = soft * ((rows >= y1 - 1) & (rows < y2 + 1) & (columns >= x1 - 1) & (columns < x2 + 1))
+            truth = small[number].float()
+            pixels = binary_cross_entropy(soft, truth).sum()
+            expected["mask"] = expected["mask"] + pixels / ((x2 - x1) * (y2 - y1))
+            binary = soft > 0.5
+            actual = (binary & small[number]).sum() / (binary | small[number]).sum()
+            predicted = mask_iou(soft[None, None])[0, target.labels[number]]
+            expected["mask_iou"] = expected["mask_iou"] + smooth_l1(predicted - actual)
+        positives = int((decided.classes > BACKGROUND).sum())
+        expected["class"] = expected["class"] + torch.stack(background).topk(2 * positives).values.sum()
+        for label in range(3):
+            union = F.interpolate(target.masks[None].float(), (8, 8), mode="bilinear")[0] > 0.5
+            truth = union[target.labels == label].any(dim=0).float()
+            pixels = binary_cross_entropy(semantic[image, label].sigmoid(), truth)
+            expected["semantic"] = expected["semantic"] + 0.75 * pixels.sum() / (8 * 8 * 2)
+    for name, weight in (("box", 1.25), ("class", 1), ("mask", 6.5), ("mask_iou", 24)):
+        expected[name] = weight * expected[name] / count
+    for name, value in terms.items():
+        torch.testing.assert_close(value, expected.pop(name), rtol=1e-4, atol=1e-5, msg=lambda text, n=name: n + text)
+    assert not expected
 
 
 def test_terms_are_divided_by_the_positives_of_the_whole_batch():

@@ -1,10 +1,11 @@
 """Matching: every object its own prior, crowds, empty images."""
 
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolact.boxes import encode, make_priors, to_corners
+from yolact.boxes import decode, encode, make_priors, to_corners
 from yolact.config import VARIANTS, Losses
 from yolact.targets import BACKGROUND, NEUTRAL, match, own_priors
 
@@ -72,3 +73,36 @@ def test_an_image_without_objects_is_all_background():
     found = match(NO_BOXES, torch.zeros(0, dtype=torch.int64), NO_BOXES, PRIORS, Losses())
     assert (found.classes == BACKGROUND).all()
     assert found.deltas.isfinite().all()
+
+
+@given(st.integers(0, 4), st.integers(0, 2), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_every_prior_is_decided_as_one_at_a_time_would_be(objects, crowds, seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def corners(count: int) -> torch.Tensor:
+        first = torch.rand(count, 2, generator=generator) * 0.7
+        return torch.cat((first, first + 0.05 + 0.25 * torch.rand(count, 2, generator=generator)), dim=1)
+
+    priors = torch.cat((torch.rand(60, 2, generator=generator), torch.rand(60, 2, generator=generator) / 2 + 0.05), 1)
+    boxes, crowd, labels = corners(objects), corners(crowds), torch.randint(0, 5, (objects,), generator=generator)
+    limits = Losses(positive_iou=0.4, negative_iou=0.2, crowd_overlap=0.3)
+    found = match(boxes, labels, crowd, priors, limits)
+    places = to_corners(priors)
+    overlaps = torchvision.ops.box_iou(boxes, places)
+    owners = one_pair_at_a_time(overlaps)
+    for prior, place in enumerate(places):
+        label = BACKGROUND
+        if objects:
+            own = prior in owners
+            nearest = owners.index(prior) if own else int(overlaps[:, prior].argmax())
+            best = overlaps[nearest, prior]
+            assert found.objects[prior] == nearest
+            label = int(labels[nearest]) + 1 if own or best >= 0.4 else NEUTRAL if best >= 0.2 else BACKGROUND
+            decoded = decode(found.deltas[prior], priors[prior])
+            torch.testing.assert_close(decoded, boxes[nearest], rtol=1e-4, atol=1e-5)
+        for region in crowd:
+            low, high = torch.maximum(place[:2], region[:2]), torch.minimum(place[2:], region[2:])
+            inside = (high - low).clamp(min=0).prod() / (place[2:] - place[:2]).prod()
+            label = NEUTRAL if inside > 0.3 and label == BACKGROUND else label
+        assert found.classes[prior] == label
