@@ -101,6 +101,8 @@ def test_nothing_to_encode(shape: tuple[int, int, int]) -> None:
     masks = np.zeros(shape, bool)
     encoded = rle.encode(masks)
     assert [each["counts"] for each in encoded] == ["0"] * shape[0]
+    assert [rle.check(each, *shape[1:]) for each in encoded] == [None] * shape[0]
+    assert rle.check_polygons([[0.0, 0.0, 3.0, 0.0, 3.0, 3.0]], *shape[1:]) is None
     assert rle.decode(encoded).shape == (shape if shape[0] else (0, 0, 0))
 
 
