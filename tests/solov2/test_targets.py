@@ -24,7 +24,11 @@ def random_target(seed: int, count: int, height: int, width: int) -> Target:
     for i in range(count):
         h, w = random.randint(1, height // 2), random.randint(1, width // 2)
         y, x = random.randint(0, height - h), random.randint(0, width - w)
-        masks[i, y : y + h, x : x + w] = random.random_sample((h, w)) < 0.7
+        if i % 3 == 0:  # all its weight in one corner of its box, which lies in that corner of the image
+            y, x = (height - h, width - w) if i % 2 else (0, 0)
+            masks[i, y + (h - 1) * (i % 2), x + (w - 1) * (i % 2)] = True
+        else:
+            masks[i, y : y + h, x : x + w] = random.random_sample((h, w)) < 0.7
         boxes[i] = x, y, x + w, y + h
     labels = torch.from_numpy(random.randint(0, 4, count))
     return Target(torch.from_numpy(boxes), labels, torch.from_numpy(masks))
