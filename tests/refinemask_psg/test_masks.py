@@ -12,8 +12,9 @@ from pycocotools import mask as coco
 
 from common.batches import Target
 from refinemask_psg import config
-from refinemask_psg.boundary import boundary, enlarge, foreground, fuse
-from refinemask_psg.losses import mean_loss, stage_losses
+from refinemask_psg.boundary import boundary, enlarge, foreground, fuse, uncertain_regions
+from refinemask_psg.losses import mask_losses, mean_loss, stage_losses
+from refinemask_psg.mask_head import MaskAnswers
 from refinemask_psg.mask_targets import foreground_target, mask_targets
 from refinemask_psg.postprocess import paste
 from refinemask_psg.targets import Sampled
@@ -63,6 +64,42 @@ def test_losses_of_the_finer_stages_look_at_the_boundary_only():
     losses = stage_losses(wrong_far_away, targets)
     assert losses[2].item() == pytest.approx(stage_losses(right, targets)[2].item())
     assert stage_losses([-logits for logits in right], targets)[2].item() > 1
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_the_terms_of_a_batch_are_weighted_sums_of_their_stages(kind):
+    torch.manual_seed(0)
+    model = config.Model(
+        mask_loss_weight=0.5, box_stage_weights=(1.0, 0.5), mask_stage_weights=(0.3, 0.6, 0.7, 1.1),
+        mask_semantic_weight=1.7, mask_targets="bitmaps",
+    )  # fmt: skip
+    targets = [target_of(None, random_masks(seed, 2, 64)[:, 0]) for seed in (1, 2)]
+    sampled = [sampled_at([[4.0, 4, 60, 50]], [1]), sampled_at([[0.0, 9, 33, 60], [10, 10, 40, 40]], [0, 1])]
+    stages = [torch.randn(3, 1, size, size).to(kind) for size in SIZES]
+    foreground_logits = torch.randn(2, 1, 16, 16).to(kind)
+    terms = mask_losses(MaskAnswers(stages, foreground_logits), targets, sampled, torch.zeros(3).long(), model)
+    crops = [mask_targets(target, each, SIZES, False) for target, each in zip(targets, sampled, strict=True)]
+    wanted = [torch.cat((first, second))[:, None] for first, second in zip(*crops, strict=True)]
+    logits = [stage.float() for stage in stages]
+    costs = [F.binary_cross_entropy_with_logits(*pair, reduction="none") for pair in
+             zip(logits, [each.float() for each in wanted], strict=True)]  # fmt: skip
+    regions = uncertain_regions(logits, wanted)
+    means = [costs[0].mean(), costs[1].mean()]
+    means += [cost[region].mean() for cost, region in zip(costs[2:], regions, strict=True)]
+    expected = 0.75 * (0.3 * means[0] + 0.6 * means[1] + 0.7 * means[2] + 1.1 * means[3])
+    torch.testing.assert_close(terms["mask"], expected, rtol=1e-5, atol=0)
+    union = foreground_target(targets, 16, 16)
+    semantic = F.binary_cross_entropy_with_logits(foreground_logits.float(), union)
+    torch.testing.assert_close(terms["foreground"], 0.75 * 1.7 * semantic, rtol=1e-5, atol=0)
+
+    plain = torch.randn(3, 5, 28, 28).to(kind)
+    labels = torch.tensor([4, 0, 2])
+    (alone,) = mask_losses(MaskAnswers([plain], None), targets, sampled, labels, model).values()
+    crops = [mask_targets(target, each, [28], False)[0] for target, each in zip(targets, sampled, strict=True)]
+    chosen = torch.stack([each[label] for each, label in zip(plain.float(), labels, strict=True)])
+    torch.testing.assert_close(
+        alone, 0.75 * F.binary_cross_entropy_with_logits(chosen, torch.cat(crops).float()), rtol=1e-5, atol=0
+    )
 
 
 def test_the_coarse_losses_are_averages():

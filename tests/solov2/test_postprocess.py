@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from common.batches import Prepared
 from solov2.config import Test as Settings
-from solov2.postprocess import boxes_around, candidates, enlarge, instances_from_answers, points_nms
+from solov2.postprocess import (
+    Candidates,
+    boxes_around,
+    candidates,
+    enlarge,
+    instances_from_answers,
+    points_nms,
+    select,
+)
 
 
 def test_points_nms_looks_up_left_and_up_left_only():
@@ -88,6 +96,15 @@ def test_nothing_above_the_threshold_is_an_empty_result():
     assert result.masks is not None
     assert result.masks.shape == (0, 20, 30)
     assert result.to_coco(1, (1, 2)) == []
+
+
+def test_equal_scores_keep_their_order_and_low_ones_go():
+    numbers = torch.arange(100)
+    found = Candidates(torch.ones(100), numbers, numbers[:, None, None].float(), torch.ones(100, 1, 1).bool())
+    decayed = torch.where(numbers % 3 == 0, 0.5, 0.04)
+    scores, labels, soft = select(found, decayed, Settings(update_threshold=0.05, max_instances=20))
+    assert scores.tolist() == [0.5] * 20
+    assert labels.tolist() == soft.flatten().tolist() == list(range(0, 60, 3))
 
 
 def test_masks_not_larger_than_the_stride_are_dropped():

@@ -44,6 +44,14 @@ def test_as_many_negatives_as_asked_for_and_the_hardest():
     assert class_loss(logits, classes, 3).item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_of_priors_that_are_equally_easy_the_first_are_mined():
+    logits = torch.zeros(1, 200, 3)
+    logits[..., 0] = 5.0  # a loss far below that of any other class
+    classes = torch.zeros(1, 200, dtype=torch.int64)
+    classes[0, [0, 7]], classes[0, [3, 150]] = 1, -1
+    assert hardest_background(logits, classes, 2)[0].nonzero().squeeze(1).tolist() == [1, 2, 4, 5]
+
+
 def test_an_image_without_objects_mines_nothing_and_another_does():
     logits = torch.randn(2, 30, 4)
     classes = torch.zeros(2, 30, dtype=torch.int64)
