@@ -61,11 +61,12 @@ def probabilities(answers: list[MaskAnswers], labels: Tensor) -> Tensor:
 def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int], test: Test) -> Tensor:
     """Soft masks [n, S, S] put into their boxes [n, 4] of a photograph: [n, height, width] bool.
 
-    Only the pixels under a box are computed, one box after the other, so memory stays that of one of them.
+    Only the pixels that a mask reaches are computed, one box after the other, so memory stays that of one of them.
     """
     height, width = size
     pasted = torch.zeros(len(masks), height, width, dtype=torch.bool, device=masks.device)
-    corners = torch.cat((boxes[:, :2].floor() - 1, boxes[:, 2:].ceil() + 1), dim=1)
+    fading = 0.5 * (boxes[:, 2:] - boxes[:, :2]) / masks.shape[-1]  # half a mask's pixel around its box
+    corners = torch.cat(((boxes[:, :2] - fading).floor() - 1, (boxes[:, 2:] + fading).ceil() + 1), dim=1)
     windows = clip(corners, size).long().tolist()
     x, y = (torch.arange(length, device=masks.device) + 0.5 for length in (width, height))
     columns, rows = relative(x, boxes[:, 0], boxes[:, 2]), relative(y, boxes[:, 1], boxes[:, 3])  # [n, W], [n, H]

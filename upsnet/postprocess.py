@@ -103,8 +103,9 @@ def paste_masks(logits: Tensor, boxes: Tensor, height: int, width: int) -> Tenso
 
 def to_photograph(maps: Maps, prepared: Prepared, test: Test) -> Maps:
     """Both maps at the photograph's size: the pixels that OpenCV's nearest neighbour takes."""
-    # the original keeps the scale in single precision, which decides where a product is a whole number
-    step = 1 / float(np.float32(1) / np.float32(scale_of(prepared, test)))
+    # the original keeps the scale in single precision, but divides in double; either decides which pixel a row takes
+    back = 1 / float(np.float32(scale_of(prepared, test)))
+    step = 1 / back  # as OpenCV inverts the factor it is given
     rows, columns = (
         (torch.arange(length, dtype=torch.float64) * step).long().clamp(max=limit - 1).to(maps.semantic.device)
         for length, limit in zip(prepared.original_size, prepared.resized_size, strict=True)

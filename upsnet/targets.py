@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from common.batches import UNLABELLED, Target
+from common.precision import widest_float
 from upsnet.boxes import encode, ious
 from upsnet.config import Train
 from upsnet.heads import MASK_SIZE
@@ -190,13 +191,15 @@ def semantic_channels(semantic: Tensor, things: int, stuff: int) -> Tensor:
 
 
 def region_semantics(channels: Tensor, boxes: Tensor) -> Tensor:
-    """[n, 28, 28]: the semantic map [H, W] inside each box [n, 4], as nearest neighbour shrinks it."""
+    """[n, 28, 28]: the semantic map [H, W] inside each box [n, 4], as OpenCV's nearest neighbour shrinks it."""
     corners = boxes.round().long()
     steps = torch.arange(MASK_SIZE, device=boxes.device)
 
     def pixels(first: Tensor, end: Tensor, limit: int) -> Tensor:
-        length = (end.clamp(max=limit) - first).clamp(min=1)[:, None]
-        return (first[:, None] + steps * length // MASK_SIZE).clamp(0, limit - 1)
+        length = (end.clamp(max=limit) - first).clamp(min=1)[:, None].to(widest_float(boxes.device))
+        # one over the quotient, as OpenCV computes it: where a product should be whole, it may come out one below
+        step = 1 / torch.div(length.new_tensor(MASK_SIZE), length)  # a plain number would be multiplied by 1 / length
+        return (first[:, None] + (steps * step).long()).clamp(0, limit - 1)
 
     rows = pixels(corners[:, 1], corners[:, 3], channels.shape[0])
     columns = pixels(corners[:, 0], corners[:, 2], channels.shape[1])

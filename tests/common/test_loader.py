@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 
 from common import distributed, loader
-from common.augment import RandomScale, augmented, flip_and_scale, nearest
+from common.augment import RandomScale, augmented, flip_and_scale
 from common.batches import Target, collate, normalise
 from common.coco import Sample
 from common.errors import UserError
@@ -98,13 +98,6 @@ def test_scaling_takes_opencvs_pixels_for_image_and_masks():
         after = cv2.resize(before.astype(np.uint8), (67, 40), interpolation=cv2.INTER_NEAREST)
         assert (mask == after.astype(bool)).all()
     torch.testing.assert_close(target.boxes[0], torch.tensor([10.0, 5, 30, 15]) * 4 / 3)
-
-
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 90), st.integers(1, 90))
-def test_nearest_takes_the_pixels_opencv_takes(height, width, new_height, new_width):
-    mask = np.random.RandomState(height * 41 + width).randint(0, 2, (height, width)).astype(np.uint8)
-    expected = cv2.resize(mask, (new_width, new_height), interpolation=cv2.INTER_NEAREST)
-    assert (nearest(torch.from_numpy(mask)[None], new_height, new_width)[0].numpy() == expected).all()
 
 
 def test_flipping_mirrors_image_boxes_and_masks_together():

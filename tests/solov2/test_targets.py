@@ -2,7 +2,6 @@
 
 import math
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torchvision import tv_tensors
 from common.batches import Target
 from solov2.augmentation import published
 from solov2.config import Augment
-from solov2.targets import assign, moments, quarter
+from solov2.targets import assign, moments
 
 GRIDS = (10, 8, 5)
 RANGES = ((1.0, 20.0), (12.0, 40.0), (30.0, 200.0))
@@ -107,13 +106,6 @@ def test_moments_divide_to_the_centre_of_mass():
     masks = torch.zeros(1, 5, 7, dtype=torch.bool)
     masks[0, 1, 2] = masks[0, 3, 6] = True
     assert [value.item() for value in moments(masks)] == [8, 4, 2]
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_quarter_masks_are_opencvs_linear_resize(seed):
-    masks = np.random.RandomState(seed).randint(0, 2, (3, 64, 96)).astype(np.uint8)
-    resized = np.stack([cv2.resize(m, (24, 16), interpolation=cv2.INTER_LINEAR) for m in masks])
-    assert (quarter(torch.from_numpy(masks).bool()).numpy() == resized.astype(bool)).all()
 
 
 def test_training_measures_boxes_to_their_last_pixel_as_the_original_does():

@@ -20,7 +20,7 @@ from upsnet.panoptic import (
     paste,
     remove_masks,
 )
-from upsnet.postprocess import Maps, detect, panoptic_of, paste_masks, scale_to, to_photograph, unify
+from upsnet.postprocess import Maps, detect, panoptic_of, paste_masks, unify
 
 STUFF, THINGS = 3, 2
 
@@ -144,21 +144,6 @@ def test_small_stuff_becomes_void_and_small_things_stay():
     assert (result.classes[0, :3] == VOID).all()
     assert result.classes[5, 5] == STUFF
     assert result.classes[9, 9] == 0
-
-
-@given(st.integers(20, 300), st.integers(20, 300), st.sampled_from([64, 100, 230]), st.sampled_from([128, 333]))
-def test_maps_return_to_the_photographs_size_as_opencv_resizes_them(height, width, short_side, long_side):
-    test = Settings(short_side=short_side, long_side=long_side)
-    scale = scale_to((height, width), long_side, short_side)
-    resized = cv2.resize(np.zeros((height, width), np.uint8), None, fx=scale, fy=scale).shape
-    values = np.random.RandomState(0).randint(0, 250, resized).astype(np.uint8)
-    prepared = Prepared(torch.zeros(3, *resized), (height, width), resized)
-    maps = to_photograph(Maps(*[torch.from_numpy(values).long()] * 2), prepared, test)
-    assert maps.semantic.shape == (height, width)
-    back = float(np.float32(1) / np.float32(scale))
-    expected = cv2.resize(values, None, fx=back, fy=back, interpolation=cv2.INTER_NEAREST)
-    rows, columns = min(height, expected.shape[0]), min(width, expected.shape[1])
-    assert (maps.semantic.numpy()[:rows, :columns] == expected[:rows, :columns]).all()
 
 
 def test_a_result_names_things_first_and_keeps_void_out():
