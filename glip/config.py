@@ -7,7 +7,8 @@ import tyro
 
 from common.settings import Data, Images, Optimizer, Schedule, Training
 
-BUILT_IN = "built-in"  # the vocabulary that comes with the package: the words of the built-in captions
+BERT = "bert-base-uncased"  # the vocabulary that all published variants were trained with; it comes with the package
+BUILT_IN = "built-in"  # that of the built-in captions
 
 
 @dataclass
@@ -73,8 +74,9 @@ class Model:
 class Text:
     """The text's side: vocabulary, BERT, and how class names become captions."""
 
-    vocabulary: str = "datasets/bert-base-uncased/vocab.txt"
-    """A WordPiece vocabulary: its file or folder, `hub:NAME` to get it from the Hugging Face hub, or `built-in`."""
+    vocabulary: str = BERT
+    """A WordPiece vocabulary: BERT's or `built-in`, which come with the package, a file or folder, or `hub:NAME` to get
+    it from the Hugging Face hub."""
     words: int = 30522
     """Size of the vocabulary."""
     width: int = 768

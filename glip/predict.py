@@ -33,7 +33,7 @@ class Options:
     spans: tuple[str, ...] = field(default=())
     """The characters START:END of the caption to look for; none: its noun phrases."""
     vocabulary: str = ""
-    """BERT's vocabulary: its file or folder, or hub:bert-base-uncased; empty: where the checkpoint says."""
+    """Another WordPiece vocabulary than the checkpoint's: its file or folder, or hub:NAME."""
 
 
 def main() -> None:

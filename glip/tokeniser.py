@@ -12,10 +12,12 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
 from common.errors import UserError
-from glip.config import BUILT_IN
+from glip.config import BERT, BUILT_IN
 from glip.text import Tokens
 from glip.vocabulary import BUILT_IN_TOKENS, SPECIAL
 
+SHIPPED = Path(__file__).with_name(BERT)
+EARLIER = "datasets/bert-base-uncased/vocab.txt"  # what checkpoints name that were made before it was shipped
 HUB_PREFIX = "hub:"  # --text.vocabulary hub:bert-base-uncased downloads; nothing else does
 FIRST_TRIES, LAST_TRIES = (0, 1, 2), (0, -1, -2)  # a phrase may begin or end with blanks, which no token covers
 
@@ -73,7 +75,7 @@ def places_of(encoding: Encoding, start: int, end: int) -> range:
 
 
 def open_vocabulary(source: str) -> Tokenizer:
-    """A vocabulary's file or folder, the built-in one, or one from the hub."""
+    """One of the two that come with the package, a file or folder, or one from the hub."""
     if source == BUILT_IN:
         return word_pieces({token: number for number, token in enumerate(BUILT_IN_TOKENS)}, source)
     if source.startswith(HUB_PREFIX):
@@ -82,13 +84,13 @@ def open_vocabulary(source: str) -> Tokenizer:
             return Tokenizer.from_pretrained(name)
         except Exception as error:  # the hub's client raises many kinds
             raise UserError(f"{source}: the hub does not give it ({str(error).splitlines()[0]})") from error
-    path = Path(source)
+    path = SHIPPED if source == BERT or (source == EARLIER and not Path(source).exists()) else Path(source)
     files = [path / name for name in ("vocab.txt", "tokenizer.json")] if path.is_dir() else [path]
     found = next((file for file in files if file.is_file()), None)
     if found is None:
         raise UserError(
-            f"{source}: no vocabulary there; expected bert-base-uncased's vocab.txt, or a folder with it. Name it with "
-            f"--text.vocabulary, or take it from the Hugging Face hub: --text.vocabulary {HUB_PREFIX}bert-base-uncased"
+            f"{source}: no vocabulary there; name with --text.vocabulary a WordPiece vocabulary, a folder with its "
+            f"vocab.txt, or {BERT}, which comes with the package"
         )
     return read_vocabulary(found)
 

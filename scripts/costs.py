@@ -63,8 +63,6 @@ class Costs:
     """How often; the median counts. One run more comes before, to warm up."""
     measure: bool = True
     """--no-measure only writes the table, of what is recorded."""
-    vocabulary: str = ""
-    """BERT's vocabulary for GLIP, which is left out without it."""
     results: Path = Path("runs/costs.json")
     """Where the figures are recorded."""
     readme: Path = README
@@ -81,9 +79,6 @@ def main() -> None:
         for package in options.packages:
             if package not in MEASURED:
                 raise UserError(f"no package is called {package!r}; there are {', '.join(MEASURED)}")
-            if package == "glip" and not options.vocabulary:
-                print("glip: left out; its variants read BERT's vocabulary, name it with --vocabulary")
-                continue
             for variant in MEASURED[package]:
                 entry = recorded.setdefault(f"{package} {variant}", {"seconds": {}})
                 entry["parameters"], entry["seconds"][name] = measure(package, variant, device, options)
@@ -97,8 +92,6 @@ def measure(package: str, variant: str, device: torch.device, options: Costs) ->
     """The number of parameters, and the median of the seconds that a photograph takes."""
     module = import_module(package)
     config = deepcopy(module.VARIANTS[variant])
-    if options.vocabulary and package == "glip":
-        config.text.vocabulary = options.vocabulary
     names = ("person",) if package == "pose2seg" else class_names(package)
     torch.manual_seed(0)
     model: Any = getattr(module, NETWORKS[package])(config, names).eval().to(device)

@@ -54,7 +54,7 @@ class Demo:
     detector: str = ""
     """Weights of torchvision's keypointrcnn_resnet50_fpn: Pose2Seg needs people's joints, and this finds them."""
     vocabulary: str = ""
-    """BERT's vocabulary for GLIP: its file or folder; empty: where the checkpoint says."""
+    """Another vocabulary for GLIP than the checkpoint's: its file or folder."""
 
 
 @dataclass

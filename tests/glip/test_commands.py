@@ -104,12 +104,20 @@ def test_predict_takes_spans_of_a_caption(weights, tmp_path):
     assert [category["name"] for category in content["categories"]] == ["red ball"]
 
 
-def test_a_published_variant_without_its_vocabulary_says_where_it_is_expected(tmp_path):
-    flags = ["glip_a_tiny_o365", *SMALL, *FLAGS, "--text.words", "155", "--text.heads", "2", "--precision", "fp32"]
+def test_a_vocabulary_that_is_not_there_is_named(tmp_path):
+    flags = ["glip_a_tiny_o365", *SMALL, *FLAGS, "--text.heads", "2", "--text.vocabulary", "nowhere.txt"]
     done = run("glip/train.py", *flags, *small_data(tmp_path, 2), cwd=tmp_path)
     assert done.returncode == 2
-    assert "vocab.txt" in done.stderr
+    assert "nowhere.txt: no vocabulary there" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_published_variant_trains_with_no_file_of_the_users(tmp_path):
+    flags = ["glip_a_tiny_o365", *SMALL, *FLAGS, "--text.heads", "2", "--precision", "fp32", "--steps", "1"]
+    done = run("glip/train.py", *flags, *small_data(tmp_path, 2), "--no-report", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    model = glip.load(tmp_path / "runs" / "glip" / "glip_a_tiny_o365" / "last.safetensors")
+    assert model.tokeniser.encode("hair drier").ids == [101, 2606, 2852, 3771, 102]
 
 
 def test_training_on_coco_annotations(tmp_path):

@@ -1,11 +1,12 @@
 """Captions to ids, and characters to tokens."""
 
+import hashlib
+
 import pytest
 
 from common.errors import UserError
-from glip.config import BUILT_IN, VARIANTS
-from glip.tokeniser import Tokeniser
-from tests.given import given_folder
+from glip.config import BERT, BUILT_IN, VARIANTS
+from glip.tokeniser import SHIPPED, Tokeniser
 
 TOKENISER = Tokeniser(BUILT_IN, 12)
 
@@ -49,7 +50,31 @@ def test_a_file_that_is_no_vocabulary_is_refused(tmp_path):
 
 
 def test_a_vocabulary_is_a_file_or_the_folder_it_lies_in(tmp_path):
-    source = given_folder("MASKWORKS_DATA", ".") / "bert-base-uncased-vocab.txt"
-    (tmp_path / "vocab.txt").write_bytes(source.read_bytes())
-    by_file, by_folder = Tokeniser(str(source), 256), Tokeniser(str(tmp_path), 256)
-    assert by_file.encode("hair drier").ids == by_folder.encode("hair drier").ids == [101, 2606, 2852, 3771, 102]
+    words = tmp_path / "vocab.txt"
+    words.write_text("\n".join(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hair")))
+    by_file, by_folder = Tokeniser(str(words), 256), Tokeniser(str(tmp_path), 256)
+    assert by_file.encode("hair").ids == by_folder.encode("hair").ids == [2, 5, 3]
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "shapes"])
+def test_published_variants_read_berts_vocabulary_which_comes_with_the_package(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for variable in ("MASKWORKS_DATA", "MASKWORKS_PARITY", "HOME", "HF_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    text = VARIANTS[name].text
+    tokeniser = Tokeniser(text.vocabulary, text.max_tokens)
+    assert tokeniser.encode("Hair drier.").ids == [101, 2606, 2852, 3771, 1012, 102]
+    assert tokeniser.size == text.words
+
+
+def test_a_checkpoint_made_before_it_was_shipped_reads_the_shipped_one_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    earlier = Tokeniser("datasets/bert-base-uncased/vocab.txt", 256)
+    assert earlier.encode("hair drier").ids == Tokeniser(BERT, 256).encode("hair drier").ids
+
+
+def test_the_shipped_vocabulary_is_the_published_file():
+    digest = hashlib.sha256((SHIPPED / "vocab.txt").read_bytes()).hexdigest()
+    assert digest in (SHIPPED / "NOTICE").read_text()
+    assert digest == "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
+    assert "Apache License" in (SHIPPED / "LICENSE").read_text()

@@ -1,18 +1,15 @@
 """GLIP's cases: from the made-up checkpoint, as a user would, to features, answers, boxes, losses and gradients.
 
-- Captions are written and tokenised from the case's class names with BERT's vocabulary, from the folder that
-  MASKWORKS_DATA names; where there is none, the token ids that the case holds are read instead.
+- Captions are written and tokenised from the case's class names.
 - Published names and MMDetection's are told apart by the names of the outputs.
 - Neighbours in the order of scores may swap by rounding: detections are matched by label and place, not by rank.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,18 +18,14 @@ from torch import Tensor
 
 from common.coco_classes import COCO_CLASSES
 from common.conversion import Converted
-from common.errors import UserError
 from common.results import Instances
 from common.scenes import draw_scene
-from glip.captions import positive_rows
 from glip.config import Config, Model, Test, Text
 from glip.convert import convert
 from glip.dynamic_head import Answers
 from glip.network import GLIP, ReadCaption
 from glip.postprocess import instances, phrase_scores, phrase_tokens
 from glip.prompts import class_prompt
-from glip.text import Tokens
-from glip.tokeniser import Tokeniser
 from tests.parity import glip_parts, glip_training, rules
 from tests.parity.case import Array, Case
 from tests.parity.networks import array, published_checkpoint
@@ -40,7 +33,6 @@ from tests.parity.rules import Rule
 
 INPUTS = ("tensor", "input_ids", "attention_mask")
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
-VOCABULARY = "bert-base-uncased-vocab.txt"
 
 
 def compute(case: Case, device: str) -> dict[str, Array]:
@@ -88,18 +80,9 @@ def rule(case: Case, name: str) -> Rule | None:
     return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
 
 
-def vocabulary() -> Path | None:
-    """BERT's vocabulary, if it is there: beside the cases' folder, or where MASKWORKS_DATA says."""
-    folders = [Path(os.environ[name]) for name in ("MASKWORKS_DATA",) if os.environ.get(name)]
-    folders += [Path(os.environ["MASKWORKS_PARITY"]).parent / "data"] if os.environ.get("MASKWORKS_PARITY") else []
-    return next((folder / VOCABULARY for folder in folders if (folder / VOCABULARY).is_file()), None)
-
-
 def build(case: Case, converted: Converted[Config]) -> GLIP:
     """The network the checkpoint was recognised as, with the case's settings and, strictly, its weights."""
     config = with_settings(converted.config, case.spec["settings"])
-    found = vocabulary()
-    config.text.vocabulary = str(found) if found else config.text.vocabulary
     model = GLIP(config, class_names(case))
     model.load_state_dict(converted.weights, strict=True)
     return model.eval()
@@ -180,30 +163,16 @@ def with_test_settings(test: Test, settings: dict[str, Any]) -> Test:
 def read_captions(case: Case, model: GLIP) -> list[ReadCaption]:
     """The case's captions after BERT, padded to the full length as the original pads them."""
     device, length = next(model.parameters()).device, model.config.text.max_tokens
-    if vocabulary() is None:
-        written = [given_caption(case)]
-    else:
-        tokeniser = model.tokeniser
-        prompt = class_prompt(model.class_names, tokeniser, model.config.text)
-        written = [
-            (tokeniser.tokens([each.text], length), tokeniser.positions(each.text, each.phrases), list(each.labels))
-            for each in prompt.captions
-        ]
+    tokeniser = model.tokeniser
+    prompt = class_prompt(model.class_names, tokeniser, model.config.text)
+    written = [
+        (tokeniser.tokens([each.text], length), tokeniser.positions(each.text, each.phrases), list(each.labels))
+        for each in prompt.captions
+    ]
     return [
         ReadCaption(tokens.to(device), model.text(tokens.to(device)), positions, torch.tensor(labels, device=device))
         for tokens, positions, labels in written
     ]
-
-
-def given_caption(case: Case) -> tuple[Tokens, list[list[int]], list[int]]:
-    """Tokens, and the positions of each class, as the case holds them: where there is no vocabulary."""
-    ids, mask = (torch.from_numpy(case.inputs[key][:1]).long() for key in ("input_ids", "attention_mask"))
-    if "class_map" in case.inputs:  # of cases that we have recorded
-        rows = [np.flatnonzero(row).tolist() for row in case.inputs["class_map"]]
-        return Tokens(ids, mask.bool()), rows, list(range(len(rows)))
-    chunk = next(iter(case.spec.get("chunks", ())), {})
-    found = chunk.get("positive_map_label_to_token") or case.spec["settings"]["positive_map"]
-    return Tokens(ids, mask.bool()), list(found.values()), [int(label) - 1 for label in found]
 
 
 @torch.no_grad()
@@ -305,19 +274,7 @@ def matched(found: Mapping[str, Array], expected: Mapping[str, Array], names: tu
 
 def on_scene(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
     """Scenes of the built-in dataset for a network case's inputs: their entries in the spec, and the arrays."""
-    inputs = {key: case.inputs[key] for key in ("input_ids", "attention_mask")} | {"class_map": class_map(case)}
+    inputs = {key: case.inputs[key] for key in ("input_ids", "attention_mask")}
     if "image" in case.inputs:
         return {}, {"image": draw_scene(seed, "val", 0).image, **inputs}
     return {}, inputs | glip_training.scenes(case, seed)
-
-
-def class_map(case: Case) -> Array:
-    """[classes, tokens] uint8: the tokens of each class, so that a recorded case can do without the vocabulary."""
-    found = vocabulary()
-    if found is None:
-        raise UserError(f"{case.folder}: recording it takes BERT's vocabulary, {VOCABULARY}, where MASKWORKS_DATA says")
-    text = with_text_settings(Text(vocabulary=str(found)), case.spec["settings"])
-    tokeniser = Tokeniser(text.vocabulary, text.max_tokens)
-    caption = class_prompt(class_names(case), tokeniser, text).captions[0]
-    rows = positive_rows(tokeniser.positions(caption.text, caption.phrases), text.max_tokens)
-    return array(rows.to(torch.uint8))

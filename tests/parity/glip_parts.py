@@ -11,7 +11,7 @@ import torch
 from common.batches import Prepared
 from common.errors import UserError
 from glip.boxes import anchors_of
-from glip.config import Test, Text
+from glip.config import BERT, Test, Text
 from glip.dynamic_head import Answers
 from glip.phrases import noun_phrases, without_punctuation
 from glip.postprocess import detections, instances, phrase_tokens
@@ -34,11 +34,8 @@ def compute(case: Case, device: str) -> dict[str, Array]:
 
 def prompts(case: Case) -> dict[str, Array]:
     """The maps that the case holds; the rest of its expectations is in its spec, and checked right here."""
-    vocabulary = glip.vocabulary()
-    if vocabulary is None:
-        raise UserError(f"{case.folder}: needs BERT's vocabulary, {glip.VOCABULARY}, where MASKWORKS_DATA says")
     settings = case.spec["settings"]
-    tokeniser = Tokeniser(str(vocabulary), settings["max_query_len"])
+    tokeniser = Tokeniser(BERT, settings["max_query_len"])
     if faults := disagreements(case.spec, tokeniser):
         raise UserError(f"{case.folder}: {len(faults)} prompts are read otherwise, the first {faults[0]}")
     computed = {}

@@ -35,7 +35,6 @@ from tests.parity.case import Array, Case, sample
 from tests.parity.networks import Gradients, array, gradients, published_checkpoint, total
 
 GRADIENT_SAMPLE = 400
-PADDING, CLASSIFY, SEPARATE, PERIOD = 0, 101, 102, 1012  # in BERT's vocabulary
 Convolution = Callable[[DeformableConv, Tensor, Tensor, Tensor], Tensor]
 CONVOLVE: Convolution = DeformableConv._convolve
 
@@ -110,29 +109,10 @@ def training_batch(case: Case, model: GLIP) -> tuple[Batch, list[GroundingTarget
     items = [augmented(sample_of(case, index), published(augment)) for index in range(count)]
     batch = collate(items, DIVISOR)
     length = model.config.text.max_tokens
-    if glip.vocabulary() is not None:
-        texts = case.spec.get("captions") or [None] * count
-        pairs = zip(batch.targets, texts, strict=True)
-        targets = [ground(target, caption_of(model, text), model.tokeniser) for target, text in pairs]
-        return batch, targets, model.tokeniser.tokens([target.caption for target in targets], length)
-    ids, mask = (torch.from_numpy(inputs[key]).long() for key in ("input_ids", "attention_mask"))
-    targets = [
-        GroundingTarget(**vars(target), positive=given_class_map(case, model, image)[target.labels])
-        for image, target in enumerate(batch.targets)
-    ]
-    return batch, targets, Tokens(ids, mask.bool())
-
-
-def given_class_map(case: Case, model: GLIP, image: int) -> Tensor:
-    """[classes, tokens] bool: each class's tokens as the case holds them, where there is no vocabulary."""
-    if "class_map" in case.inputs:  # of cases that we have recorded
-        return torch.from_numpy(case.inputs["class_map"]).bool()
-    ids = torch.from_numpy(case.inputs["input_ids"])[image]  # [tokens]
-    texts = case.spec.get("captions")
-    named = texts[image].split(model.config.text.separator) if texts else model.class_names
-    place = (ids == PERIOD).cumsum(0)  # of the caption's names, the one that a token belongs to
-    word = torch.isin(ids, torch.tensor((PADDING, CLASSIFY, SEPARATE, PERIOD)), invert=True)
-    return word & (place == torch.tensor([named.index(name) for name in model.class_names])[:, None])
+    texts = case.spec.get("captions") or [None] * count
+    pairs = zip(batch.targets, texts, strict=True)
+    targets = [ground(target, caption_of(model, text), model.tokeniser) for target, text in pairs]
+    return batch, targets, model.tokeniser.tokens([target.caption for target in targets], length)
 
 
 def caption_of(model: GLIP, text: str | None) -> Caption:
