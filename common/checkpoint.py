@@ -6,6 +6,7 @@ one whole.
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from common.array_pickle import read_array_pickle
+from common.array_pickle import read_array_pickle, safe_globals
 from common.configuration import from_dict
 from common.errors import UserError, naming
 
@@ -141,7 +142,9 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         content = _read_pickle(path)
     except Exception as error:  # many kinds are raised for a file that is broken or holds code
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        found = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))  # in PyTorch's advice, which is long
+        told = f"it asks for {found[1]}" if found else str(error).strip()
+        reason = told.splitlines()[0] if told else type(error).__name__
         raise UserError(f"{path}: not read, since it is broken or holds more than tensors ({reason})") from error
     rest = dict(content) if isinstance(content, dict) else {}
     for key in ("state_dict", "model", "weight", "blobs"):
@@ -160,19 +163,26 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _read_pickle(path: Path) -> Any:
-    """PyTorch's file, or one of NumPy arrays that bears the same suffix."""
-    try:
+    """PyTorch's file, or one of NumPy arrays, whatever its suffix."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+    if not zipped:
+        content = read_array_pickle(path)
+        if not isinstance(content, int):  # PyTorch's older format begins with a pickled number
+            return content
+    with torch.serialization.safe_globals(safe_globals()):
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
-        if path.suffix != ".pkl":
-            raise
-        return read_array_pickle(path)
 
 
 def _tensors(content: Mapping[Any, Any]) -> dict[Any, Tensor]:
-    arrays = {name: np.ascontiguousarray(value) for name, value in content.items() if isinstance(value, np.ndarray)}
-    tensors = {name: torch.from_numpy(value) for name, value in arrays.items() if value.dtype.kind in "fiub"}
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)} | tensors
+    return {name: tensor for name, value in content.items() if (tensor := _tensor(value)) is not None}
+
+
+def _tensor(value: Any) -> Tensor | None:
+    """A tensor or an array of numbers, one without dimensions too, in this machine's byte order."""
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
+        return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
+    return value if isinstance(value, Tensor) else None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -1,6 +1,8 @@
 """Checkpoints: what comes back, what is refused, and that nothing in a file can run."""
 
 import pickle
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +103,65 @@ def test_pickled_arrays_are_read_as_the_tensors_they_are(tmp_path):
     assert state.keys() == {"conv1_w"}
     assert state["conv1_w"].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert rest == {"cfg": "TRAIN: {}"}
+
+
+COUNTERS = {
+    "norm.running_mean": np.arange(2, dtype=">f4"),  # written on a machine of the other byte order
+    "norm.num_batches_tracked": np.array(7),  # no dimensions, as Detectron2 writes counters
+    "scale": np.float32(0.5),
+    "fc.weight": np.asfortranarray([[1.0, 2.0], [3.0, 4.0]]),
+    "names": np.array(["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5, "torch"])
+def test_arrays_keep_shape_and_numbers_whatever_the_protocol_and_the_suffix(tmp_path, protocol, suffix):
+    path, content = tmp_path / f"file{suffix}", {"model": COUNTERS, "labels": {"a"}, "best": np.float64(0.25)}
+    if protocol == "torch":
+        del content["labels"]  # PyTorch refuses sets
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=protocol))
+    state, rest = checkpoint.read_published(path)
+    assert {name: (tuple(value.shape), value.tolist()) for name, value in state.items()} == {
+        "norm.running_mean": ((2,), [0.0, 1.0]),
+        "norm.num_batches_tracked": ((), 7),
+        "scale": ((), 0.5),
+        "fc.weight": ((2, 2), [[1.0, 2.0], [3.0, 4.0]]),
+    }
+    assert rest["best"] == 0.25
+
+
+class HistoryBuffer:
+    """As MMEngine's: its state holds arrays and methods of its own."""
+
+    def minimum(self):
+        raise AssertionError("this must not run")
+
+    def __init__(self):
+        self.log, self.statistics = np.arange(3.0), {"min": HistoryBuffer.minimum}
+
+
+def test_a_training_of_mmengine_is_read_without_what_its_logger_left(tmp_path, monkeypatch):
+    engine = types.ModuleType("mmengine.logging.history_buffer")
+    engine.HistoryBuffer = HistoryBuffer
+    for name in ("mmengine", "mmengine.logging", engine.__name__):
+        monkeypatch.setitem(sys.modules, name, engine)
+    monkeypatch.setattr(HistoryBuffer, "__module__", engine.__name__)
+    monkeypatch.setattr(HistoryBuffer.minimum, "__module__", engine.__name__)
+    content = {"state_dict": {"a": torch.ones(2)}, "message_hub": {"loss": HistoryBuffer()}, "meta": {"epoch": 12}}
+    torch.save(content, tmp_path / "epoch_12.pth")
+    state, rest = checkpoint.read_published(tmp_path / "epoch_12.pth")
+    assert state["a"].tolist() == [1.0, 1.0]
+    assert rest["meta"] == {"epoch": 12}
+
+
+def test_what_a_refused_file_asks_for_is_named(tmp_path):
+    for write in (torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))):
+        write({"w": torch.zeros(1).numpy(), "extra": Malicious(tmp_path / "ran")}, tmp_path / "evil.pth")
+        with pytest.raises(UserError, match=r"evil\.pth: not read, .*\(it asks for (builtins\.getattr|pathlib\S*)\)$"):
+            checkpoint.read_published(tmp_path / "evil.pth")
 
 
 def test_pickled_arrays_with_code_beside_them_are_refused_and_the_code_does_not_run(tmp_path):
