@@ -13,7 +13,7 @@ FIRST_LEVEL, LEVELS = 3, 5  # P3..P7, at strides 8..128
 
 
 def level_sizes(input_size: int) -> list[int]:
-    """The side of the feature map of each level; every stride of 2 rounds up."""
+    """The side of the feature map of each level, P3 first; every stride of 2 rounds up."""
     return [-(-input_size // 2**level) for level in range(FIRST_LEVEL, FIRST_LEVEL + LEVELS)]
 
 

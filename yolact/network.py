@@ -35,6 +35,16 @@ class Answers(NamedTuple):
     semantic_logits: Tensor | None  # [N, classes, h, w] while training
 
 
+class Pyramid(NamedTuple):
+    """The feature pyramid, the finest level first: the order of the priors."""
+
+    p3: Tensor  # [N, C, h, w] at stride 8
+    p4: Tensor
+    p5: Tensor
+    p6: Tensor
+    p7: Tensor  # at stride 128
+
+
 class YOLACT(nn.Module):
     """Segments in real time: prototype masks for the whole image, and coefficients that combine them for each box."""
 
@@ -65,10 +75,12 @@ class YOLACT(nn.Module):
 
     def forward(self, images: Tensor) -> Answers:
         """Normalised images [N, 3, S, S], S the configured input size."""
-        pyramid = self.fpn(self.backbone(images))
+        pyramid: Pyramid = self.fpn(self.backbone(images))
+        sides = [(level.shape[2], level.shape[3]) for level in pyramid]
+        assert sides == [(side, side) for side in level_sizes(self.config.model.input_size)], sides  # as the priors'
         class_logits, deltas, coefficients = self.head(pyramid)
-        semantic_logits = self.semantic(pyramid[0]) if self.training else None
-        return Answers(class_logits, deltas, coefficients, self.protonet(pyramid[0]), semantic_logits)
+        semantic_logits = self.semantic(pyramid.p3) if self.training else None
+        return Answers(class_logits, deltas, coefficients, self.protonet(pyramid.p3), semantic_logits)
 
     def preprocess(self, image: NDArray[np.uint8]) -> Prepared:
         """A photograph [H, W, 3] RGB -> network input: stretched to a square as the original does, and normalised."""
@@ -124,7 +136,7 @@ class YOLACT(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """[C3, C4, C5] -> [P3, ..., P7]; upsampled bilinearly, since sizes need not be multiples of two."""
+    """[..., C3, C4, C5] -> P3 to P7; upsampled bilinearly, since sizes need not be multiples of two."""
 
     def __init__(self, inputs: list[int], config: Model):
         super().__init__()
@@ -137,7 +149,7 @@ class FeaturePyramid(nn.Module):
             nn.Conv2d(width, channels, 3, stride=2, padding=1) for width in (coarse, channels)
         )
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
+    def forward(self, features: list[Tensor]) -> Pyramid:
         c3, c4, c5 = features[-3:]
         lateral5 = self.lateral[2](c5)
         lateral4 = self.lateral[1](c4) + resize_to(lateral5, c4)
@@ -147,7 +159,7 @@ class FeaturePyramid(nn.Module):
         if self.rectified:
             levels = [F.relu(level, inplace=True) for level in levels]
         p6 = self.downsample[0](c5 if self.coarse_levels_from == "c5" else levels[2])
-        return [*levels, p6, self.downsample[1](p6)]  # the coarse levels are not rectified
+        return Pyramid(*levels, p6, self.downsample[1](p6))  # the coarse levels are not rectified
 
 
 class Protonet(nn.Module):
@@ -169,7 +181,7 @@ class Protonet(nn.Module):
 
 
 class PredictionHead(nn.Module):
-    """[P3, ..., P7] -> class logits, box deltas and mask coefficients of all priors, by the same weights."""
+    """P3 to P7 -> class logits, box deltas and mask coefficients of all priors, by the same weights."""
 
     def __init__(self, config: Model, classes: int):
         super().__init__()
@@ -181,7 +193,7 @@ class PredictionHead(nn.Module):
         self.deltas = nn.Conv2d(channels, priors * 4, 3, padding=1)
         self.coefficients = nn.Conv2d(channels, priors * config.prototypes, 3, padding=1)
 
-    def forward(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pyramid: Pyramid) -> tuple[Tensor, Tensor, Tensor]:
         shared = [F.relu(self.shared(level), inplace=True) for level in pyramid]
         class_logits = [by_prior(self.class_logits(level), self.classes + 1) for level in shared]
         deltas = [by_prior(self.deltas(level), 4) for level in shared]

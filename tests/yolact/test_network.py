@@ -49,6 +49,28 @@ def model() -> YOLACT:
     return YOLACT(small("shapes"), ["a", "b", "c"]).eval()
 
 
+class Reversed(nn.Module):
+    """A backbone or pyramid whose features are the other way round."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs: object) -> object:
+        features = self.inner(inputs)
+        return type(features)(*features[::-1]) if isinstance(features, tuple) else features[::-1]
+
+
+@pytest.mark.parametrize("part", ["backbone", "fpn"])
+def test_features_in_another_order_than_the_priors_are_never_taken(model, part):
+    wrong = deepcopy(model)
+    wrong.fpn.lateral = nn.ModuleList(nn.LazyConv2d(64, 1) for _ in range(3))  # fits features of any width
+    images = torch.zeros(1, 3, SMALL, SMALL)
+    setattr(wrong, part, Reversed(getattr(wrong, part)))
+    with pytest.raises(AssertionError):
+        wrong(images)
+
+
 # base stands for im700 and im400, resnet50_550 for resnet50_pascal: the same layers
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in ("im700", "im400", "resnet50_pascal")])
 def test_every_variant_trains_and_predicts(variant):
