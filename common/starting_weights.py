@@ -1,7 +1,7 @@
 """Where training starts: a checkpoint of ours, a published one, or a backbone trained on ImageNet."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torchvision
@@ -11,6 +11,7 @@ from common.checkpoint import load_weights, read_checkpoint_or_published
 from common.errors import UserError
 
 HUB_PREFIX = "torchvision:"  # --weights torchvision:resnet50 downloads; nothing else does
+STRONG_ANSWER = 0.03  # of a first layer to a step of 1: some 0.2 in torchvision's ResNets, 58 times less in Caffe's
 State = Mapping[str, Tensor]
 
 
@@ -22,11 +23,13 @@ def initialise(
     backbone: Callable[[State], dict[str, Tensor] | None],
     class_layers: tuple[str, ...],
     fixed_statistics: bool,
+    std: Sequence[float],
 ) -> None:
     """Put the weights that `source` names into the model.
 
     `convert` renames a published checkpoint, `backbone` a classifier's file, or answers None to what it doesn't know;
-    the layers whose names begin as one of `class_layers` start anew where the classes are others.
+    the layers whose names begin as one of `class_layers` start anew where the classes are others; `std` is what the
+    model divides its input by.
     """
     if not source:
         if fixed_statistics:
@@ -38,10 +41,13 @@ def initialise(
         return None
     if source.startswith(HUB_PREFIX):
         body = torchvision.models.get_model(source.removeprefix(HUB_PREFIX), weights="IMAGENET1K_V1")
-        return load_backbone(model, backbone(body.state_dict()), source)
+        found = backbone(body.state_dict())
+        warn_of_another_kind(found, std, source)
+        return load_backbone(model, found, source)
     weights, known_names = read_checkpoint_or_published(Path(source))
     body_weights = backbone(weights)
     if body_weights is not None:
+        warn_of_another_kind(body_weights, std, source)
         return load_backbone(model, body_weights, source)
     weights = convert(weights) or weights
     if known_names != class_names:
@@ -61,6 +67,28 @@ def with_new_class_layers(
     print(f"{source} knows other classes than the data set: the class layers start anew", file=sys.stderr)
     fresh = {name: value for name, value in here.items() if name.startswith(class_layers)}
     return {name: value for name, value in weights.items() if name not in same} | fresh
+
+
+def warn_of_another_kind(body: State | None, std: Sequence[float], source: str) -> None:
+    """Say so where a ResNet was trained on values of another scale than the model's.
+
+    There are two kinds under the same names: torchvision's, for RGB values divided by their standard deviation (58 or
+    so), and Caffe's, for BGR values that aren't. The first layer tells them apart: how strongly it answers to a step
+    of 1, batch norm included, differs by that factor.
+    """
+    wanted = ("backbone.conv1.weight", "backbone.bn1.weight", "backbone.bn1.running_var")
+    if body is None or any(name not in body for name in wanted):
+        return
+    filters, scale, variance = (body[name].float() for name in wanted)
+    answers = scale.abs() * filters.flatten(1).norm(dim=1) / (variance + 1e-5).sqrt()  # [channels]
+    kinds = ("Caffe's kind (BGR, not divided by the standard deviation)", "torchvision's (RGB, divided by it)")
+    theirs, ours = float(answers.median()) > STRONG_ANSWER, min(std) > 2
+    if theirs != ours:
+        print(
+            f"warning: {source} is a backbone of {kinds[theirs]}, and this variant feeds {kinds[ours]}, with strides "
+            "to match: it will learn worse than published; take the other file, or the other kind of variant",
+            file=sys.stderr,
+        )
 
 
 def load_backbone(model: nn.Module, body: dict[str, Tensor] | None, source: str) -> None:

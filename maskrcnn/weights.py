@@ -1,11 +1,14 @@
 """Where Mask R-CNN's training starts: a checkpoint of ours, a published one, or an ImageNet backbone."""
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from common import starting_weights
-from maskrcnn.convert import convert, recognise
+from common.conversion import rename
+from maskrcnn.caffe2 import MARK, RULES, with_statistics
+from maskrcnn.convert import BENCHMARK, convert, recognise
 from maskrcnn.network import MaskRCNN
 
 CLASS_LAYERS = ("box_head.category.", "box_head.deltas.", "mask_head.logits.")
@@ -18,7 +21,8 @@ def initialise(model: MaskRCNN, source: str) -> None:
     def body(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         return backbone(state, c4, set(model.state_dict()))
 
-    starting_weights.initialise(model, model.class_names, source, published, body, CLASS_LAYERS, fixed_statistics)
+    std = model.config.model.std
+    starting_weights.initialise(model, model.class_names, source, published, body, CLASS_LAYERS, fixed_statistics, std)
 
 
 def published(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
@@ -26,11 +30,24 @@ def published(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
 
 
 def backbone(state: Mapping[str, Tensor], c4: bool, known: set[str]) -> dict[str, Tensor] | None:
-    """A torchvision classifier's weights without its last layer; with "c4" its last stage is the regions'."""
-    if "layer1.0.conv1.weight" not in state:
+    """A classifier's weights without its last layer; with "c4" its last stage is the regions'.
+
+    Under torchvision's names, or Caffe2's.
+    """
+    if MARK in state and recognise(state) is None:
+        body = classifier_weights(state)
+    elif "layer1.0.conv1.weight" in state:
+        body = {f"backbone.{name}": value for name, value in state.items() if not name.startswith("fc.")}
+    else:
         return None
-    body = {f"backbone.{name}": value for name, value in state.items() if not name.startswith("fc.")}
     if c4:
         body = {name.replace("backbone.layer4.", "region_stage."): value for name, value in body.items()}
     counters = {name for name in body if name.endswith("num_batches_tracked")} - known  # frozen norms have none
     return {name: value for name, value in body.items() if name not in counters}
+
+
+def classifier_weights(blobs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Caffe2's ImageNet classifiers, as MSRA's R-50.pkl; their first bias has no effect and no place here."""
+    left_out = re.compile(r"conv1_b|(fc1000|pred)_[wb]|.*_momentum")
+    names = {blob: rename(blob, [*RULES, *BENCHMARK]) for blob in blobs if not left_out.fullmatch(blob)}
+    return with_statistics({name: blobs[blob] for blob, name in names.items()})

@@ -7,13 +7,12 @@ import torch
 from common import commands
 from common.configuration import configure
 from common.loader import TrainingSet
-from common.starting_weights import initialise
 from pose2seg.augmentation import Letterbox
 from pose2seg.config import VARIANTS
-from pose2seg.convert import backbone_weights, convert, recognise
 from pose2seg.evaluation import people_scoring
 from pose2seg.network import Pose2Seg
 from pose2seg.people import People, open_people
+from pose2seg.weights import initialise
 
 
 def main() -> None:
@@ -22,15 +21,7 @@ def main() -> None:
     training_data = People(open_people(config.data, "train", config.training))
     validation_data = open_people(config.data, "val", config.training)
     model = Pose2Seg(config, training_data.class_names)
-    initialise(
-        model,
-        model.class_names,
-        config.training.weights,
-        convert=lambda state: convert(state).weights if recognise(state) else None,
-        backbone=backbone_weights,
-        class_layers=(),
-        fixed_statistics=False,
-    )
+    initialise(model, config.training.weights)
     commands.train(
         "pose2seg",
         config,

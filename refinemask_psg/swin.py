@@ -29,6 +29,7 @@ class Swin(nn.Module):
         self.absolute_pos_embed: nn.Parameter | None = None
         if embeds and absolute_positions:
             self.absolute_pos_embed = nn.Parameter(torch.zeros(1, EMBEDDING, POSITIONS, POSITIONS))
+            nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         blocks = sum(DEPTHS)
         drops = [drop_path * block / (blocks - 1) for block in range(blocks)]  # deeper blocks are left out more often
         self.layers = nn.ModuleList()

@@ -22,11 +22,12 @@ CLASS_LAYERS = (
     *(f"mask_heads.0.stages.{stage}.logits." for stage in range(3)),
     *("semantic_head.side", "semantic_head.outconv."),
 )
-NOT_DECAYED = ("norm", "relative_position_bias_table", "absolute_pos_embed")
+POSITIONS = "absolute_pos_embed"  # wangqixun/psg adds them to a detector that was trained without
+NOT_DECAYED = ("norm", "relative_position_bias_table", POSITIONS)
 
 
 def initialise(model: RefineMask, source: str) -> None:
-    """Put the weights that `source` names into the model; heads that it lacks start anew."""
+    """Put the weights that `source` names into the model; heads and positions that it lacks start anew."""
     settings = model.config.model
     fixed_statistics = settings.backbone.startswith("resnet") and settings.norm == "frozen_batch"
 
@@ -36,18 +37,24 @@ def initialise(model: RefineMask, source: str) -> None:
     def backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         return backbone_weights(model, state)
 
-    starting_weights.initialise(model, model.class_names, source, published, backbone, CLASS_LAYERS, fixed_statistics)
+    starting_weights.initialise(
+        model, model.class_names, source, published, backbone, CLASS_LAYERS, fixed_statistics, settings.std
+    )
     if settings.semantic_weights:
         start_semantic_head(model, settings.semantic_weights)
 
 
 def with_own_heads(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Of the heads those that both have from the file, and the others from the model."""
+    """Of the heads those that both have from the file, and the others from the model; likewise Swin's positions."""
     here = model.state_dict()
-    missing = {name: value for name, value in here.items() if name.startswith(HEADS) and name not in weights}
+    missing = {
+        name: value
+        for name, value in here.items()
+        if name not in weights and (name.startswith(HEADS) or name.endswith(POSITIONS))
+    }
     if missing:
-        heads = sorted({name.partition(".")[0] for name in missing})
-        print(f"{source}: lacks layers of {', '.join(heads)}; they start anew", file=sys.stderr)
+        parts = sorted({name if name.endswith(POSITIONS) else name.partition(".")[0] for name in missing})
+        print(f"{source}: lacks layers of {', '.join(parts)}; they start anew", file=sys.stderr)
     return {name: value for name, value in weights.items() if name in here or not name.startswith(HEADS)} | missing
 
 

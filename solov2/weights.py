@@ -13,7 +13,10 @@ CLASS_LAYERS = ("category_kernel_head.category.",)
 
 def initialise(model: SOLOv2, source: str) -> None:
     fixed_statistics = model.config.model.norm == "frozen_batch"
-    starting_weights.initialise(model, model.class_names, source, published, backbone, CLASS_LAYERS, fixed_statistics)
+    std = model.config.model.std
+    starting_weights.initialise(
+        model, model.class_names, source, published, backbone, CLASS_LAYERS, fixed_statistics, std
+    )
 
 
 def published(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

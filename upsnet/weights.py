@@ -25,6 +25,7 @@ def initialise(model: UPSNet, source: str) -> None:
         backbone_weights,
         CLASS_LAYERS,
         fixed_statistics=model.config.model.norm == "frozen_batch",
+        std=model.config.model.std,
     )
     if source and not source.startswith(starting_weights.HUB_PREFIX):
         weights, names = read_checkpoint_or_published(Path(source))

@@ -158,8 +158,9 @@ class FeaturePyramid(nn.Module):
         levels = [conv(lateral) for conv, lateral in zip(self.output, merged, strict=True)]
         if self.rectified:
             levels = [F.relu(level, inplace=True) for level in levels]
-        p6 = self.downsample[0](c5 if self.coarse_levels_from == "c5" else levels[2])
-        return Pyramid(*levels, p6, self.downsample[1](p6))  # the coarse levels are not rectified
+        p3, p4, p5 = levels
+        p6 = self.downsample[0](c5 if self.coarse_levels_from == "c5" else p5)
+        return Pyramid(p3, p4, p5, p6, self.downsample[1](p6))  # the coarse levels are not rectified
 
 
 class Protonet(nn.Module):

@@ -105,3 +105,10 @@ def test_drop_path_leaves_out_deeper_blocks_more_often():
     assert rates[0] == 0
     assert rates[-1] == pytest.approx(0.2)
     assert rates == sorted(rates)
+
+
+def test_absolute_positions_start_small_and_not_alike():
+    """As wangqixun/psg's, which adds them to a detector that was trained without: normally distributed, 0.02."""
+    positions = Swin(0.0, checkpoint_blocks=False, embeds=True, absolute_positions=True).absolute_pos_embed
+    assert positions.std().item() == pytest.approx(0.02, rel=0.02)
+    assert abs(positions.mean().item()) < 1e-3

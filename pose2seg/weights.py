@@ -1,0 +1,18 @@
+"""Where Pose2Seg's training starts: a checkpoint of ours, the published one, or a torchvision backbone."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from common import starting_weights
+from pose2seg.convert import backbone_weights, convert, recognise
+from pose2seg.network import Pose2Seg
+
+
+def initialise(model: Pose2Seg, source: str) -> None:
+    std = model.config.model.std
+    starting_weights.initialise(model, model.class_names, source, published, backbone_weights, (), False, std)
+
+
+def published(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    return convert(state).weights if recognise(state) else None
