@@ -88,7 +88,7 @@ class PanopticDataset(Dataset[Sample]):
     ) -> None:
         self.annotation_files = as_paths(annotations)
         self.folders = pair_folders(as_paths(images), self.annotation_files)
-        files = [_read(path) for path in self.annotation_files]
+        files = [read_panoptic(path) for path in self.annotation_files]
         self.categories = _categories(files[0], self.annotation_files[0])
         for file, path in zip(files, self.annotation_files, strict=True):
             if _categories(file, path) != self.categories:
@@ -134,7 +134,7 @@ class PanopticDataset(Dataset[Sample]):
         for at, (folder, file) in enumerate(zip(self.folders, self.annotation_files, strict=True)):
             chosen = self._row[self._file_of[self._row] == at].tolist()
             ids = self.image_ids[self._file_of[self._row] == at].tolist()
-            for where, names in ((folder, self._names), (picture_folder(file), self._pictures)):
+            for where, names in ((folder, self._names), (existing_picture_folder(file), self._pictures)):
                 stop_at_fatal(file, check_files(where, ids, (names[row] for row in chosen)))
 
     def __len__(self) -> int:
@@ -248,6 +248,16 @@ def picture_folder(annotations: Path) -> Path:
     return annotations.with_suffix("")
 
 
+def existing_picture_folder(annotations: Path) -> Path:
+    folder = picture_folder(annotations)
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; the PNGs of {annotations.name} belong beside it into a folder of its name "
+            f"without .json, so rename theirs to {folder.name}"
+        )
+    return folder
+
+
 def boxes_of(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
     """The boxes x1, y1, x2, y2 (x2 behind the last pixel) around masks [n, H, W] that are not empty."""
     columns: NDArray[np.bool_] = np.asarray(masks.any(axis=1))  # [n, W]
@@ -258,7 +268,7 @@ def boxes_of(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.stack((left, top, right, bottom), axis=1).astype(np.float32)
 
 
-def _read(path: Path) -> PanopticFile:
+def read_panoptic(path: Path) -> PanopticFile:
     try:
         return msgspec.json.decode(path.read_bytes(), type=PanopticFile)
     except OSError as error:
@@ -278,7 +288,7 @@ def _categories(file: PanopticFile, path: Path) -> list[CategoryEntry]:
 
 def _columns(file: PanopticFile, path: Path) -> _Columns:
     by_image = {annotation.image_id: annotation for annotation in file.annotations}
-    stop_at_fatal(path, _faults(file, by_image))
+    stop_at_fatal(path, check_segments(file))
     annotations = [by_image[image.id] for image in file.images]
     segments = [segment for annotation in annotations for segment in annotation.segments_info]
     return _Columns(
@@ -294,7 +304,7 @@ def _columns(file: PanopticFile, path: Path) -> _Columns:
     )
 
 
-def _faults(file: PanopticFile, by_image: dict[int, AnnotationEntry]) -> list[Fault]:
+def check_segments(file: PanopticFile) -> list[Fault]:
     """What would make training or scoring wrong."""
     faults = []
 
@@ -302,6 +312,7 @@ def _faults(file: PanopticFile, by_image: dict[int, AnnotationEntry]) -> list[Fa
         faults.append(Fault("fatal", kind, where, problem, remedy))
 
     images = [image.id for image in file.images]
+    annotated = {annotation.image_id for annotation in file.annotations}
     for kind, ids in (
         ("image", images),
         ("category", [category.id for category in file.categories]),
@@ -309,10 +320,10 @@ def _faults(file: PanopticFile, by_image: dict[int, AnnotationEntry]) -> list[Fa
     ):
         for value in _repeated(ids):
             fault("duplicate id", f"{kind} {value}", "several entries with this id", "give each its own id")
-    for value in sorted(set(by_image) - set(images)):
+    for value in sorted(annotated - set(images)):
         problem = "its image is not among the file's images"
         fault("unknown image", f"annotation of image {value}", problem, "add the image or remove the annotation")
-    for value in sorted(set(images) - set(by_image)):
+    for value in sorted(set(images) - annotated):
         fault("no annotation", f"image {value}", "it has no annotation", "add one or remove the image")
     known = {category.id for category in file.categories}
     for annotation in file.annotations:
