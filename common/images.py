@@ -71,6 +71,8 @@ def fit_within(height: int, width: int, long_side: int, short_side: int) -> tupl
 
 def list_images(sources: Sequence[str]) -> list[Path]:
     """The images and videos that files, folders (searched recursively) and globs name, sorted, each once."""
+    if not sources:
+        raise UserError("no photograph is named; name files, folders or globs")
     found: set[Path] = set()
     for source in sources:
         path = Path(source)

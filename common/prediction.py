@@ -243,7 +243,10 @@ def find_images(sources: Sequence[str], out: Path) -> tuple[list[Path], list[Pat
         return path not in files and not any(path.is_relative_to(folder) for folder in folders)
 
     found = list_images(sources)
-    return [path for path in found if foreign(path)], [path for path in other_files(sources, found) if foreign(path)]
+    images = [path for path in found if foreign(path)]
+    if not images:
+        raise UserError(f"{' '.join(sources)}: no image but those that were written to --out {out} before; name others")
+    return images, [path for path in other_files(sources, found) if foreign(path)]
 
 
 def other_files(sources: Sequence[str], found: Sequence[Path]) -> list[Path]:

@@ -44,7 +44,7 @@ def main() -> None:
     options = tyro.cli(Demo, prog="demo.py")
     model = maskrcnn.load(options.weights).to(commands.choose_device(options.device))
     found, out = list_images(options.images), Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
+    drawn = 0
     for path, name in zip(found, unique_names(found), strict=True):
         try:
             image = read_image(path)
@@ -52,7 +52,11 @@ def main() -> None:
             print(f"skipped: {error}", file=sys.stderr)
             continue
         picture = overlay(image, model.predict([image])[0], options.confidence)
+        out.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(out / f"{name}.jpg"), picture[:, :, ::-1])
+        drawn += 1
+    if not drawn:
+        raise UserError("none of the photographs could be read")
     print(f"drawings: {out.resolve()}")
 
 

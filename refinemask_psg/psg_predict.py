@@ -47,7 +47,7 @@ def submit(model: RefineMask, options: PredictScenes) -> None:
 def images_to_submit(options: PredictScenes) -> list[Path]:
     if not options.annotations:
         return list_images(options.images)[: options.limit or None]
-    folder = Path(options.images[0])
+    folder = Path(*options.images[:1])
     if len(options.images) != 1 or not folder.is_dir():
         raise UserError(f"--annotations {options.annotations}: name the one folder that its file names start from")
     names = [entry.file_name for entry in read_test(Path(options.annotations))]

@@ -81,6 +81,8 @@ def show_images(model: YOLACT, options: Show) -> None:
                 drawn.save(out)
                 done += 1
             bar.advance()
+    if not done:
+        raise UserError(f"--images {source}: none of its {len(paths)} photographs could be read")
     print(f"{done} of {len(paths)} photographs written to {target.resolve()}")
 
 

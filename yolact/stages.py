@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common import shapes
+from common.errors import UserError
 from common.images import is_video, list_images, read_image
 from common.precision import autocast
 from common.runlog import Bar
@@ -76,4 +77,6 @@ def photographs(sources: Sequence[str], limit: int) -> list[NDArray[np.uint8]]:
     if not sources:
         sources = [str(shapes.ensure("val").images)]
     paths = [path for path in list_images(sources) if not is_video(path)]
+    if not paths:
+        raise UserError(f"--photographs {' '.join(sources)}: no photograph there, only videos")
     return [read_image(path) for path in paths[:limit]]

@@ -6,14 +6,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-import solov2
+import maskrcnn.demo
+import refinemask_psg.predict
+import solov2.predict
 from common.checkpoint import Checkpoint, save
+from common.commands import run
 from common.configuration import to_dict
 from common.errors import UserError
 from common.images import write_video
@@ -209,3 +213,45 @@ def test_processes_share_the_images_and_leave_what_one_would(tmp_path):
     assert one == other
     files = [set(contents(tmp_path / out)) for out in ("pair", "alone")]
     assert files[0] == files[1]
+
+
+PROGRAMS = [
+    (maskrcnn.demo, "demo.py"),
+    (refinemask_psg.predict, "predict.py"),
+    (refinemask_psg.predict, "predict.py --submission made"),
+    (refinemask_psg.predict, "predict.py --submission made --annotations psg.json"),
+    (refinemask_psg.predict, "predict.py --model u2net"),
+    (solov2.predict, "predict.py"),
+]
+
+
+@pytest.mark.parametrize("images", ["", "bare", "notes", "nowhere", "notes/*.jpg", "out"])
+@pytest.mark.parametrize(("program", "line"), PROGRAMS, ids=[f"{each.__name__} {line}" for each, line in PROGRAMS])
+def test_nothing_to_predict_is_one_line_and_status_2(
+    tmp_path, monkeypatch, capsys, program: ModuleType, line: str, images: str
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("bare", "notes", "out/drawings"):
+        Path(name).mkdir(parents=True)
+    Path("notes/notes.txt").touch()
+    cv2.imwrite("out/drawings/0.png", np.zeros((4, 4, 3), np.uint8))  # what a run wrote
+    model = Guess()
+    model.scene_graph, model.config = object(), SimpleNamespace(relations=SimpleNamespace(things=1))
+    model.backbone = torch.nn.Identity()
+    monkeypatch.setattr(program, "fold_batch_norms", lambda backbone: None, raising=False)
+    for package in (maskrcnn, refinemask_psg, solov2):
+        monkeypatch.setattr(package, "load", lambda weights: model)
+    monkeypatch.setattr(refinemask_psg, "load_u2net", lambda weights: model)
+    model.class_names, model.category_ids = CLASSES, (1, 2)
+    out = "elsewhere" if "demo" in line or "submission" in line else "out"
+    words = [*line.split(), *images.split(), "--weights", "w", "--out", out, "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", words)
+    if (images, out) == ("out", "elsewhere"):
+        pytest.skip("there it is an image like any other")
+    with pytest.raises(SystemExit) as stop:
+        run(program.main)
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert model.asked == 0
