@@ -100,17 +100,17 @@ def to_yaml(config: Any) -> str:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """For a checkpoint: plain data, without what belongs to this machine or call."""
-    return kept(msgspec.to_builtins(config))
+    return _kept(msgspec.to_builtins(config))
 
 
 def from_dict(kind: type[T], settings: Mapping[str, Any], source: str) -> T:
     try:
-        return msgspec.convert(kept(settings), kind)
+        return msgspec.convert(_kept(settings), kind)
     except msgspec.ValidationError as error:
         raise UserError(f"{source}: its configuration does not fit this version: {error}") from error
 
 
-def kept(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint's settings; those of older ones are read without what was of their machine."""
     section = settings.get(UNPREFIXED)
     if not isinstance(section, Mapping):

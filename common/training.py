@@ -13,13 +13,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.batches import Batch
 from common.checkpoint import Checkpoint, remove_unfinished, save
-from common.configuration import kept
+from common.configuration import UNPREFIXED
 from common.distributed import any_process, is_main, mean_over_processes, process_count, process_index
 from common.errors import UserError
 from common.loader import Steps, Trainable, mix, steps_per_epoch, training_loader
@@ -183,7 +184,7 @@ class Trainer:
             step=self.step,
             best=self.best,
             metrics=self.metrics,
-            config=self.describe(self.model).config,
+            config=self._configuration(),
             model=self.model.state_dict(),
             average=self.average.model.state_dict() if self.average else None,
             optimizer=self.optimizer.state_dict(),
@@ -191,13 +192,19 @@ class Trainer:
         )
         save_state(self.run / "last.state", state)
 
+    def _configuration(self) -> dict[str, Any]:
+        """As JSON gives it back; with the machine's settings, which a checkpoint leaves out."""
+        settings = self.describe(self.model).config | {UNPREFIXED: self.settings}
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(settings))
+        return plain
+
     def _resume(self) -> None:
         path = self.run / "last.state"
         state = load_state(path)
         if is_main():
             for name in ("last.safetensors", "best.safetensors", "last.state"):
                 remove_unfinished(self.run / name)
-        changes = differences(kept(state.config), self.describe(self.model).config)
+        changes = [line for line in differences(state.config, self._configuration()) if "resume" not in line]
         if changes and is_main():
             print("the configuration has changed since the run was saved:\n  " + "\n  ".join(changes))
         try:

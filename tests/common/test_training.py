@@ -112,6 +112,7 @@ def test_a_killed_and_resumed_run_has_the_weights_of_one_never_killed(data, unin
     done = train(data, run, *EXACT, "--workers", "2", "--resume")
     assert done.returncode == 0, done.stderr
     assert "workers: 1 before, 2 now" in done.stdout
+    assert done.stdout.count(" before, ") == 1
     assert_same_weights(uninterrupted, run)
     assert [(line["step"], line["loss"]) for line in steps(run)] == [
         (line["step"], line["loss"]) for line in steps(uninterrupted)
