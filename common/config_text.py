@@ -1,10 +1,16 @@
-"""A Python configuration file as data: assignments of literals, dict(...) and names bound before. Nothing is run."""
+"""A Python configuration file as data: assignments of literals, dict(...) and names bound before. Nothing is run.
+
+Early files of MMDetection 2 keep the texts of a configuration and of those that it is based on one after the other,
+each after a line with its path: there a dictionary changes the one of its name, as in MMCV.
+"""
 
 import ast
 import math
+import re
 import warnings
 from typing import Any, NoReturn
 
+PATH_LINE = re.compile(r"^[^\s'\"#]+\.py$", re.MULTILINE)
 LONGEST = 1_000_000  # characters; MMDetection's longest are under 50,000
 NUMBERS = {"inf": math.inf, "nan": math.nan}  # how Python prints what is no literal
 
@@ -19,29 +25,37 @@ def read_config(text: str) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"its configuration has {len(text)} characters, and is ignored"]
     try:
         with warnings.catch_warnings(action="ignore"):  # of odd escapes in its strings
-            statements = ast.parse(text).body
+            statements = ast.parse(PATH_LINE.sub("", text)).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return {}, [f"its configuration is not a Python file ({type(error).__name__}), and is ignored"]
     values: dict[str, Any] = {}
     notes: list[str] = []
+    merging = PATH_LINE.search(text) is not None
     for statement in statements:
         try:
-            _assign(statement, values)
+            _assign(statement, values, merging)
         except (NotDataError, RecursionError, TypeError) as error:
             notes.append(f"line {statement.lineno} of its configuration is ignored: {error or 'not plain data'}")
     return values, notes
 
 
-def _assign(statement: ast.stmt, values: dict[str, Any]) -> None:
+def _assign(statement: ast.stmt, values: dict[str, Any], merging: bool) -> None:
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
         return  # a text that stands for itself, as a comment
     if not isinstance(statement, ast.Assign) or not all(isinstance(target, ast.Name) for target in statement.targets):
         raise NotDataError(f"{type(statement).__name__} is no assignment to a name")
-    for target in statement.targets:
-        assert isinstance(target, ast.Name)
-        values.pop(target.id, None)  # what can't be read must not leave an older value
-    value = _value(statement.value, values)
-    values.update({target.id: value for target in statement.targets if isinstance(target, ast.Name)})
+    names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+    older = {name: values.pop(name, None) for name in names}  # what can't be read must not leave an older value
+    value = _value(statement.value, values | older)
+    values.update({name: _merged(older[name], value) if merging else value for name in names})
+
+
+def _merged(older: Any, newer: Any) -> Any:
+    if not isinstance(older, dict) or not isinstance(newer, dict):
+        return newer
+    if newer.get("_delete_"):
+        return {key: value for key, value in newer.items() if key != "_delete_"}
+    return older | {key: _merged(older.get(key), value) for key, value in newer.items()}
 
 
 def _value(node: ast.expr, known: dict[str, Any]) -> Any:
@@ -57,7 +71,10 @@ def _value(node: ast.expr, known: dict[str, Any]) -> Any:
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=ast.Constant(value=int() | float() as number)):
             found = -number if isinstance(node.op, ast.USub) else number
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=named):
-            found = {item.arg or _refuse(node): _value(item.value, known) for item in named}
+            parts = [(item.arg, _value(item.value, known)) for item in named]
+            found = {}
+            for name, value in parts:
+                found |= value if name is None else {name: value}
         case ast.Name(id=name) if name in known or name in NUMBERS:
             found = known.get(name, NUMBERS.get(name))
         case _:

@@ -83,6 +83,11 @@ def choose_recipe(
     )
 
 
+def values_of(config: object, settings: Sequence[str]) -> tuple[Any, ...]:
+    """What a configuration decides, to compare recipes by."""
+    return tuple(reduce(getattr, setting.split("."), config) for setting in settings)
+
+
 def settle(
     config: Any, recipe: Decision, deciding: Sequence[str], said: Mapping[str, Said] | None = None
 ) -> list[Decision]:

@@ -268,11 +268,11 @@ def _mmdetection_c4() -> Config:
     return config
 
 
-def _torchvision() -> Config:
+def _torchvision(variant: str, norm_eps: float) -> Config:
     return Config(
-        variant="torchvision_r50_fpn",
+        variant=variant,
         training=Training(epochs=26, batch_size=16),
-        model=Model(stride_in_1x1=False, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        model=Model(stride_in_1x1=False, norm_eps=norm_eps, mean=IMAGENET_MEAN, std=IMAGENET_STD),
         conventions=TORCHVISION,
         proposals=Proposals(smallest=1e-3, kept_of_batch=False, inside_only=False),
         regions=Regions(smooth_l1_beta=1 / 9),
@@ -356,5 +356,11 @@ VARIANTS: dict[str, Config] = {
     ),
     "mmdet_r50_caffe_fpn": _mmdetection("mmdet_r50_caffe_fpn", CAFFE),
     "mmdet_r50_caffe_c4": _mmdetection_c4(),
-    "torchvision_r50_fpn": _torchvision(),
+    "mmdet_x101_32x8d_fpn": _mmdetection(
+        "mmdet_x101_32x8d_fpn",
+        replace(CAFFE, backbone="resnext101_32x8d", stride_in_1x1=False, std=(57.375, 57.12, 58.395)),
+    ),
+    "torchvision_r50_fpn": _torchvision("torchvision_r50_fpn", norm_eps=0.0),
+    # what torchvision trains from a backbone's weights; only its COCO weights are without the epsilon
+    "torchvision_r50_fpn_imagenet": _torchvision("torchvision_r50_fpn_imagenet", norm_eps=1e-5),
 }

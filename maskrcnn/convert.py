@@ -1,5 +1,6 @@
 """Names in published checkpoints -> names here: maskrcnn-benchmark, Detectron, MMDetection 2 and 3, torchvision."""
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -10,9 +11,11 @@ from common import coco_classes
 from common.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
-from common.origin import Origin
+from common.mmdetection import lvis
+from common.origin import Decision, Origin, Said, choose_recipe, settle, values_of
 from maskrcnn.caffe2 import MARK, benchmark_names, with_statistics
 from maskrcnn.config import VARIANTS, Config
+from maskrcnn.mmdetection import of_mmdetection
 
 BENCHMARK: Rules = [
     (r"^module\.", ""),
@@ -60,7 +63,7 @@ SOURCES: dict[str, tuple[tuple[str, ...], Rules]] = {
     "maskrcnn-benchmark": (("rpn.head.cls_logits.weight", "roi_heads.box.predictor.cls_score.weight"), BENCHMARK),
     "torchvision": (("rpn.head.cls_logits.weight", "roi_heads.box_predictor.cls_score.weight"), TORCHVISION),
     "MMDetection 2 or 3": (
-        ("rpn_head.rpn_conv.weight", "roi_head.bbox_head.fc_cls.weight", "backbone.layer1.0.conv3.weight"),
+        ("rpn_head.rpn_conv.weight", "roi_head.bbox_head.fc_cls.weight", "backbone.layer1.0.conv1.weight"),
         MMDETECTION,
     ),
     DETECTRON: ((MARK, "cls_score_w", "bbox_pred_w"), BENCHMARK),
@@ -73,6 +76,13 @@ IGNORED = (
     r"^.+_momentum$",
 )
 UNUSED = ""
+# what decides results and is not in the tensors
+DECIDING = (
+    *("conventions.channels", "model.mean", "model.std", "model.stride_in_1x1", "model.norm_eps"),
+    *("test.long_side", "test.short_side", "test.score_threshold", "test.nms_threshold"),
+    *("test.max_instances", "test.mask_threshold"),
+)
+PUBLISHED_NAME = "the file's name, a published one"
 
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
@@ -97,11 +107,11 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     weights = {here: state[name] for name, here in names.items()}
     if source == DETECTRON:
         weights = with_statistics(weights)
-    config = config_of(weights, source, variant)
+    config, decisions = config_of(weights, source, origin, variant)
     if config.model.norm == "frozen_batch":  # a frozen norm counts no batches
         names = {name: here for name, here in names.items() if not here.endswith("num_batches_tracked")}
         weights = {here: value for here, value in weights.items() if not here.endswith("num_batches_tracked")}
-    return Converted(source, config, weights, names)
+    return Converted(source, config, weights, names, decisions)
 
 
 def known_classes(count: int) -> dict[str, int] | None:
@@ -117,9 +127,15 @@ def class_count(weights: Mapping[str, Tensor]) -> int:
     return len(weights["box_head.category.weight"]) - 1
 
 
-def config_of(weights: Mapping[str, Tensor], source: str, variant: str | None) -> Config:
-    """The variant that is named, or the source's own, with the network that the weights' names and shapes tell."""
-    config = deepcopy(VARIANTS[variant or variant_of(weights, source)])
+def config_of(
+    weights: Mapping[str, Tensor], source: str, origin: Origin | None, variant: str | None
+) -> tuple[Config, list[Decision]]:
+    """The recipe's configuration, with what the file says, and the network that the weights' names and shapes tell."""
+    told = {}
+    if origin is not None and source.startswith("MMDetection"):
+        told = lvis(class_count(weights)) | of_mmdetection(origin)
+    recipe = recipe_of(weights, source, origin, variant, told)
+    config = deepcopy(VARIANTS[recipe.value])
     model = config.model
     model.backbone, model.masks = backbone_of(weights), "mask_head.logits.weight" in weights
     if model.neck == "fpn":
@@ -128,20 +144,45 @@ def config_of(weights: Mapping[str, Tensor], source: str, variant: str | None) -
         model.mask_depth = count(weights, r"mask_head\.convs\.(\d)\.weight")
     if model.masks:
         model.mask_channels = len(weights["mask_head.enlarge.bias"])
-    counted = "backbone.bn1.num_batches_tracked" in weights
-    if source == "torchvision" and counted and variant is None:  # not the published file, but one trained anew
-        model.norm_eps = 1e-5
-    return config
+    return config, settle(config, recipe, DECIDING, told)
 
 
-def variant_of(weights: Mapping[str, Tensor], source: str) -> str:
-    pyramid = "fpn.inner_blocks.0.0.weight" in weights
-    if source == "torchvision":
-        return "torchvision_r50_fpn"
-    if source.startswith("MMDetection"):  # whether an FPN is in the manner of Caffe2 leaves no trace in the weights
-        return "mmdet_r50_fpn" if pyramid else "mmdet_r50_caffe_c4"
+def recipe_of(
+    weights: Mapping[str, Tensor], source: str, origin: Origin | None, variant: str | None, told: Mapping[str, Said]
+) -> Decision:
+    names = fitting(weights, source)
+    decides = {name: values_of(VARIANTS[name], DECIDING) for name in names}
+    name = "" if origin is None else origin.name
+    said = None
+    if source == "torchvision" and re.match(r"(mask|faster)rcnn_resnet50_fpn_coco-[0-9a-f]{8}", name):
+        said = Said("torchvision_r50_fpn", PUBLISHED_NAME)
+    elif "mmdet_r50_caffe_fpn" in names and "model.stride_in_1x1" in told:
+        style = told["model.stride_in_1x1"]
+        said = Said("mmdet_r50_caffe_fpn" if style.value else "mmdet_r50_fpn", style.source)
+    elif "mmdet_r50_caffe_fpn" in names and "caffe" in name:
+        said = Said("mmdet_r50_caffe_fpn", "the file's name, with caffe in it")
+    elif "mmdet_r50_caffe_fpn" in names and re.fullmatch(
+        r"(mask|faster)[_-]rcnn_r\d+_fpn_.+_\d{8}(_\d{6})?-\w{8}", name
+    ):
+        said = Said("mmdet_r50_fpn", PUBLISHED_NAME)
+    return choose_recipe(decides, variant, origin, said)
+
+
+def fitting(weights: Mapping[str, Tensor], source: str) -> list[str]:
+    """The published recipes whose networks have these names and shapes."""
+    pyramid, backbone = "fpn.inner_blocks.0.0.weight" in weights, backbone_of(weights)
+    if source == "torchvision":  # its norms count batches only where they have been trained from nothing
+        anew = "backbone.bn1.num_batches_tracked" in weights
+        return ["torchvision_r50_fpn_imagenet"] if anew else ["torchvision_r50_fpn_imagenet", "torchvision_r50_fpn"]
+    if source.startswith("MMDetection"):
+        if not pyramid:
+            return ["mmdet_r50_caffe_c4"]
+        if backbone == "resnext101_32x8d":
+            return ["mmdet_x101_32x8d_fpn"]
+        # whether an FPN is in the manner of Caffe2 leaves no trace in the weights
+        return ["mmdet_r50_caffe_fpn", "mmdet_r50_fpn"] if backbone != "resnet18" else ["mmdet_r50_fpn"]
     by_backbone = {"resnet101": "r101_fpn_1x", "resnext101_32x8d": "x101_32x8d_fpn_1x"}
-    return by_backbone.get(backbone_of(weights), "r50_fpn_1x") if pyramid else "r50_c4_1x"
+    return [by_backbone.get(backbone, "r50_fpn_1x") if pyramid else "r50_c4_1x"]
 
 
 def backbone_of(weights: Mapping[str, Tensor]) -> Any:
@@ -149,6 +190,10 @@ def backbone_of(weights: Mapping[str, Tensor]) -> Any:
     if "backbone.layer1.0.conv3.weight" not in weights:
         return "resnet18" if blocks == 2 else "resnet10"
     width, of_group = weights["backbone.layer1.0.conv2.weight"].shape[:2]
-    if width != of_group:
-        return "resnext101_32x8d"
-    return "resnet50" if blocks == 6 else "resnet101"
+    if width == of_group:
+        return "resnet50" if blocks == 6 else "resnet101"
+    if (width, of_group, blocks) != (256, 8, 23):
+        raise UserError(
+            f"its backbone is a ResNeXt of {width // of_group} groups of {of_group} channels; known: ResNeXt-101 32x8d"
+        )
+    return "resnext101_32x8d"

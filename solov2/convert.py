@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
 
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
-from common.origin import Origin
+from common.mmdetection import Read, inputs, number, one_of, refuse_others, said, whole_number, whole_numbers
+from common.origin import Decision, Origin, Said, choose_recipe, settle, values_of
 from solov2.config import VARIANTS, Config, Model
 
 # a deformable convolution's offsets: conv2.conv_offset, or conv2_offset in very old files
@@ -61,6 +61,45 @@ SOURCES: dict[str, tuple[str, Rules]] = {
     "MMDetection 2 or 3": ("mask_head.conv_kernel.weight", MMDETECTION_3),
 }
 
+# what model_of finds in the names and shapes
+TOLD_BY_SHAPES = (
+    *("backbone", "deformable", "deformable_towers", "deformable_mask_feature", "fpn_channels"),
+    *("tower_channels", "tower_depth", "mask_head_channels", "mask_channels"),
+)
+# what decides results and is not in the tensors
+DECIDING = (
+    *("model.mean", "model.std", "model.grids", "model.strides", "test.long_side", "test.short_side"),
+    *("test.score_threshold", "test.mask_threshold", "test.update_threshold", "test.kernel", "test.sigma"),
+    *("test.max_candidates", "test.max_instances"),
+)
+# of MMDetection's configuration: what is done here
+TYPES: dict[str, tuple[Any, ...]] = {
+    "model.type": ("SOLOv2",),
+    "model.backbone.type": ("ResNet", "ResNeXt"),
+    "model.backbone.style": ("pytorch",),
+    "model.neck.type": ("FPN",),
+    "model.mask_head.type": ("SOLOV2Head",),
+    "model.bbox_head.type": ("SOLOv2Head",),
+}
+
+
+def _test(name: str) -> tuple[str, ...]:
+    """Where a setting of the tests stands: in MMDetection, in SOLO."""
+    return f"model.test_cfg.{name}", f"test_cfg.{name}"
+
+
+SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+    "model.grids": (whole_numbers, ("model.mask_head.num_grids", "model.bbox_head.num_grids")),
+    "model.strides": (whole_numbers, ("model.mask_head.strides", "model.bbox_head.strides")),
+    "test.score_threshold": (number, _test("score_thr")),
+    "test.mask_threshold": (number, _test("mask_thr")),
+    "test.update_threshold": (number, (*_test("filter_thr"), *_test("update_thr"))),
+    "test.kernel": (one_of("gaussian", "linear"), _test("kernel")),
+    "test.sigma": (number, _test("sigma")),
+    "test.max_candidates": (whole_number, _test("nms_pre")),
+    "test.max_instances": (whole_number, _test("max_per_img")),
+}
+
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
     """Whose names these are, or None if they are not SOLOv2's."""
@@ -79,8 +118,8 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
         )
     names = {name: rename(name, SOURCES[source][1]) for name in state}
     weights = {names[name]: value for name, value in state.items()}
-    model = model_of(weights)
-    return Converted(source, _config(model, variant), weights, names)
+    config, decisions = _config(model_of(weights), source, origin, variant)
+    return Converted(source, config, weights, names, decisions)
 
 
 def model_of(weights: Mapping[str, Tensor]) -> Model:
@@ -117,28 +156,38 @@ def _backbone(weights: Mapping[str, Tensor]) -> Any:
     return {6: "resnet50"}.get(blocks, "resnet101")
 
 
-def _config(model: Model, variant: str | None) -> Config:
-    """The published variant with this network (of the schedules, the longest), or the one named with this network."""
-    # scale ranges and statistics leave no trace in the shapes: they are the variant's
-    traceless = {
-        "norm",
-        "frozen_stages",
-        "grids",
-        "strides",
-        "scale_ranges",
-        "centre_fraction",
-        "mask_loss_weight",
-    }
-    traceless |= {"mean", "std"}
-    structure = [f.name for f in fields(Model) if f.name not in traceless]
+def _config(model: Model, source: str, origin: Origin | None, variant: str | None) -> tuple[Config, list[Decision]]:
+    """The published recipe nearest to this network (of the schedules, the longest), or the one named."""
 
     def differences(name: str) -> int:
         theirs = VARIANTS[name].model
-        return sum(getattr(theirs, field) != getattr(model, field) for field in structure)
+        return sum(getattr(theirs, field) != getattr(model, field) for field in TOLD_BY_SHAPES)
 
     published = [name for name in VARIANTS if name != "shapes"]
-    name = variant or min(reversed(published), key=differences)
-    config = deepcopy(VARIANTS[name])
-    for field in structure:  # MMDetection's light DCN model modulates, the original's does not, for example
+    nearest = min(map(differences, published))  # MMDetection's light DCN model modulates, the original's does not
+    decides = {name: values_of(VARIANTS[name], DECIDING) for name in published if differences(name) == nearest}
+    recipe = choose_recipe(decides, variant, origin)
+    config = deepcopy(VARIANTS[recipe.value])
+    for field in TOLD_BY_SHAPES:
         setattr(config.model, field, getattr(model, field))
-    return config
+    told: dict[str, Said] = {}
+    if source == "pytorch_solov2":
+        told["test.max_instances"] = Said(30, "pytorch_solov2's configuration")
+    elif origin is not None:
+        told = of_mmdetection(origin)
+    return config, settle(config, recipe, DECIDING, told)
+
+
+def of_mmdetection(origin: Origin) -> dict[str, Said]:
+    """Our settings, as the configuration of MMDetection, or of SOLO on its ground, gives them."""
+    refuse_others(origin, TYPES, "solov2")
+    seen = inputs(origin)
+    if "channels" in seen and seen["channels"].value != "rgb":
+        raise UserError(f"{origin.path}: its configuration takes BGR photographs, which solov2 does not do")
+    sections = {
+        "mean": "model.mean",
+        "std": "model.std",
+        "long_side": "test.long_side",
+        "short_side": "test.short_side",
+    }
+    return {setting: seen[name] for name, setting in sections.items() if name in seen} | said(origin, SETTINGS)

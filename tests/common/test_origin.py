@@ -13,7 +13,6 @@ mean = [103.53, 116.28, 123.675]
 norm = dict(mean=mean, std=[1.0, -1.0, 1], to_rgb=False)
 model = dict(type='MaskRCNN', backbone=dict(depth=50, style='caffe'), ranges=((-1, inf), (8, 16)), none=None)
 test_pipeline = [dict(type='Normalize', **norm), {'type': 'Pad', 'size_divisor': 32}]
-test_pipeline = [dict(type='Normalize', mean=mean)]
 """
 
 
@@ -22,8 +21,15 @@ def test_a_configuration_is_read_as_data():
     assert values["norm"] == {"mean": [103.53, 116.28, 123.675], "std": [1.0, -1.0, 1], "to_rgb": False}
     assert values["model"]["backbone"] == {"depth": 50, "style": "caffe"}
     assert values["model"]["ranges"] == ((-1, float("inf")), (8, 16)) and values["model"]["none"] is None
-    assert values["test_pipeline"] == [{"type": "Normalize", "mean": values["mean"]}]
-    assert len(notes) == 1 and notes[0].startswith("line 5 ")
+    assert values["test_pipeline"] == [{"type": "Normalize", **values["norm"]}, {"type": "Pad", "size_divisor": 32}]
+    assert notes == []
+
+
+def test_texts_of_early_files_one_after_the_other_change_one_another():
+    base = "/home/x/configs/base.py\nmodel = dict(style='pytorch', neck=dict(a=1, b=2), head=dict(c=1))\n"
+    own = "own.py\n_base_ = './base.py'\nmodel = dict(style='caffe', neck=dict(b=3), head=dict(_delete_=True, d=1))"
+    values, notes = read_config(base + own)
+    assert values["model"] == {"style": "caffe", "neck": {"a": 1, "b": 3}, "head": {"d": 1}} and notes == []
 
 
 @pytest.mark.parametrize(
@@ -38,7 +44,7 @@ def test_a_configuration_is_read_as_data():
         "a.b = 1",
         "a = b",
         "a = {**{}}",
-        "a = dict(**{})",
+        "a = dict(**1)",
         "a = dict([(1, 2)])",
         "a = {[]: 1}",
         "a: int = 1",

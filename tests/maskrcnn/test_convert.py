@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from common.checkpoint import load_weights, read_published
 from common.errors import UserError
+from common.origin import Origin
 from maskrcnn.config import VARIANTS
 from maskrcnn.convert import class_count, convert, known_classes, recognise
 from maskrcnn.network import MaskRCNN
@@ -83,11 +85,139 @@ def test_mmdetection_3_layouts_load_strictly(layout):
     load_weights(MaskRCNN(converted.config, CLASSES), converted.weights, layout.name)
 
 
+def published_by_mmdetection(name: str) -> str:
+    """The name that MMDetection's files have for one of ours."""
+    name = re.sub(r"^fpn\.inner_blocks\.(\d)\.0\.", r"neck.lateral_convs.\1.conv.", name)
+    name = re.sub(r"^fpn\.layer_blocks\.(\d)\.0\.", r"neck.fpn_convs.\1.conv.", name)
+    name = re.sub(r"^mask_head\.convs\.(\d)\.", r"roi_head.mask_head.convs.\1.conv.", name)
+    for ours, theirs in (
+        ("proposal_head.conv.", "rpn_head.rpn_conv."),
+        ("proposal_head.objectness.", "rpn_head.rpn_cls."),
+        ("proposal_head.deltas.", "rpn_head.rpn_reg."),
+        ("box_head.layers.", "roi_head.bbox_head.shared_fcs."),
+        ("box_head.category.", "roi_head.bbox_head.fc_cls."),
+        ("box_head.deltas.", "roi_head.bbox_head.fc_reg."),
+        ("mask_head.enlarge.", "roi_head.mask_head.upsample."),
+        ("mask_head.logits.", "roi_head.mask_head.conv_logits."),
+    ):
+        name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
+    return name
+
+
+def state_by_mmdetection(variant: str = "mmdet_r50_fpn", classes: int = 80) -> dict[str, torch.Tensor]:
+    with torch.device("meta"):
+        model = MaskRCNN(VARIANTS[variant], [f"class {number}" for number in range(classes)])
+    return {published_by_mmdetection(name): value for name, value in model.state_dict().items()}
+
+
+# what MMDetection 2 writes for mask_rcnn_r50_caffe_fpn_1x_coco, and 3 for mask-rcnn_x101-32x8d_fpn_1x_coco, abridged
+CAFFE_2 = """
+model = dict(
+    type='MaskRCNN',
+    backbone=dict(type='ResNet', depth=50, norm_cfg=dict(type='BN', requires_grad=False), style='caffe'),
+    roi_head=dict(type='StandardRoIHead', bbox_head=dict(bbox_coder=dict(target_stds=[0.1, 0.1, 0.2, 0.25]))),
+    test_cfg=dict(rpn=dict(nms_pre=900, nms=dict(type='nms', iou_threshold=0.6), min_bbox_size=0),
+        rcnn=dict(score_thr=0.02, nms=dict(type='nms', iou_threshold=0.45), max_per_img=77, mask_thr_binary=0.4)))
+data = dict(test=dict(type='CocoDataset', pipeline=[
+    dict(type='LoadImageFromFile'),
+    dict(type='MultiScaleFlipAug', img_scale=(1400, 700), flip=False, transforms=[
+        dict(type='Resize', keep_ratio=True),
+        dict(type='Normalize', mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)])]))
+"""
+X101_3 = """
+model = dict(
+    backbone=dict(type='ResNeXt', depth=101, groups=32, base_width=8, style='pytorch'),
+    data_preprocessor=dict(
+        bgr_to_rgb=False, mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395], type='DetDataPreprocessor'),
+    rpn_head=dict(anchor_generator=dict(scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64])))
+test_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=(1333, 800), keep_ratio=True)]))
+"""
+
+
+def test_what_mmdetection_2_keeps_in_meta_decides():
+    converted = convert(state_by_mmdetection(), Origin.read("any.pth", {"meta": {"config": CAFFE_2}}))
+    config, test = converted.config, converted.config.test
+    assert config.variant == "mmdet_r50_caffe_fpn"
+    assert (config.conventions.channels, config.model.stride_in_1x1) == ("bgr", True)
+    assert (config.model.mean, config.model.std) == ((103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
+    assert (test.long_side, test.short_side, test.score_threshold, test.nms_threshold) == (1400, 700, 0.02, 0.45)
+    assert (test.max_instances, test.mask_threshold) == (77, 0.4)
+    assert (config.proposals.before_nms, config.proposals.nms_threshold) == (900, 0.6)
+    assert config.regions.delta_weights == (10.0, 10.0, 5.0, 4.0)
+    sources = {decision.setting: decision.source for decision in converted.decisions}
+    assert sources["conventions.channels"] == "its configuration, Normalize.to_rgb"
+    assert sources["model.norm_eps"] == "the recipe of mmdet_r50_caffe_fpn"
+
+
+def test_what_mmdetection_3_keeps_in_meta_decides():
+    state = state_by_mmdetection("mmdet_x101_32x8d_fpn")
+    config = convert(state, Origin.read("any.pth", {"meta": {"cfg": X101_3}})).config
+    assert (config.conventions.channels, config.model.stride_in_1x1) == ("bgr", False)
+    assert config.model.std == (57.375, 57.12, 58.395)
+    assert config.proposals.anchor_sizes == (16, 32, 64, 128, 256)
+    config = convert(state, Origin("any.pth")).config  # only one recipe has this network
+    assert (config.conventions.channels, config.model.std) == ("bgr", (57.375, 57.12, 58.395))
+
+
+def test_without_metadata_the_name_decides_or_the_variant_is_asked_for():
+    state = state_by_mmdetection()
+    for name, variant in (
+        ("mask_rcnn_r50_caffe_fpn_mstrain-poly_3x_coco_bbox_mAP-0.408.pth", "mmdet_r50_caffe_fpn"),
+        ("mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth", "mmdet_r50_fpn"),
+    ):
+        assert convert(state, Origin(name)).config.variant == variant
+    with pytest.raises(UserError, match=r"mine\.pth.*mmdet_r50_caffe_fpn, mmdet_r50_fpn.*--model"):
+        convert(state, Origin("mine.pth"))
+    assert convert(state, Origin("mine.pth"), "mmdet_r50_fpn").config.conventions.channels == "rgb"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("model = dict(test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms'))))", "soft_nms"),
+        ("model = dict(roi_head=dict(bbox_head=dict(cls_predictor_cfg=dict(type='NormedLinear'))))", "NormedLinear"),
+        ("model = dict(test_cfg=dict(rcnn=dict(score_thr='0.05')))", "score_thr; expected a number"),
+        ("test_pipeline = [dict(type='Normalize', mean=[1, 2], std=[1, 2, 3])]", "three numbers"),
+        ("model = dict(backbone=dict(style='tensorflow'))", "'caffe' or 'pytorch'"),
+    ],
+)
+def test_what_a_configuration_has_and_the_network_cannot_do_is_refused_in_one_line(text, complaint):
+    with pytest.raises(UserError, match=complaint) as error:
+        convert(state_by_mmdetection(), Origin.read("any.pth", {"meta": {"config": text}}))
+    assert "\n" not in str(error.value) and "any.pth" in str(error.value)
+
+
+@pytest.mark.parametrize("classes", [1203, 1230])
+def test_lvis_heads_have_lvis_thresholds(classes):
+    origin = Origin("mask_rcnn_r50_fpn_sample1e-3_mstrain_1x_lvis_v1-aa78ac3d.pth")
+    converted = convert(state_by_mmdetection(classes=classes), origin, "mmdet_r50_fpn")
+    assert (converted.config.test.score_threshold, converted.config.test.max_instances) == (1e-4, 300)
+    assert "LVIS" in next(each.source for each in converted.decisions if each.setting == "test.max_instances")
+
+
+def test_torchvisions_epsilon_is_told_by_the_published_name_the_counters_or_the_user():
+    with torch.device("meta"):
+        trained = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
+    frozen = {name: value for name, value in trained.items() if not name.endswith("num_batches_tracked")}
+    assert convert(trained, Origin("mine.pth")).config.model.norm_eps == 1e-5
+    assert convert(frozen, Origin("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth")).config.model.norm_eps == 0.0
+    with pytest.raises(UserError, match=r"torchvision_r50_fpn_imagenet, torchvision_r50_fpn.*--model"):
+        convert(frozen, Origin("mine.pth"))
+
+
+def test_a_resnext_of_other_groups_is_refused_by_name():
+    state = state_by_mmdetection("mmdet_x101_32x8d_fpn")
+    state["backbone.layer1.0.conv2.weight"] = torch.empty(128, 4, 3, 3, device="meta")
+    with pytest.raises(UserError, match="ResNeXt of 32 groups of 4 channels; known: ResNeXt-101 32x8d"):
+        convert(state)
+
+
 def test_torchvisions_names_old_and_new():
     with torch.device("meta"):
         state = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
     converted = convert(state)
-    assert (converted.source, converted.config.variant) == ("torchvision", "torchvision_r50_fpn")
+    assert (converted.source, converted.config.variant) == ("torchvision", "torchvision_r50_fpn_imagenet")
     assert class_count(converted.weights) == 90
     with torch.device("meta"):
         model = MaskRCNN(converted.config, [str(number) for number in range(90)])

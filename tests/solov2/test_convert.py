@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+from copy import deepcopy
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +12,9 @@ import torch
 
 from common.checkpoint import load_weights
 from common.errors import UserError
-from solov2.config import VARIANTS
-from solov2.convert import convert
+from common.origin import Origin
+from solov2.config import VARIANTS, Model, Test
+from solov2.convert import TOLD_BY_SHAPES, convert, model_of
 from solov2.network import SOLOv2
 
 PUBLISHED = [name for name in VARIANTS if name != "shapes"]
@@ -65,6 +69,54 @@ def test_mmdetection_3_layouts_load_strictly(layout):
     converted = convert({name: torch.zeros(shape) for name, (shape, _) in shapes.items()})
     assert converted.source == "MMDetection 2 or 3"
     load_weights(SOLOv2(converted.config, CLASSES), converted.weights, layout.name)
+
+
+def test_a_setting_that_the_shapes_do_not_tell_chooses_no_variant(monkeypatch):
+    """As a field of Model that a later version adds: its default in `shapes` differs from the published ones'."""
+    state = {published_by_solo(name): value for name, value in meta_model("r101_3x").state_dict().items()}
+    for name in ("r101_3x", "r50_1x", "r50_3x"):
+        changed = deepcopy(VARIANTS[name])
+        changed.model = replace(changed.model, mean=(1.0, 2.0, 3.0), centre_fraction=0.3, frozen_stages=0)
+        monkeypatch.setitem(VARIANTS, name, changed)
+    assert convert(state, Origin("mine.pth")).config.variant == "r101_3x"
+    told = set(TOLD_BY_SHAPES)
+    assert told <= {field.name for field in fields(Model)}
+    model = model_of(convert(state).weights)
+    defaults = Model()
+    for field in fields(Model):  # what is not told is left at its default by model_of
+        assert field.name in told or getattr(model, field.name) == getattr(defaults, field.name)
+
+
+def test_pytorch_solov2_keeps_thirty_instances():
+    state = {}
+    for name, value in meta_model("light_r18_448").state_dict().items():
+        name = published_by_solo(name)  # noqa: PLW2901
+        name = re.sub(r"^neck\.(\w+)\.(\d)\.conv\.", r"fpn.\1.\2.", name)  # noqa: PLW2901
+        name = re.sub(r"((?:cate|kernel)_convs\.\d|levels\.\d\.conv\d)\.conv\.", r"\1.0.", name)  # noqa: PLW2901
+        name = re.sub(r"((?:cate|kernel)_convs\.\d|levels\.\d\.conv\d)\.gn\.", r"\1.1.", name)  # noqa: PLW2901
+        name = re.sub(r"conv_pred\.0\.conv\.", "conv_pred.0.", name)  # noqa: PLW2901
+        state[re.sub(r"conv_pred\.0\.gn\.", "conv_pred.1.", name)] = value
+    converted = convert(state, Origin("solov2_448_r18_epoch_36.pth"))
+    assert (converted.source, converted.config.variant) == ("pytorch_solov2", "light_r18_448")
+    assert converted.weights.keys() == meta_model("light_r18_448").state_dict().keys()
+    assert converted.config.test == replace(VARIANTS["light_r18_448"].test, max_instances=30)
+    decision = next(each for each in converted.decisions if each.setting == "test.max_instances")
+    assert (decision.value, decision.source) == (30, "pytorch_solov2's configuration")
+
+
+def test_a_configuration_in_the_file_decides():
+    state = {published_by_solo(name): value for name, value in meta_model("r50_3x").state_dict().items()}
+    text = """
+test_cfg = dict(nms_pre=400, score_thr=0.2, mask_thr=0.6, update_thr=0.07, kernel='linear', sigma=3.0, max_per_img=50)
+test_pipeline = [dict(type='MultiScaleFlipAug', img_scale=(999, 555), transforms=[
+    dict(type='Normalize', mean=[1, 2, 3], std=[4, 5, 6], to_rgb=True)])]
+model = dict(type='SOLOv2', bbox_head=dict(type='SOLOv2Head', num_grids=[41, 36, 24, 16, 12]))
+"""
+    config = convert(state, Origin.read("mine.pth", {"meta": {"config": text}})).config
+    assert config.test == Test(999, 555, 0.2, 0.6, 0.07, "linear", 3.0, 400, 50)
+    assert (config.model.mean, config.model.std, config.model.grids[0]) == ((1, 2, 3), (4, 5, 6), 41)
+    with pytest.raises(UserError, match="BGR"):
+        convert(state, Origin.read("mine.pth", {"meta": {"config": text.replace("to_rgb=True", "to_rgb=False")}}))
 
 
 def test_offsets_of_very_old_files_are_recognised():

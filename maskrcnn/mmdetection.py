@@ -1,0 +1,117 @@
+"""What an MMDetection configuration decides of a Mask R-CNN or Faster R-CNN, under our settings' names."""
+
+from typing import Any
+
+from common.mmdetection import Read, at, flag, inputs, number, refuse_others, said, whole_number, whole_numbers
+from common.origin import Origin, Said
+from maskrcnn.config import ABOVE_ZERO
+
+SECTIONS = {
+    "channels": "conventions.channels",
+    "mean": "model.mean",
+    "std": "model.std",
+    "long_side": "test.long_side",
+    "short_side": "test.short_side",
+}
+HEAD, REGIONS = "model.roi_head.bbox_head", "model.roi_head.bbox_roi_extractor"
+# what is done here; tuples and lists are different values
+TYPES: dict[str, tuple[Any, ...]] = {
+    "model.type": ("MaskRCNN", "FasterRCNN"),
+    "model.backbone.type": ("ResNet", "ResNeXt"),
+    "model.backbone.dilations": ((1, 1, 1, 1), (1, 1, 1), [1, 1, 1, 1], [1, 1, 1]),
+    "model.backbone.strides": ((1, 2, 2, 2), (1, 2, 2), [1, 2, 2, 2], [1, 2, 2]),
+    "model.neck.type": ("FPN",),
+    "model.rpn_head.type": ("RPNHead",),
+    "model.rpn_head.anchor_generator.type": ("AnchorGenerator",),
+    "model.rpn_head.bbox_coder.type": ("DeltaXYWHBBoxCoder",),
+    "model.rpn_head.bbox_coder.target_stds": ([1.0] * 4, (1.0,) * 4),
+    "model.roi_head.type": ("StandardRoIHead",),
+    f"{REGIONS}.type": ("SingleRoIExtractor",),
+    f"{REGIONS}.roi_layer.type": ("RoIAlign",),
+    "model.roi_head.mask_roi_extractor.type": ("SingleRoIExtractor",),
+    "model.roi_head.mask_roi_extractor.roi_layer.type": ("RoIAlign",),
+    f"{HEAD}.type": ("Shared2FCBBoxHead", "BBoxHead"),
+    f"{HEAD}.bbox_coder.type": ("DeltaXYWHBBoxCoder",),
+    f"{HEAD}.bbox_coder.target_means": ([0.0] * 4, (0.0,) * 4),
+    f"{HEAD}.cls_predictor_cfg.type": ("Linear",),
+    f"{HEAD}.loss_cls.type": ("CrossEntropyLoss",),
+    f"{HEAD}.loss_cls.use_sigmoid": (False,),
+    "model.roi_head.mask_head.type": ("FCNMaskHead",),
+    "model.roi_head.mask_head.predictor_cfg.type": ("Conv",),
+    "model.test_cfg.rcnn.nms.type": ("nms",),
+    "model.test_cfg.rpn.nms.type": ("nms",),
+    "test_cfg.rcnn.nms.type": ("nms",),
+}
+
+
+def style(value: Any) -> bool:
+    """Whether the stride is in the bottlenecks' first, 1x1 convolution."""
+    if value not in ("caffe", "pytorch"):
+        raise ValueError("'caffe' or 'pytorch'")
+    return bool(value == "caffe")
+
+
+def delta_weights(stds: Any) -> tuple[float, ...]:
+    if not isinstance(stds, (list, tuple)) or len(stds) != 4 or not all(number(std) > 0 for std in stds):
+        raise ValueError("four numbers above 0")
+    return tuple(1 / std for std in stds)
+
+
+def least_side(value: Any) -> float:
+    """MMDetection keeps what is larger than this, we what is as large."""
+    return max(number(value), ABOVE_ZERO)
+
+
+def anchor_sizes(generator: Any) -> tuple[int, ...]:
+    strides, scales = whole_numbers(at(generator, "strides")), whole_numbers(at(generator, "scales"))
+    return tuple(stride * scale for stride in strides for scale in scales)
+
+
+def anchor_strides(generator: Any) -> tuple[int, ...]:
+    return whole_numbers(at(generator, "strides"))
+
+
+def aspect_ratios(generator: Any) -> tuple[float, ...]:
+    values = at(generator, "ratios")
+    if not isinstance(values, (list, tuple)):
+        raise ValueError("numbers as ratios")
+    return tuple(float(number(value)) for value in values)
+
+
+# our setting: how it is read, and where it may stand (the second path is of early versions)
+SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+    "model.stride_in_1x1": (style, ("model.backbone.style",)),
+    "conventions.sampling_ratio": (whole_number, (f"{REGIONS}.roi_layer.sampling_ratio",)),
+    "conventions.aligned": (flag, (f"{REGIONS}.roi_layer.aligned",)),
+    "regions.delta_weights": (delta_weights, (f"{HEAD}.bbox_coder.target_stds",)),
+    "proposals.anchor_sizes": (anchor_sizes, ("model.rpn_head.anchor_generator",)),
+    "proposals.anchor_strides": (anchor_strides, ("model.rpn_head.anchor_generator",)),
+    "proposals.aspect_ratios": (aspect_ratios, ("model.rpn_head.anchor_generator",)),
+    "proposals.before_nms": (whole_number, ("model.test_cfg.rpn.nms_pre", "test_cfg.rpn.nms_pre")),
+    "proposals.kept": (
+        whole_number,
+        ("model.test_cfg.rpn.max_per_img", "model.test_cfg.rpn.max_num", "test_cfg.rpn.max_num"),
+    ),
+    "proposals.nms_threshold": (
+        number,
+        ("model.test_cfg.rpn.nms.iou_threshold", "model.test_cfg.rpn.nms_thr", "test_cfg.rpn.nms_thr"),
+    ),
+    "proposals.smallest": (least_side, ("model.test_cfg.rpn.min_bbox_size", "test_cfg.rpn.min_bbox_size")),
+    "test.score_threshold": (number, ("model.test_cfg.rcnn.score_thr", "test_cfg.rcnn.score_thr")),
+    "test.nms_threshold": (
+        number,
+        ("model.test_cfg.rcnn.nms.iou_threshold", "test_cfg.rcnn.nms.iou_threshold", "test_cfg.rcnn.nms.iou_thr"),
+    ),
+    "test.max_instances": (whole_number, ("model.test_cfg.rcnn.max_per_img", "test_cfg.rcnn.max_per_img")),
+    "test.mask_threshold": (number, ("model.test_cfg.rcnn.mask_thr_binary", "test_cfg.rcnn.mask_thr_binary")),
+}
+
+
+def of_mmdetection(origin: Origin) -> dict[str, Said]:
+    """Our settings, as MMDetection's configuration gives them; what is not done here is refused."""
+    refuse_others(origin, TYPES, "maskrcnn")
+    told = {SECTIONS[name]: value for name, value in inputs(origin).items()} | said(origin, SETTINGS)
+    backbone = at(origin.recipe, "model.backbone")
+    if backbone is not None and "model.stride_in_1x1" not in told:
+        told["model.stride_in_1x1"] = Said(False, "its configuration, whose backbone has no style: pytorch")
+    return told
