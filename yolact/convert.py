@@ -10,7 +10,9 @@ from torch import Tensor
 
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
-from common.origin import Origin
+from common.mmdetection import Read, at, inputs, number, refuse_others, said, whole_number
+from common.origin import Decision, Origin, Said, choose_recipe, settle
+from yolact.boxes import level_sizes, priors_per_cell
 from yolact.config import VARIANTS, Config
 
 DBOLYA, MMDETECTION = "dbolya/yolact", "MMDetection 2 or 3"
@@ -50,6 +52,37 @@ FROM_MMDETECTION: Rules = [
 ]
 # left in old files of dbolya's: a first version of the backbone's names, and downsampling beyond P7
 LEFT_OVER = re.compile(r"backbone\.layer(?!s\.).*|fpn\.downsample_layers\.([2-9]|\d\d+)\..*")
+NAMED = (
+    r"yolact_((?:plus_)?(?:base|im400|im700|resnet50_pascal|resnet50|darknet53))(?:_\d+)*(?:_interrupt)?(?![a-z_\d])"
+)
+INPUT_SIZE = 550  # of MMDetection's published recipes
+# what decides results and is not in the tensors
+DECIDING = (
+    *("model.input_size", "model.scales", "model.aspect_ratios", "model.square_priors", "model.mean", "model.std"),
+    *("test.score_threshold", "test.iou_threshold", "test.top_k", "test.max_instances"),
+)
+# MMDetection's is another network, and it turns answers into results by other rules
+OF_MMDETECTION: dict[str, Any] = {
+    "model.rectified_pyramid": False,
+    "model.coarse_levels_from": "c5",
+    "model.square_priors": False,
+    "model.aspect_ratios": (2.0, 1.0, 0.5),
+    "test.resize": "bytes",
+    "test.level_candidates": 1000,
+    "test.threshold_after_nms": True,
+    "test.clip_boxes": True,
+    "test.whole_pixels": False,
+    "test.drop_empty_boxes": False,
+}
+MMDETECTION_ONLY: dict[str, list[Any]] = {
+    "model.type": ["YOLACT"],
+    "model.backbone.style": ["pytorch"],
+    "model.neck.add_extra_convs": ["on_input"],
+    "model.neck.start_level": [1],
+    "model.bbox_head.anchor_generator.scales_per_octave": [1],
+    "model.bbox_head.bbox_coder.target_stds": [[0.1, 0.1, 0.2, 0.2]],
+    "model.bbox_head.bbox_coder.target_means": [[0.0, 0.0, 0.0, 0.0]],
+}
 
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
@@ -76,7 +109,8 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     if source == MMDETECTION:
         for name in ("head.class_logits.weight", "head.class_logits.bias"):
             weights[name] = with_background_first(weights[name], class_count(weights) + 1)
-    return Converted(source, config_of(weights, source, variant), weights, names)
+    config, decisions = config_of(weights, source, origin, variant)
+    return Converted(source, config, weights, names, decisions)
 
 
 @whole
@@ -109,11 +143,14 @@ def backbone_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     return None
 
 
-def config_of(weights: Mapping[str, Tensor], source: str, variant: str | None) -> Config:
-    """The published variant with this network, or the one named; base, im700 and im400 are one network."""
-    if variant is None:
-        variant = variant_of(weights)
-    config = deepcopy(VARIANTS[variant])
+def config_of(
+    weights: Mapping[str, Tensor], source: str, origin: Origin | None, variant: str | None
+) -> tuple[Config, list[Decision]]:
+    """The configuration of the recipe that a file is of, with the network that the weights' shapes tell."""
+    fitting = fitting_recipes(weights, source)
+    decides = {name: (VARIANTS[name].model, VARIANTS[name].test) for name in fitting}
+    recipe = choose_recipe(decides, variant, origin, named_recipe(origin, fitting) if source == DBOLYA else None)
+    config = deepcopy(VARIANTS[recipe.value])
     model = config.model
     model.backbone = backbone_of(weights)
     model.norm = "batch" if "backbone.bn1.running_mean" in weights or model.backbone == "darknet53" else "group"
@@ -121,32 +158,81 @@ def config_of(weights: Mapping[str, Tensor], source: str, variant: str | None) -
     model.channels = len(weights["head.shared.weight"])
     model.prototypes = len(weights["protonet.prototypes.weight"])
     model.mask_iou = "mask_iou.convs.0.weight" in weights
+    told = {}
     if source == MMDETECTION:
-        follow_mmdetection(config)
-    return config
+        told = {name: Said(value, "MMDetection's YOLACT, always") for name, value in OF_MMDETECTION.items()}
+        told |= of_mmdetection(origin) if origin else {}
+    return config, settle(config, recipe, DECIDING, told)
 
 
-def follow_mmdetection(config: Config) -> None:
-    """MMDetection's is another network, and it turns answers into results by other rules."""
-    config.model.rectified_pyramid = False
-    config.model.coarse_levels_from = "c5"
-    config.model.square_priors = False
-    config.model.aspect_ratios = (2.0, 1.0, 0.5)
-    config.test.resize = "bytes"
-    config.test.level_candidates = 1000
-    config.test.threshold_after_nms = True
-    config.test.clip_boxes = True
-    config.test.whole_pixels = False
-    config.test.drop_empty_boxes = False
-
-
-def variant_of(weights: Mapping[str, Tensor]) -> str:
+def fitting_recipes(weights: Mapping[str, Tensor], source: str) -> list[str]:
+    """The published variants that have these shapes, or at least this backbone."""
     backbone = backbone_of(weights)
-    if "mask_iou.convs.0.weight" in weights:
-        return "plus_resnet50_550" if backbone == "resnet50" else "plus_base"
-    if backbone == "resnet50":
-        return "resnet50_pascal" if class_count(weights) == 20 else "resnet50_550"
-    return {"resnet101": "base", "darknet53": "darknet53_550"}.get(backbone, "shapes")
+    like = [name for name, each in VARIANTS.items() if name != "shapes" and each.model.backbone == backbone]
+    if source == MMDETECTION:
+        return [name for name in like if name in ("resnet50_550", "base")] or ["shapes"]
+    priors = len(weights["head.deltas.weight"]) // 4
+    shape = ("mask_iou.convs.0.weight" in weights, deformable_interval_of(weights), priors)
+    pascal = class_count(weights) == 20  # what one trains oneself with COCO's recipes may have as many
+    exact = [
+        name
+        for name in like
+        if (model := VARIANTS[name].model)
+        and (model.mask_iou, model.deformable_interval, priors_per_cell(model)) == shape
+        and (pascal or name != "resnet50_pascal")
+    ]
+    return exact or like or ["shapes"]
+
+
+def named_recipe(origin: Origin | None, fitting: list[str]) -> Said | None:
+    """dbolya/yolact names its files after the recipe, the epoch and the iteration: yolact_base_54_800000."""
+    named = re.match(NAMED, origin.name) if origin else None
+    if origin is None or named is None:
+        return None
+    recipe = {"resnet50": "resnet50_550", "plus_resnet50": "plus_resnet50_550", "darknet53": "darknet53_550"}.get(
+        named[1], named[1]
+    )
+    if recipe not in fitting:
+        raise UserError(
+            f"{origin.path}: its name says {named[1]}, and its weights are of another network ({', '.join(fitting)}); "
+            "name the variant with --model"
+        )
+    return Said(recipe, "the file's name, as dbolya/yolact gives it")
+
+
+def of_mmdetection(origin: Origin) -> dict[str, Said]:
+    """Our settings as MMDetection's configuration gives them; what is not done here is refused."""
+    refuse_others(origin, MMDETECTION_ONLY, "yolact")
+    seen = inputs(origin)
+    told = {f"model.{name}": seen[name] for name in ("mean", "std") if name in seen} | said(
+        origin, MMDETECTION_SETTINGS
+    )
+    if "channels" in seen and seen["channels"].value != "rgb":
+        raise UserError(f"{origin.path}: its configuration feeds BGR values; yolact takes RGB")
+    size, short = (seen[name].value if name in seen else INPUT_SIZE for name in ("long_side", "short_side"))
+    if size != short:
+        raise UserError(f"{origin.path}: its configuration tests at {size} x {short}; yolact's input is a square")
+    told["model.input_size"] = seen.get("long_side", Said(size, "MMDetection's published recipes"))
+    anchors = "model.bbox_head.anchor_generator"
+    base, scale, strides = (
+        at(origin.recipe, f"{anchors}.{name}") for name in ("base_sizes", "octave_base_scale", "strides")
+    )
+    if base and scale:
+        scales = tuple(float(number(side) * number(scale)) for side in base)
+        told["model.scales"] = Said(scales, f"its configuration, {anchors}")
+    if strides and [round(size / number(stride), 3) for stride in strides] != level_sizes(size):
+        raise UserError(
+            f"{origin.path}: its configuration has anchors at strides {strides}; yolact's are those of the feature "
+            f"maps of an input of {size} pixels: {size} / {level_sizes(size)}"
+        )
+    return told
+
+
+def ratios(value: Any) -> tuple[float, ...]:
+    """MMDetection's are height over width."""
+    if not isinstance(value, (list, tuple)) or not all(number(each) > 0 for each in value):
+        raise ValueError("positive numbers")
+    return tuple(1 / number(each) for each in value)
 
 
 def backbone_of(weights: Mapping[str, Tensor]) -> Any:
@@ -163,3 +249,13 @@ def deformable_interval_of(weights: Mapping[str, Tensor]) -> int:
     if not blocks:
         return 0
     return blocks[1] - blocks[0] if len(blocks) > 1 else 1
+
+
+MMDETECTION_SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+    "model.aspect_ratios": (ratios, ("model.bbox_head.anchor_generator.ratios",)),
+    "test.level_candidates": (whole_number, ("model.test_cfg.nms_pre", "test_cfg.nms_pre")),
+    "test.score_threshold": (number, ("model.test_cfg.score_thr", "test_cfg.score_thr")),
+    "test.iou_threshold": (number, ("model.test_cfg.iou_thr", "test_cfg.iou_thr")),
+    "test.top_k": (whole_number, ("model.test_cfg.top_k", "test_cfg.top_k")),
+    "test.max_instances": (whole_number, ("model.test_cfg.max_per_img", "test_cfg.max_per_img")),
+}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,13 @@ import torch
 
 from common.checkpoint import load_weights
 from common.errors import UserError
+from common.origin import Origin
 from yolact.config import VARIANTS
 from yolact.convert import backbone_weights, class_count, convert
 from yolact.network import YOLACT
 
 PUBLISHED = [name for name in VARIANTS if name != "shapes"]
 LAYOUTS = sorted((Path(os.environ.get("MASKWORKS_DATA", "nowhere")) / "mmdet3_checkpoints").glob("yolact__*.json"))
-LARGER_INPUT = {"im700", "im400"}  # the very network of "base"
 
 
 PARTS = [  # ours -> dbolya's, the longer first
@@ -58,16 +59,83 @@ def test_every_variant_is_recognised_from_its_published_names_and_shapes(variant
     classes = 20 if variant == "resnet50_pascal" else 80
     model, state = meta_model(variant, classes), published_state(variant, classes)
     assert len(state) == len(model.state_dict())
-    converted = convert(state)
+    converted = convert(state, Origin(f"yolact_{variant.removesuffix('_550')}_54_800000.pth"))
     assert converted.source == "dbolya/yolact"
     assert class_count(converted.weights) == classes
     assert {name: value.shape for name, value in converted.weights.items()} == {
         name: value.shape for name, value in model.state_dict().items()
     }
-    expected = "base" if variant in LARGER_INPUT else variant
-    assert converted.config.variant == expected
-    assert converted.config.model == VARIANTS[expected].model
-    assert convert(state, variant=variant).config == VARIANTS[variant]
+    published = "yolact_" + variant.removesuffix("_550")
+    for name in (f"{published}_54_800000.pth", f"{published}_10_32100.pth", f"{published}_3_999_interrupt.pth"):
+        named = convert(state, Origin(f"weights/{name}"))
+        assert named.config == VARIANTS[variant]
+        assert named.decisions[0] == ("variant", variant, "the file's name, as dbolya/yolact gives it")
+    assert convert(state, Origin("any.pth"), variant).config == VARIANTS[variant]
+
+
+@pytest.mark.parametrize(
+    ("variant", "classes", "listed"),
+    [
+        ("base", 80, "base, im700, im400"),
+        ("resnet50_pascal", 20, "resnet50_550, resnet50_pascal"),
+        ("base", 3, "base, im700, im400"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.pth", "yolact_im500_54_800000.pth", "yolact_base_mine_10_32100.pth"])
+def test_where_shapes_leave_a_choice_that_decides_results_the_user_is_asked(variant, classes, listed, name):
+    with pytest.raises(UserError, match=rf"{name}: .*\({listed}\).*--model"):
+        convert(published_state(variant, classes), Origin(name))
+
+
+def test_shapes_that_leave_no_choice_need_no_name():
+    for variant in ("resnet50_550", "darknet53_550", "plus_base", "plus_resnet50_550"):
+        assert convert(published_state(variant), Origin("model.pth")).config == VARIANTS[variant]
+
+
+def test_a_name_that_contradicts_the_network_is_told():
+    with pytest.raises(UserError, match=r"yolact_im700_54_800000\.pth: its name says im700, .*\(resnet50_550\)"):
+        convert(published_state("resnet50_550"), Origin("yolact_im700_54_800000.pth"))
+
+
+# as MMDetection 2 and 3 write it into their files
+CONFIGURATION = """
+model = dict(type='YOLACT', backbone=dict(type='ResNet', depth=50, style='pytorch'),
+    bbox_head=dict(type='YOLACTHead', num_classes=80, num_protos=32,
+        anchor_generator=dict(type='AnchorGenerator', octave_base_scale=3, scales_per_octave=1,
+            base_sizes=[8, 16, 32, 64, 128], ratios=[0.5, 1.0, 2.0], strides=[STRIDES]),
+        bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2])),
+    test_cfg=dict(nms_pre=1000, score_thr=0.05, iou_thr=0.5, top_k=200, max_per_img=100))
+test_pipeline = [dict(type='MultiScaleFlipAug', img_scale=(SIZE, SIZE), flip=False, transforms=[
+    dict(type='Resize', keep_ratio=False),
+    dict(type='Normalize', mean=[123.68, 116.78, 103.94], std=[58.4, 57.12, 57.38], to_rgb=True)])]
+"""
+
+
+def mmdetection_file(size: int = 550, **changes: str) -> Origin:
+    strides = ", ".join(str(size / -(-size // 2**level)) for level in range(3, 8))
+    text = CONFIGURATION.replace("STRIDES", strides).replace("SIZE", str(size))
+    for old, new in changes.items():
+        assert f"{old}=" in text
+        text = re.sub(rf"\b{old}=(\[[^]]*\]|[^,)]*)", f"{old}={new}", text)
+    return Origin.read("epoch_55.pth", {"meta": {"config": text}})
+
+
+@pytest.mark.skipif(not LAYOUTS, reason="needs the layouts that MASKWORKS_DATA names")
+def test_what_mmdetections_configuration_says_is_done():
+    shapes = json.loads(next(path for path in LAYOUTS if "_r50_" in path.name).read_text())["state_dict"]
+    with torch.device("meta"):
+        state = {name: torch.zeros(shape) for name, (shape, _) in shapes.items()}
+    published = convert(state, Origin("yolact_r50_1x8_coco_20200908-f38d58df.pth")).config
+    assert convert(state, mmdetection_file()).config == published
+    changed = convert(state, mmdetection_file(700, score_thr="0.1", octave_base_scale="4", top_k="50"))
+    model, test = changed.config.model, changed.config.test
+    assert (model.input_size, model.scales, test.score_threshold, test.top_k) == (700, (32, 64, 128, 256, 512), 0.1, 50)
+    sources = {decision.setting: decision.source for decision in changed.decisions}
+    assert sources["model.input_size"] == "its configuration, the test pipeline's img_scale"
+    assert sources["test.max_instances"] == "its configuration, model.test_cfg.max_per_img"
+    for change in ({"to_rgb": "False"}, {"target_stds": "[1, 1, 1, 1]"}, {"style": "'caffe'"}, {"strides": "[8, 8]"}):
+        with pytest.raises(UserError, match=r"epoch_55\.pth: its configuration"):
+            convert(state, mmdetection_file(**change))
 
 
 def test_what_old_files_hold_beside_the_network_is_left_out():
