@@ -3,13 +3,15 @@
 import math
 from collections.abc import Mapping
 from copy import deepcopy
+from typing import Any
 
 from torch import Tensor
 
 from common.coco_classes import COCO_CLASSES
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
-from common.origin import Origin
+from common.mmdetection import Read, inputs, number, refuse_others, said, whole_number
+from common.origin import Decision, Origin, Said, choose_recipe, settle
 from glip.config import VARIANTS, Config, Model, Text
 
 PARTS = ("backbone.", "pyramid.", "text.", "head.")  # of our network; what gets no such name has no place in it
@@ -95,6 +97,25 @@ SOURCES: dict[str, tuple[str, Rules]] = {
 STRUCTURE = ("swin_width", "swin_depths", "swin_heads", "window", "channels", "blocks", "early_fusion", "fusion_width")
 TEXT_STRUCTURE = ("words", "width", "layers", "inner_width", "positions", "prompt_rows")
 
+# what decides results and is not in the tensors
+DECIDING = (
+    *("model.mean", "model.std", "model.anchor_scale", "test.conventions", "test.long_side", "test.short_side"),
+    *("test.score_threshold", "test.max_candidates", "test.nms_iou", "test.max_detections"),
+)
+MMDETECTION_SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+    "model.anchor_scale": (number, ("model.bbox_head.anchor_generator.octave_base_scale",)),
+    "test.score_threshold": (number, ("model.test_cfg.score_thr",)),
+    "test.max_candidates": (whole_number, ("model.test_cfg.nms_pre",)),
+    "test.nms_iou": (number, ("model.test_cfg.nms.iou_threshold",)),
+    "test.max_detections": (whole_number, ("model.test_cfg.max_per_img",)),
+}
+MMDETECTION_ONLY: dict[str, list[Any]] = {
+    "model.type": ["GLIP"],
+    "model.test_cfg.nms.type": ["nms"],
+    "model.bbox_head.anchor_generator.ratios": [[1.0]],
+    "model.bbox_head.anchor_generator.scales_per_octave": [1],
+}
+
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
     """Whose names these are, or None if they are not GLIP's."""
@@ -115,7 +136,8 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     fused = any(".b_attn." in name for name in state)
     names = {name: ours for name in state if (ours := our_name(name, SOURCES[source][1], fused)) is not None}
     weights = {ours: arranged(state[name], ours, source) for name, ours in names.items()}
-    return Converted(source, config_of(weights, source, variant), weights, names)
+    config, decisions = config_of(weights, source, origin, variant)
+    return Converted(source, config, weights, names, decisions)
 
 
 def arranged(value: Tensor, name: str, source: str) -> Tensor:
@@ -158,8 +180,10 @@ def in_our_order(values: Tensor) -> Tensor:
     return grouped.transpose(-1, -2).flatten(-2)
 
 
-def config_of(weights: Mapping[str, Tensor], source: str, variant: str | None) -> Config:
-    """The published variant with this network, or the one named, with what the shapes say."""
+def config_of(
+    weights: Mapping[str, Tensor], source: str, origin: Origin | None, variant: str | None
+) -> tuple[Config, list[Decision]]:
+    """The published variant with this network, or the one named, with what the shapes and the file say."""
     model, text = model_of(weights), text_of(weights)
 
     def differences(name: str) -> int:
@@ -168,14 +192,30 @@ def config_of(weights: Mapping[str, Tensor], source: str, variant: str | None) -
         return sum(bool(getattr(a, key) != getattr(b, key)) for a, b, key in pairs)
 
     published = [name for name in VARIANTS if name != "shapes"]
-    config = deepcopy(VARIANTS[variant or min(reversed(published), key=differences)])
+    nearest = min(map(differences, published))
+    fitting = [name for name in published if differences(name) == nearest]
+    recipe = choose_recipe({name: VARIANTS[name].test for name in fitting}, variant, origin)
+    config = deepcopy(VARIANTS[recipe.value])
     for key in STRUCTURE:
         setattr(config.model, key, getattr(model, key))
     for key in TEXT_STRUCTURE:
         setattr(config.text, key, getattr(text, key))
+    told = {}
     if source.startswith("MMDetection"):
-        config.test.conventions = "mmdetection"
-    return config
+        told = {"test.conventions": Said("mmdetection", "MMDetection's names")}
+        told |= of_mmdetection(origin) if origin else {}
+    return config, settle(config, recipe, DECIDING, told)
+
+
+def of_mmdetection(origin: Origin) -> dict[str, Said]:
+    """Our settings as MMDetection's configuration gives them; what is not done here is refused."""
+    refuse_others(origin, MMDETECTION_ONLY, "glip")
+    seen = inputs(origin)
+    if "channels" in seen and seen["channels"].value != "bgr":
+        raise UserError(f"{origin.path}: its configuration feeds RGB values; glip takes BGR")
+    sections = {"mean": "model", "std": "model", "long_side": "test", "short_side": "test"}
+    told = {f"{section}.{name}": seen[name] for name, section in sections.items() if name in seen}
+    return told | said(origin, MMDETECTION_SETTINGS)
 
 
 def model_of(weights: Mapping[str, Tensor]) -> Model:

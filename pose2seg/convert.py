@@ -8,7 +8,7 @@ from torch import Tensor
 
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
-from common.origin import Origin
+from common.origin import Origin, choose_recipe, settle
 from pose2seg.config import VARIANTS, Config
 
 SOURCE = "liruilong940607/Pose2Seg"
@@ -23,6 +23,9 @@ RULES: Rules = [
     *((rf"^backbone\.fpn_p{n}\.", f"fpn.output.{n - 1}.") for n in range(1, LEVELS + 1)),
 ]
 
+# what decides results and is not in the tensors
+DECIDING = ("model.input_size", "model.window", "model.mean", "model.std", "test.smallest_confidence")
+
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
     """Whose names these are, or None if they are not Pose2Seg's."""
@@ -36,7 +39,10 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
         raise UserError(f"this is not a Pose2Seg checkpoint that is known here: {MARK} is not in it")
     names = {name: rename(name, RULES) for name in state}
     weights = {names[name]: value for name, value in state.items()}
-    return Converted(SOURCE, _config(weights, variant or "coco_occ"), weights | missing_counters(weights), names)
+    recipe = choose_recipe({"coco_occ": VARIANTS["coco_occ"]}, variant, origin)
+    config = _config(weights, recipe.value)
+    decisions = settle(config, recipe, DECIDING)
+    return Converted(SOURCE, config, weights | missing_counters(weights), names, decisions)
 
 
 def missing_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -89,10 +89,11 @@ def box_losses(stage: StageAnswers, sampled: list[Sampled], index: int, config: 
     boxes, true_boxes = stage.regions[positive, 1:], torch.cat([each.true_boxes for each in sampled])
     column = torch.zeros_like(positive) if stage.deltas.shape[1] == 1 else labels[positive]
     deltas, stds = stage.deltas[positive, column].float(), config.box_stds[index]
-    if config.box_loss == "l1":
-        box_loss = (deltas - encode(boxes, true_boxes, stds)).abs().sum()
-    else:
+    if config.box_loss == "giou":
         box_loss = generalized_box_iou_loss(decode(boxes, deltas, stds), true_boxes, reduction="sum")
+    else:
+        distance = F.smooth_l1_loss if config.box_loss == "smooth_l1" else F.l1_loss
+        box_loss = distance(deltas, encode(boxes, true_boxes, stds), reduction="sum")
     weight = config.box_stage_weights[index]
     return weight * config.box_class_weight * class_loss, weight * config.box_loss_weight * box_loss / count
 

@@ -22,6 +22,8 @@ class Model:
     """Two Swins, the second fed by the first (CBNetV2); both are trained, the second predicts."""
     norm: Literal["frozen_batch", "group"] = "frozen_batch"
     """A ResNet's normalisation: batch norm with fixed statistics (pretrained), or group norm (from scratch)."""
+    stride_in_1x1: bool = False
+    """A ResNet's bottlenecks halve the resolution in their first 1x1 convolution (Caffe), not in the 3x3."""
     frozen_stages: int = 1
     """The stem and so many stages of a ResNet are not trained; -1: all of it is."""
     drop_path: float = 0.0
@@ -60,8 +62,8 @@ class Model:
     """Width of the box heads' two layers."""
     box_class_weight: float = 1.0
     """Weight of the classification loss."""
-    box_loss: Literal["l1", "giou"] = "l1"
-    """L1 distance of the deltas, or generalised IoU of the boxes (arXiv 1902.09630)."""
+    box_loss: Literal["l1", "smooth_l1", "giou"] = "l1"
+    """L1 distance of the deltas, quadratic below 1 if smooth, or generalised IoU of the boxes (arXiv 1902.09630)."""
     box_loss_weight: float = 1.0
     """Weight of the box loss."""
     box_samples: int = 512
@@ -76,6 +78,8 @@ class Model:
     """Several heads' probabilities are averaged (MMDetection's Cascade Mask R-CNN has three)."""
     mask_channels: int = 256
     """Width of the mask head; each refinement stage halves it."""
+    mask_final_agnostic: bool = False
+    """RefineMask's last stage draws one mask for all classes, as for LVIS."""
     mask_stage_weights: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     """Weight of the instance loss at 14, 28, 56 and 112 pixels."""
     mask_semantic_weight: float = 1.0
@@ -92,8 +96,10 @@ class Model:
     """Start them from this file, the published u2net.pth."""
     semantic_weight: float = 2.5
     """Weight of their loss."""
+    channels: Literal["rgb", "bgr"] = "rgb"
+    """Order of the colours in the network's input."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """Subtracted from the RGB values."""
+    """Subtracted from the values 0 to 255, in that order."""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     """What they are divided by then."""
     pad_before_normalising: bool = False
@@ -184,6 +190,38 @@ def _refinemask(variant: str, backbone: Literal["resnet50", "resnet101"], epochs
     )
 
 
+def _cityscapes() -> Config:
+    """RefineMask's recipe for Cityscapes: 8 classes, photographs at their own size, 64 epochs of 8 images a step."""
+    config = _refinemask("refinemask_r50_cityscapes", "resnet50", 64)
+    config.model.box_loss = "smooth_l1"
+    config.training.batch_size, config.optimizer.lr, config.schedule.milestones = 8, 0.01, [56]
+    config.test = Test(long_side=2048, short_side=1024)
+    config.augment = Augment(long_side=2048, short_sides=tuple(range(800, 1025)))
+    folder = "datasets/cityscapes"
+    config.data = Data(
+        train=Images(
+            [f"{folder}/leftImg8bit/train"], [f"{folder}/annotations/instancesonly_filtered_gtFine_train.json"]
+        ),
+        val=Images([f"{folder}/leftImg8bit/val"], [f"{folder}/annotations/instancesonly_filtered_gtFine_val.json"]),
+        keep_empty=False,
+    )
+    return config
+
+
+def _lvis(variant: str, backbone: Literal["resnet50", "resnet101"]) -> Config:
+    """RefineMask's recipe for LVIS 1.0: 1203 classes, many instances with low scores, the finest masks of no class."""
+    config = _refinemask(variant, backbone, 12)
+    config.model.mask_final_agnostic = True
+    config.test = Test(score_threshold=1e-4, max_instances=300)
+    config.augment = Augment(short_sides=tuple(range(640, 801, 32)))
+    config.data = Data(
+        train=Images(["datasets/lvis"], ["datasets/lvis/annotations/lvis_v1_train.json"]),
+        val=Images(["datasets/lvis"], ["datasets/lvis/annotations/lvis_v1_val.json"]),
+        keep_empty=False,
+    )
+    return config
+
+
 def _composite_swin(variant: str, model: Model) -> Config:
     """CBNetV2's recipe: 36 epochs of AdamW on many scales and crops."""
     return Config(
@@ -224,6 +262,16 @@ def _mmdet_cascade() -> Config:
         CASCADE, fpn_upsampling="nearest", box_samples=512, box_class_agnostic=True, mask_head="plain", mask_heads=3
     )
     config.test = Test(nms_in="input", drop_empty_proposals=True)
+    return config
+
+
+def _mmdet_caffe_cascade() -> Config:
+    """The same on a ResNet in the manner of Caffe: BGR, not divided, strides in the 1x1 convolutions."""
+    config = _mmdet_cascade()
+    config.variant = "mmdet_cascade_mask_rcnn_r50_caffe_1x"
+    config.model = replace(
+        config.model, stride_in_1x1=True, channels="bgr", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)
+    )
     return config
 
 
@@ -302,6 +350,9 @@ VARIANTS: dict[str, Config] = {
     "refinemask_r50_2x": _refinemask("refinemask_r50_2x", "resnet50", 24),
     "refinemask_r101_1x": _refinemask("refinemask_r101_1x", "resnet101", 12),
     "refinemask_r101_2x": _refinemask("refinemask_r101_2x", "resnet101", 24),
+    "refinemask_r50_cityscapes": _cityscapes(),
+    "refinemask_r50_lvis": _lvis("refinemask_r50_lvis", "resnet50"),
+    "refinemask_r101_lvis": _lvis("refinemask_r101_lvis", "resnet101"),
     "mask_rcnn_cbv2_swin_tiny": _composite_swin("mask_rcnn_cbv2_swin_tiny", Model(mask_head="plain")),
     "refine_cbv2_swin_tiny_mask_rcnn": _composite_swin(
         "refine_cbv2_swin_tiny_mask_rcnn", Model(fpn_upsampling="bilinear", box_samples=384)
@@ -309,6 +360,7 @@ VARIANTS: dict[str, Config] = {
     "refine_cbv2_swin_tiny_cascade_last": _composite_swin("refine_cbv2_swin_tiny_cascade_last", deepcopy(CASCADE)),
     "mmdet_mask_rcnn_swin_tiny": _mmdet_swin(),
     "mmdet_cascade_mask_rcnn_r50_1x": _mmdet_cascade(),
+    "mmdet_cascade_mask_rcnn_r50_caffe_1x": _mmdet_caffe_cascade(),
     "psg": _psg("psg", "bert"),
     "psg_pairs": _psg("psg_pairs", "pairs"),
     "psg_shapes": _psg_shapes(),

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
-from common.origin import Origin
+from common.mmdetection import Read, at, inputs, lvis, number, refuse_others, said, whole_number
+from common.origin import Origin, Said, choose_recipe, plain_dict, settle
 from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config, Model
 from refinemask_psg.relation_config import Relations
 from refinemask_psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
@@ -104,9 +105,13 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     if source == "MMDetection 3, Swin":
         weights = {name: position_major(name, value) for name, value in weights.items()}
     relations = relation_settings(state)
-    config = config_of(weights, variant or variant_of(weights, source, relations))
+    told = lvis(class_count(weights)) | (of_mmdetection(origin) if origin else {})
+    fitting = fitting_recipes(weights, source, relations)
+    decides = {name: (VARIANTS[name].model, VARIANTS[name].test) for name in fitting}
+    recipe = choose_recipe(decides, variant, origin, named_recipe(origin, fitting, told))
+    config = config_of(weights, recipe.value)
     config.relations = relations
-    return Converted(source, config, weights, names)
+    return Converted(source, config, weights, names, settle(config, recipe, DECIDING, told))
 
 
 @whole
@@ -137,6 +142,7 @@ def config_of(weights: Mapping[str, Tensor], variant: str) -> Config:
         box_class_agnostic=len(weights["box_heads.0.deltas.weight"]) == 4,
         box_channels=len(weights["box_heads.0.first.weight"]),
         mask_head="refine" if "mask_heads.0.final.weight" in weights else "plain",
+        mask_final_agnostic=len(weights.get("mask_heads.0.final.weight", ())) == 1 < class_count(weights),
         mask_heads=count(weights, r"mask_heads\.(\d)\..*"),
         semantic_head="semantic_head.outconv.weight" in weights,
     )
@@ -151,20 +157,102 @@ def with_stages(model: Model, stages: int) -> None:
         model.box_stds = CASCADE_STDS[:stages]
 
 
-def variant_of(weights: Mapping[str, Tensor], source: str, relations: Relations) -> str:
-    """The published variant that has these weights; of two schedules, the longer."""
+def fitting_recipes(weights: Mapping[str, Tensor], source: str, relations: Relations) -> list[str]:
+    """The published variants that have these weights; of two schedules, the longer comes last."""
+    depth = "r50" if backbone_of(weights) == "resnet50" else "r101"
+    if source == "RefineMask" and config_of(weights, f"refinemask_{depth}_2x").model.mask_final_agnostic:
+        return [f"refinemask_{depth}_lvis"]
     if source == "RefineMask":
-        return "refinemask_r50_2x" if backbone_of(weights) == "resnet50" else "refinemask_r101_2x"
+        cityscapes = depth == "r50" and class_count(weights) == 8
+        own = [f"refinemask_{depth}_1x", f"refinemask_{depth}_2x"]
+        return [*own, "refinemask_r50_cityscapes"] if cityscapes else own
     if source == "wangqixun/psg":
-        return "psg_pairs" if relations.head == "pairs" else "psg"
+        return ["psg_pairs" if relations.head == "pairs" else "psg"]
     if source == "refine_caslm":
         cascade = "box_heads.2.classes.weight" in weights
-        return "refine_cbv2_swin_tiny_cascade_last" if cascade else "refine_cbv2_swin_tiny_mask_rcnn"
+        return ["refine_cbv2_swin_tiny_cascade_last" if cascade else "refine_cbv2_swin_tiny_mask_rcnn"]
     return {
-        "CBNetV2": "mask_rcnn_cbv2_swin_tiny",
-        "MMDetection 3, Swin": "mmdet_mask_rcnn_swin_tiny",
-        "MMDetection 3, Cascade Mask R-CNN": "mmdet_cascade_mask_rcnn_r50_1x",
+        "CBNetV2": ["mask_rcnn_cbv2_swin_tiny"],
+        "MMDetection 3, Swin": ["mmdet_mask_rcnn_swin_tiny"],
+        "MMDetection 3, Cascade Mask R-CNN": [
+            "mmdet_cascade_mask_rcnn_r50_caffe_1x",
+            "mmdet_cascade_mask_rcnn_r50_1x",
+        ],
     }[source]
+
+
+def named_recipe(origin: Origin | None, fitting: list[str], told: Mapping[str, Said]) -> Said | None:
+    """Which of several recipes the file's configuration is of, or its name says."""
+    if origin is None or len(fitting) == 1:
+        return None
+    if CAFFE in fitting:
+        if "model.stride_in_1x1" in told:
+            return Said(CAFFE if told["model.stride_in_1x1"].value else fitting[-1], told["model.stride_in_1x1"].source)
+        if "caffe" in origin.name:
+            return Said(CAFFE, "the file's name, with caffe in it")
+        published = re.fullmatch(r"cascade[_-]mask[_-]rcnn_r\d+_fpn_.+_\d{8}(_\d{6})?-\w{8}", origin.name)
+        return Said(fitting[-1], "the file's name, a published one") if published else None
+    if "test.long_side" in told:
+        sizes = (told["test.long_side"].value, told["test.short_side"].value)
+        like = [name for name in fitting if (VARIANTS[name].test.long_side, VARIANTS[name].test.short_side) == sizes]
+        return Said((like or fitting[:2])[-1], told["test.long_side"].source)
+    return Said(fitting[-1], "the file's name, with cityscapes in it") if "cityscapes" in origin.name else None
+
+
+def of_mmdetection(origin: Origin) -> dict[str, Said]:
+    """Our settings as MMDetection's configuration gives them; what is not done here is refused."""
+    refuse_others(origin, MMDETECTION_ONLY, "refinemask_psg")
+    places = {"long_side": "test", "short_side": "test"}
+    told = {f"{places.get(name, 'model')}.{name}": value for name, value in inputs(origin).items()}
+    told |= said(origin, MMDETECTION_SETTINGS)
+    if str(at(origin.recipe, "model.backbone.type")).startswith("ResNet") and "model.stride_in_1x1" not in told:
+        told["model.stride_in_1x1"] = Said(False, "its configuration, whose backbone has no style: pytorch")
+    version = str(plain_dict(origin.rest.get("meta")).get("mmdet_version", ""))
+    if version.startswith("2."):
+        told["test.nms_in"] = Said("photograph", f"its MMDetection, {version}")
+    return told
+
+
+def caffe_style(value: Any) -> bool:
+    if value not in ("pytorch", "caffe"):
+        raise ValueError("pytorch or caffe")
+    return bool(value == "caffe")
+
+
+def one_scale(value: Any) -> int:
+    if not isinstance(value, (list, tuple)) or len(value) != 1:
+        raise ValueError("one scale")
+    return whole_number(value[0])
+
+
+def tested(part: str, name: str) -> tuple[str, str]:
+    """Where MMDetection's versions keep a setting of testing."""
+    return f"model.test_cfg.{part}.{name}", f"test_cfg.{part}.{name}"
+
+
+MMDETECTION_SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+    "model.stride_in_1x1": (caffe_style, ("model.backbone.style",)),
+    "model.anchor_scale": (one_scale, ("model.rpn_head.anchor_generator.scales",)),
+    "test.proposals_before_nms": (whole_number, tested("rpn", "nms_pre")),
+    "test.proposals": (whole_number, (*tested("rpn", "max_per_img"), *tested("rpn", "max_num"))),
+    "test.proposal_nms": (number, (*tested("rpn", "nms.iou_threshold"), *tested("rpn", "nms_thr"))),
+    "test.score_threshold": (number, tested("rcnn", "score_thr")),
+    "test.nms": (number, (*tested("rcnn", "nms.iou_threshold"), *tested("rcnn", "nms.iou_thr"))),
+    "test.max_instances": (whole_number, tested("rcnn", "max_per_img")),
+    "test.mask_threshold": (number, tested("rcnn", "mask_thr_binary")),
+}
+MMDETECTION_ONLY: dict[str, list[Any]] = {
+    "model.rpn_head.anchor_generator.ratios": [[0.5, 1.0, 2.0]],
+    "model.rpn_head.anchor_generator.strides": [[4, 8, 16, 32, 64]],
+    **{path: ["nms"] for path in tested("rcnn", "nms.type")},
+}
+# what decides results and is not in the tensors
+DECIDING = (
+    *("model.channels", "model.mean", "model.std", "model.stride_in_1x1", "model.fpn_upsampling"),
+    *("test.long_side", "test.short_side", "test.score_threshold", "test.nms", "test.max_instances"),
+    *("test.mask_threshold", "test.nms_in"),
+)
+CAFFE = "mmdet_cascade_mask_rcnn_r50_caffe_1x"
 
 
 def backbone_of(weights: Mapping[str, Tensor]) -> Any:

@@ -27,7 +27,7 @@ class MaskAnswers(NamedTuple):
 class RefineMaskHead(nn.Module):
     """Regions and P2 -> masks at four sizes, each made of the one before and of P2's finer features."""
 
-    def __init__(self, inputs: int, channels: int, classes: int, finest_scale: int):
+    def __init__(self, inputs: int, channels: int, classes: int, finest_scale: int, final_agnostic: bool = False):
         super().__init__()
         if channels % 8 or channels < SMALLEST_WIDTH:
             raise UserError(
@@ -43,7 +43,7 @@ class RefineMaskHead(nn.Module):
         self.stages = nn.ModuleList(
             FusionStage(channels // 2**index, channels, classes, size) for index, size in enumerate(STAGE_SIZES)
         )
-        self.final = nn.Conv2d(channels // 8, classes, 1)
+        self.final = nn.Conv2d(channels // 8, 1 if final_agnostic else classes, 1)
         initialise(self)
 
     def forward(self, pyramid: list[Tensor], regions: Tensor, labels: Tensor) -> MaskAnswers:
@@ -113,7 +113,9 @@ def conv_relu(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def of_class(logits: Tensor, labels: Tensor) -> Tensor:
-    """[K, classes, S, S] -> the channel of each region's class [K, 1, S, S]"""
+    """[K, classes, S, S] -> the channel of each region's class [K, 1, S, S]; the only one where one is for all."""
+    if logits.shape[1] == 1:
+        return logits
     return logits[torch.arange(len(labels), device=labels.device), labels][:, None]
 
 

@@ -64,9 +64,10 @@ class RefineMask(nn.Module):
         self.fpn = FeaturePyramid(self.backbone.channels, model.fpn_channels, model.fpn_upsampling)
         self.rpn = RegionProposals(model.fpn_channels)
         self.box_heads = nn.ModuleList(BoxHead(model, classes) for _ in model.box_ious)
-        head = RefineMaskHead if model.mask_head == "refine" else PlainMaskHead
+        sizes = (model.fpn_channels, model.mask_channels, classes, model.finest_scale)
         self.mask_heads = nn.ModuleList(
-            head(model.fpn_channels, model.mask_channels, classes, model.finest_scale) for _ in range(model.mask_heads)
+            RefineMaskHead(*sizes, model.mask_final_agnostic) if model.mask_head == "refine" else PlainMaskHead(*sizes)
+            for _ in range(model.mask_heads)
         )
         self.semantic_head = (
             SemanticU2Head(model.fpn_channels, classes, model.semantic_channels) if model.semantic_head else None
@@ -178,7 +179,7 @@ class RefineMask(nn.Module):
         model = self.config.model
         if model.pad_before_normalising:
             sizes = (sizes + DIVISOR - 1) // DIVISOR * DIVISOR
-        return normalise(images, sizes, model.mean, model.std)
+        return normalise(images if model.channels == "rgb" else images.flip(1), sizes, model.mean, model.std)
 
     def training_step(self, images: Tensor, batch: Batch) -> TrainingStep:
         """The losses of the proposals on each pyramid, then those of the regions, for which the last one proposes."""

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
-from common.origin import Origin
+from common.origin import Decision, Origin, choose_recipe, settle
 from upsnet.classes import CITYSCAPES, COCO
 from upsnet.config import VARIANTS, Config
 
@@ -39,6 +40,13 @@ TORCHVISION_NAME = "features.7.0.block.3.0.weight"
 EFFICIENTNET_PYTORCH_NAME = "_conv_stem.weight"
 EFFICIENTNET_DEPTHS = (1, 2, 2, 3, 3, 4, 1)  # blocks of each stage
 
+# what decides results and is not in the tensors
+DECIDING = (
+    *("model.colours", "model.mean", "model.std", "model.batch_norm_eps", "test.long_side", "test.short_side"),
+    *("test.score_threshold", "test.nms_threshold", "test.max_instances", "test.panoptic_score_threshold"),
+    *("test.covered_fraction", "test.smallest_stuff"),
+)
+
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
     """Whose names these are, or None if they are not UPSNet's."""
@@ -53,11 +61,14 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
         raise UserError(f"this is not a UPSNet checkpoint that is known here: {UPSNET_NAME} is not in it")
     names = {name: rename(name, UPSNET) for name in state}
     weights = {names[name]: value for name, value in state.items()}
-    return Converted(source, config_of(weights, variant), weights, names)
+    config, decisions = config_of(weights, origin, variant)
+    return Converted(source, config, weights, names, decisions)
 
 
-def config_of(weights: Mapping[str, Tensor], variant: str | None = None) -> Config:
-    """The published variant whose network has these weights under our names, or the one named with that network."""
+def config_of(
+    weights: Mapping[str, Tensor], origin: Origin | None = None, variant: str | None = None
+) -> tuple[Config, list[Decision]]:
+    """The published variant whose network comes nearest to these weights, or the one named, with their network."""
     stage = count(weights, r"backbone\.layer3\.(\d+)\.conv1\.weight")
     structure: dict[str, Any] = {
         "backbone": {0: "efficientnet_b0", 23: "resnet101"}.get(stage, "resnet50"),
@@ -74,10 +85,14 @@ def config_of(weights: Mapping[str, Tensor], variant: str | None = None) -> Conf
     def differences(name: str) -> int:
         return sum(getattr(VARIANTS[name].model, field) != value for field, value in structure.items())
 
-    config = deepcopy(VARIANTS[variant or min((name for name in VARIANTS if name != "shapes"), key=differences)])
-    for field, value in structure.items():
-        setattr(config.model, field, value)
-    return config
+    published = [name for name in VARIANTS if name != "shapes"]
+    nearest = min(map(differences, published))
+    fitting = [name for name in published if differences(name) == nearest]
+    likes = {name: (each.test, replace(each.model, **structure)) for name, each in VARIANTS.items() if name in fitting}
+    recipe = choose_recipe(likes, variant, origin)
+    config = deepcopy(VARIANTS[recipe.value])
+    config.model = replace(config.model, **structure)
+    return config, settle(config, recipe, DECIDING)
 
 
 @whole

@@ -8,8 +8,9 @@ import torch
 
 from common.conversion import rename
 from common.errors import UserError
+from common.origin import Origin
 from glip.config import VARIANTS
-from glip.convert import convert, in_our_order, recognise
+from glip.convert import convert, in_our_order, of_mmdetection, recognise
 from glip.network import GLIP
 from tests.given import given_folder
 
@@ -127,6 +128,34 @@ def published(name, fused):
         number = 3 * int(tower[2]) + place if fused else int(tower[2])
         return f"module.rpn.head.dyhead_tower.{number}.{rename(name[tower.end() :], rules)}"
     return f"module.{rename(name, BACKWARDS)}"
+
+
+CONFIGURATION = """
+model = dict(type='GLIP',
+    data_preprocessor=dict(mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395], bgr_to_rgb=False),
+    bbox_head=dict(anchor_generator=dict(ratios=[1.0], octave_base_scale=4, scales_per_octave=1)),
+    test_cfg=dict(nms_pre=500, score_thr=0.2, nms=dict(type='nms', iou_threshold=0.7), max_per_img=30))
+test_pipeline = [dict(type='FixScaleResize', scale=(1000, 600), keep_ratio=True)]
+"""
+
+
+def test_what_mmdetections_configuration_says_is_done():
+    file = Origin.read("epoch_1.pth", {"meta": {"cfg": CONFIGURATION}})
+    told = {setting: each.value for setting, each in of_mmdetection(file).items()}
+    assert told == {
+        "model.mean": (103.53, 116.28, 123.675),
+        "model.std": (57.375, 57.12, 58.395),
+        "model.anchor_scale": 4,
+        "test.long_side": 1000,
+        "test.short_side": 600,
+        "test.score_threshold": 0.2,
+        "test.max_candidates": 500,
+        "test.nms_iou": 0.7,
+        "test.max_detections": 30,
+    }
+    for old, new in (("bgr_to_rgb=False", "bgr_to_rgb=True"), ("'nms'", "'soft_nms'"), ("'GLIP'", "'ATSS'")):
+        with pytest.raises(UserError, match=r"epoch_1\.pth: its configuration"):
+            of_mmdetection(Origin.read("epoch_1.pth", {"meta": {"cfg": CONFIGURATION.replace(old, new)}}))
 
 
 def test_merged_patches_are_put_in_our_order():

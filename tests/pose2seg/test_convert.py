@@ -7,6 +7,7 @@ import torch
 
 from common.checkpoint import load_weights, read_published
 from common.errors import UserError
+from common.origin import Origin
 from pose2seg import VARIANTS, Pose2Seg
 from pose2seg.convert import backbone_weights, class_count, convert, recognise
 
@@ -40,6 +41,12 @@ def test_the_published_variant_is_recognised_from_its_names_and_shapes(model, st
     assert converted.weights.keys() == model.state_dict().keys()
     assert class_count(converted.weights) == 1
     assert converted.names["backbone.layer1.0.conv4.weight"] == "backbone.layer1.0.downsample.0.weight"
+
+
+def test_each_decision_and_who_made_it_is_told(state):
+    told = {each.setting: each for each in convert(state, Origin("pose2seg_release.pkl")).decisions}
+    assert told["variant"].value == "coco_occ"
+    assert told["model.input_size"] == ("model.input_size", 512, "the recipe of coco_occ")
 
 
 def test_older_files_have_other_names_and_no_counters(model, state):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from common.errors import UserError
+from common.origin import Origin
 from refinemask_psg.config import VARIANTS, Model
 from refinemask_psg.convert import class_count, convert, recognise
 from refinemask_psg.network import RefineMask
@@ -63,17 +64,108 @@ def meta_model(variant: str, classes: int = 80) -> RefineMask:
 
 @pytest.mark.parametrize("variant", DETECTORS)
 def test_every_variant_is_recognised_from_its_published_names_and_shapes(variant):
-    model = meta_model(variant)
+    classes = {"refinemask_r50_cityscapes": 8}.get(variant, 1203 if variant.endswith("lvis") else 80)
+    model = meta_model(variant, classes)
     stages = len(model.box_heads)
     state = {published_name(name, stages): value for name, value in model.state_dict().items()}
     assert not set(state) & set(model.state_dict()) - {name for name in state if name.startswith("backbone.")}
     converted = convert(state)
     assert set(converted.weights) == set(model.state_dict())
     assert converted.config.model == VARIANTS[variant].model
-    assert class_count(converted.weights) == 80
+    assert class_count(converted.weights) == classes
     # one network, two schedules: the longer one is taken
     assert converted.config.variant == variant.replace("_1x", "_2x")
     assert convert(state, variant=variant).config.variant == variant
+    assert convert(state, Origin("cityscapes.pth")).config == VARIANTS[variant.replace("_1x", "_2x")]
+
+
+def published_state(variant: str, classes: int) -> dict[str, torch.Tensor]:
+    model = meta_model(variant, classes)
+    return {published_name(name, len(model.box_heads)): value for name, value in model.state_dict().items()}
+
+
+def test_cityscapes_and_lvis_are_tested_as_published():
+    """RefineMask's configs: 2048 x 1024; 300 instances from 0.0001 up, and a last stage without classes."""
+    cityscapes, lvis = VARIANTS["refinemask_r50_cityscapes"], VARIANTS["refinemask_r101_lvis"]
+    assert (cityscapes.test.long_side, cityscapes.test.short_side) == (2048, 1024)
+    assert (lvis.test.score_threshold, lvis.test.max_instances) == (0.0001, 300)
+    state = published_state("refinemask_r101_lvis", 1203)
+    assert state["roi_head.mask_head.final_instance_logits.weight"].shape[0] == 1
+    config = convert(state, Origin("model.pth")).config
+    assert (config.variant, config.test) == ("refinemask_r101_lvis", lvis.test)
+    # COCO's recipe with LVIS's classes, as one trains it without the last stage's own
+    own = convert(published_state("refinemask_r50_2x", 1203), Origin("model.pth")).config
+    assert (own.test.score_threshold, own.test.max_instances) == (0.0001, 300)
+
+
+def test_a_refinemask_of_eight_classes_may_be_of_cityscapes_or_not():
+    state = published_state("refinemask_r50_cityscapes", 8)
+    with pytest.raises(UserError, match=r"model\.pth.*refinemask_r50_2x, refinemask_r50_cityscapes.*--model"):
+        convert(state, Origin("model.pth"))
+    for size, variant in (("2048, 1024", "refinemask_r50_cityscapes"), ("1333, 800", "refinemask_r50_2x")):
+        text = f"test_pipeline = [dict(type='MultiScaleFlipAug', img_scale=({size}), transforms=[])]"
+        converted = convert(state, Origin.read("model.pth", {"meta": {"config": text}}))
+        assert converted.config == VARIANTS[variant]
+        assert converted.decisions[0].source == "its configuration, the test pipeline's img_scale"
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        (
+            "cascade_mask_rcnn_r50_caffe_fpn_1x_coco_bbox_mAP-0.412__segm_mAP-0.36_20200504_174659-5004b251.pth",
+            "caffe_",
+        ),
+        ("cascade_mask_rcnn_r50_fpn_1x_coco_20200203-9d4dcb24.pth", ""),
+        ("epoch_12.pth", None),
+    ],
+)
+def test_a_cascade_in_the_manner_of_caffe_is_told_by_its_name(name, variant):
+    state = cascade_state()
+    if variant is None:
+        with pytest.raises(UserError, match=r"epoch_12\.pth.*caffe_1x.*--model"):
+            convert(state, Origin(name))
+    else:
+        assert convert(state, Origin(name)).config.variant == f"mmdet_cascade_mask_rcnn_r50_{variant}1x"
+
+
+def cascade_state() -> dict[str, torch.Tensor]:
+    variant = "mmdet_cascade_mask_rcnn_r50_1x"
+    state = published_state(variant, 80)
+    heads = {name: value for name, value in state.items() if "mask_head" not in name}
+    for name, value in meta_model(variant).state_dict().items():
+        if name.startswith("mask_heads."):
+            theirs = re.sub(r"convs\.(\d)\.0", r"convs.\1.conv", name.replace("logits", "conv_logits"))
+            heads[theirs.replace("mask_heads.", "roi_head.mask_head.")] = value
+    return heads
+
+
+CASCADE = """
+model = dict(type='CascadeRCNN',
+    data_preprocessor=dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False),
+    backbone=dict(type='ResNet', depth=50, style='caffe'),
+    rpn_head=dict(anchor_generator=dict(scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64])),
+    test_cfg=dict(rpn=dict(nms_pre=900, max_per_img=800, nms=dict(type='nms', iou_threshold=0.6)),
+        rcnn=dict(score_thr=0.001, nms=dict(type='nms', iou_threshold=0.4), max_per_img=50, mask_thr_binary=0.3)))
+test_pipeline = [dict(type='Resize', scale=(1000, 600), keep_ratio=True)]
+"""
+
+
+def test_what_mmdetections_configuration_says_is_done():
+    state = cascade_state()
+    converted = convert(state, Origin.read("epoch_12.pth", {"meta": {"cfg": CASCADE}}))
+    config, test = converted.config, converted.config.test
+    assert config.model == VARIANTS["mmdet_cascade_mask_rcnn_r50_caffe_1x"].model
+    assert (config.model.channels, config.model.std, config.model.stride_in_1x1) == ("bgr", (1.0, 1.0, 1.0), True)
+    assert (test.long_side, test.short_side, test.score_threshold, test.nms) == (1000, 600, 0.001, 0.4)
+    assert (test.proposals_before_nms, test.proposals, test.proposal_nms) == (900, 800, 0.6)
+    assert (test.max_instances, test.mask_threshold, test.nms_in) == (50, 0.3, "input")
+    meta = {"config": CASCADE.replace("'caffe'", "'pytorch'"), "mmdet_version": "2.3.0"}
+    older = convert(state, Origin.read("epoch_12.pth", {"meta": meta})).config
+    assert (older.variant, older.test.nms_in) == ("mmdet_cascade_mask_rcnn_r50_1x", "photograph")
+    for old, new in (("'caffe'", "'tf'"), ("[8]", "[8, 16]"), ("type='nms', iou_threshold=0.4", "type='soft_nms'")):
+        with pytest.raises(UserError, match=r"epoch_12\.pth: its configuration"):
+            convert(state, Origin.read("epoch_12.pth", {"meta": {"cfg": CASCADE.replace(old, new)}}))
 
 
 @pytest.mark.skipif(not LAYOUTS.is_dir(), reason="MASKWORKS_DATA names no folder with mmdet3_checkpoints")

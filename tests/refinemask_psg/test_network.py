@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from common.configuration import to_dict
 from common.errors import UserError
 from common.optimization import parameter_groups
 from refinemask_psg import VARIANTS, RefineMask, load
+from refinemask_psg.box_head import StageAnswers, box_losses
 from refinemask_psg.config import Config, Model
 from refinemask_psg.network import ASSISTANT
 from refinemask_psg.resnet import fold_batch_norms
@@ -245,6 +247,38 @@ def test_both_swins_start_from_an_imagenet_classifier(tmp_path):
     expected = body["layers.1.blocks.0.attn.qkv.weight"]
     assert torch.equal(model.backbone.assisting.layers[1].blocks[0].attn.qkv.weight, expected)
     assert torch.equal(model.backbone.lead.layers[1].blocks[0].attn.qkv.weight, expected)
+
+
+def test_a_network_in_the_manner_of_caffe_gets_bgr_and_halves_in_its_1x1_convolutions():
+    image = photograph(40, 56)
+    caffe = {"channels": "bgr", "mean": (1.0, 2.0, 3.0), "std": (1.0, 1.0, 2.0)}
+    tensor = model_of(small(**caffe)).preprocess(image).tensor
+    corner = image[0, 0].astype(float)  # the photograph's corner stays its own when it is scaled
+    assert tensor[:, 0, 0].tolist() == pytest.approx([corner[2] - 1, corner[1] - 2, (corner[0] - 3) / 2], abs=1)
+    config = narrowed("mmdet_cascade_mask_rcnn_r50_caffe_1x")
+    strides = [(stage[0].conv1.stride, stage[0].conv2.stride) for stage in model_of(config).backbone.stages()[1:]]
+    assert strides == [((2, 2), (1, 1))] * 3
+
+
+def test_a_last_stage_without_classes_draws_the_same_mask_for_each():
+    head = model_of(small(mask_final_agnostic=True)).mask_heads[0]
+    assert head.final.weight.shape[0] == 1
+    pyramid = [torch.randn(1, 64, 64 // 2**level, 64 // 2**level) for level in range(5)]
+    regions = torch.tensor([[0.0, 8, 8, 40, 40]] * 3)
+    for stage in head.stages:  # that of the earlier stages, which do know classes, would differ
+        stage.logits.weight.data[:] = stage.logits.weight.data[:1]
+    finest = head(pyramid, regions, torch.tensor([0, 1, 2])).stages[-1]
+    assert finest.shape == (3, 1, 112, 112)
+    torch.testing.assert_close(finest[0], finest[2])
+
+
+def test_the_box_loss_of_cityscapes_is_quadratic_below_one():
+    logits, regions = torch.zeros(1, 3), torch.tensor([[0.0, 0, 0, 10, 10]])
+    stage = StageAnswers(regions, logits, torch.tensor([[[0.5, 3.0, 0.0, 0.0]] * 2]))
+    sampled = [SimpleNamespace(labels=torch.tensor([0]), true_boxes=torch.tensor([[0.0, 0, 10, 10]]))]
+    for kind, expected in (("l1", 3.5), ("smooth_l1", 0.5**2 / 2 + 2.5)):
+        loss = box_losses(stage, sampled, 0, Model(box_loss=kind, box_stds=((1.0,) * 4,)))[1]
+        assert loss.item() == pytest.approx(expected)
 
 
 def test_the_semantic_head_starts_from_u2net(tmp_path):

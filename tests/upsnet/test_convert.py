@@ -11,6 +11,7 @@ import upsnet
 from common.checkpoint import Checkpoint, save
 from common.configuration import to_dict
 from common.errors import UserError
+from common.origin import Origin
 from upsnet.backbone import make_backbone
 from upsnet.classes import CITYSCAPES, COCO, COCO_STUFF
 from upsnet.convert import EFFICIENTNET_DEPTHS, backbone_weights, class_count, convert, known_classes, recognise
@@ -72,6 +73,17 @@ def test_the_variant_can_be_named():
     converted = convert(state, variant="resnet101_dcn_coco")
     assert converted.config.variant == "resnet101_dcn_coco"
     assert converted.config.model.backbone == "resnet50"
+
+
+def test_each_decision_and_who_made_it_is_told():
+    with torch.device("meta"):
+        model = upsnet.UPSNet(upsnet.VARIANTS["resnet50_cityscapes"], list(CITYSCAPES))
+    state = {published(name): value for name, value in model.state_dict().items()}
+    told = {each.setting: each for each in convert(state, Origin("model.pth")).decisions}
+    shapes = "the published recipe with these names and shapes"
+    assert told["variant"] == ("variant", "resnet50_cityscapes", shapes)
+    assert told["test.long_side"] == ("test.long_side", 2048, "the recipe of resnet50_cityscapes")
+    assert told["model.colours"].value == "bgr"
 
 
 def test_other_files_are_not_recognised():
