@@ -32,6 +32,7 @@ from tests.parity.networks import array, published_checkpoint
 from tests.parity.rules import Rule
 
 INPUTS = ("tensor", "input_ids", "attention_mask")
+CHUNK = "/chunk{}"  # how names of what one of several captions gives end; the first one's are also without it
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
 
 
@@ -77,7 +78,8 @@ def rule(case: Case, name: str) -> Rule | None:
             rules.relative(general),
         ),
     ]
-    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
+    whole = re.sub(CHUNK.format(r"\d+") + "$", "", name)
+    return next((choice for pattern, choice in choices if re.fullmatch(pattern, whole)), None)
 
 
 def build(case: Case, converted: Converted[Config]) -> GLIP:
@@ -189,8 +191,10 @@ def infer(case: Case, model: GLIP) -> dict[str, Array]:
     computed |= {f"fpn{index}": array(level) for index, level in enumerate(levels)}
     captions = read_captions(case, model)
     found = []
-    for caption in captions:
-        answers = ask(model, levels, caption, computed)
+    for number, caption in enumerate(captions):
+        seen, answers = ask(model, levels, caption)
+        computed |= {f"{name}{CHUNK.format(number)}": value for name, value in seen.items()}
+        computed |= seen if number == 0 else {}
         found.append(model.found(answers, 0, caption, prepared))
     computed |= {
         "in/input_ids": array(torch.cat([caption.tokens.ids for caption in captions])),
@@ -200,11 +204,11 @@ def infer(case: Case, model: GLIP) -> dict[str, Array]:
     return computed | findings(case, result, prepared.original_size, prepared.resized_size)
 
 
-def ask(model: GLIP, levels: list[Tensor], caption: ReadCaption, computed: dict[str, Array]) -> Answers:
-    """The head, block by block as its forward pass goes, with everything on the way noted in `computed`."""
+def ask(model: GLIP, levels: list[Tensor], caption: ReadCaption) -> tuple[dict[str, Array], Answers]:
+    """The head, block by block as its forward pass goes, and everything on the way by name."""
     head, mask, real = model.head, caption.tokens.mask, caption.tokens.mask[0]
     text = caption.hidden
-    computed |= {"text/hidden": array(text[:, real]), "text/hidden_padded": array(text[:, ~real])}
+    computed = {"text/hidden": array(text[:, real]), "text/hidden_padded": array(text[:, ~real])}
     text = text if head.fusions else text * mask[..., None]
     for index, block in enumerate(head.blocks):
         where = f"head/block{index}"
@@ -231,7 +235,7 @@ def ask(model: GLIP, levels: list[Tensor], caption: ReadCaption, computed: dict[
             f"deltas{index}": array(answers.deltas[index]),
             f"centerness{index}": array(answers.centerness[index]),
         }
-    return answers
+    return computed, answers
 
 
 def named(prefix: str, levels: list[Tensor]) -> dict[str, Array]:

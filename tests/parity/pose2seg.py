@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from tests.parity.networks import array, gradients, published_checkpoint
 from tests.parity.rules import Rule
 
 INPUTS = ()
+Value = TypeVar("Value")
 
 
 def compute(case: Case, device: str) -> dict[str, Array]:
@@ -73,7 +75,7 @@ def mask_pixels(case: Case, name: str, tolerance: float) -> Rule:
     def error(computed: Array, expected: Array) -> float:
         if computed.shape != expected.shape or computed.dtype != np.uint8:
             return rules.INFINITE
-        count, height, width = case.spec["inputs"][name.replace("masks", "gt_masks")]["shape"]
+        count, height, width = case.spec["outputs"][name]["shape"]
         differing = np.unpackbits(computed ^ expected, count=count * height * width).reshape(count, -1)
         return rules.largest(differing.mean(axis=1))
 
@@ -148,8 +150,8 @@ def results(case: Case, model: Pose2Seg) -> dict[str, Array]:
 def train(case: Case, model: Pose2Seg, names: dict[str, str]) -> dict[str, Array]:
     """Loss and gradients with batch statistics, as in training, and with the checkpoint's."""
     model = model.to(memory_format=torch.channels_last)  # as training does; PyTorch sums batch statistics otherwise
-    joints = joints_in_input(case, model)
-    moves = torch.from_numpy(case.inputs["train_aug_matrix"]).to(joints[0]).split([len(each) for each in joints])
+    joints = chosen(case, joints_in_input(case, model))
+    moves = training_moves(case, model)
     windows = [model.windows(each, move) for each, move in zip(joints, moves, strict=True)]
     batch = training_batch(case, model)
     from_features, everybody = scaling(STRIDE).to(joints[0]), [torch.arange(len(each)) for each in joints]
@@ -176,10 +178,30 @@ def train(case: Case, model: Pose2Seg, names: dict[str, str]) -> dict[str, Array
     return computed | {f"train/after/{name}": array(value) for name, value in after.items()}
 
 
+def training_images(case: Case) -> list[int]:
+    """The numbers of the images that are learned from."""
+    stated: list[int] = case.spec.get("train_images", list(range(count(case))))
+    return stated
+
+
+def chosen(case: Case, of_images: Sequence[Value]) -> list[Value]:
+    return [of_images[number] for number in training_images(case)]
+
+
+def training_moves(case: Case, model: Pose2Seg) -> list[Tensor]:
+    """How each window is moved in training, [n, 3, 3] of each image; given for the training's images or for all."""
+    everybody = people(case, model)
+    given = torch.from_numpy(case.inputs["train_aug_matrix"]).to(everybody[0])
+    counts = [len(each) for each in everybody]
+    if len(given) == sum(chosen(case, counts)):
+        return list(given.split(chosen(case, counts)))
+    return chosen(case, given.split(counts))
+
+
 def training_batch(case: Case, model: Pose2Seg) -> Batch:
-    """All people of all images."""
-    pixels, people = warped(case, model), []
-    for number, joints in enumerate(joints_in_input(case, model)):
+    """All people of the images that are learned from."""
+    pixels, people = warped(case, model)[training_images(case)], []
+    for number, joints in zip(training_images(case), chosen(case, joints_in_input(case, model)), strict=True):
         masks = torch.from_numpy(ground_truth(case, number))
         people.append(Target(torch.zeros(len(masks), 4), torch.zeros(len(masks)), masks, keypoints=joints))
     return Batch(pixels, torch.tensor([pixels.shape[2:]] * len(pixels)), people).to(pixels.device)

@@ -90,7 +90,7 @@ def rule(case: Case, name: str) -> Rule | None:
         (
             r"backbone\d?(_stage)?\d|(neck_p|fpn)\d|rpn_(cls|reg)_p\d|rpn_(logits|deltas)\d|proposals(/(boxes|scores))?"
             r"|roi_feat_(bbox\d|mask)|(cls_score|bbox_pred)\d|rois_last|det_(boxes|scores)|boxes|scores"
-            r"|(stage\d/)?(class_logits|deltas|boxes)|mask_(stage\d|logits\w*)|(stage\d/)?mask_logits\w*"
+            r"|(stage\d/)?(class_logits|deltas|boxes)(_stage\d)?|mask_(stage\d|logits\w*)|(stage\d/)?mask_logits\w*"
             r"|semantic_logits|train/(proposals|sampled_boxes)\d|loss/.+",
             rules.relative(general),
         ),
@@ -182,9 +182,10 @@ def infer(model: RefineMask, image: Array) -> dict[str, Array]:
         computed[f"roi_feat_bbox{index}"] = array(
             pool(answers.pyramid, stage.regions, 7, model.config.model.finest_scale)
         )
-        computed |= dict.fromkeys((f"cls_score{index}", f"stage{index}/class_logits"), logits)
-        computed |= dict.fromkeys((f"bbox_pred{index}", f"stage{index}/deltas"), deltas)
-        computed[f"stage{index}/boxes"] = array(stage.regions[:, 1:])
+        names = f"cls_score{index}", f"stage{index}/class_logits", f"class_logits_stage{index}"
+        computed |= dict.fromkeys(names, logits)
+        computed |= dict.fromkeys((f"bbox_pred{index}", f"stage{index}/deltas", f"deltas_stage{index}"), deltas)
+        computed |= dict.fromkeys((f"stage{index}/boxes", f"boxes_stage{index}"), array(stage.regions[:, 1:]))
     computed |= {"rois_last": array(stages[-1].regions), "class_logits": logits, "deltas": deltas}
     found = detections(stages, prepared, model.config)
     boxes = array(found.boxes)
@@ -210,7 +211,8 @@ def mask_outputs(heads: list[MaskAnswers], labels: Tensor) -> dict[str, Array]:
     for index, head in enumerate(heads):
         whole, own = array(head.stages[0]), array(of_class(head.stages[0], labels)[:, 0])
         computed |= {f"stage{index}/mask_logits": whole, f"stage{index}/mask_logits_of_label": own}
-        computed |= {f"mask_logits{index}": whole, f"mask_logits_of_label{index}": own}
+        for number in (f"{index}", f"_stage{index}"):
+            computed |= {f"mask_logits{number}": whole, f"mask_logits_of_label{number}": own}
     return computed | {"mask_logits": whole, "mask_logits_of_label": own}
 
 

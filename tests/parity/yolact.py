@@ -35,7 +35,6 @@ from yolact.targets import BACKGROUND, match
 INPUTS = ("tensor",)
 GRADIENT_SAMPLE = 2000
 CLOSE = 1e-5  # scores of neighbours that may swap
-FEW = 20  # masks that loss_first20 is about
 TAIL = 318  # priors in the outputs named _tail
 
 
@@ -321,10 +320,21 @@ def results_as_mmdetection(case: Case, model: YOLACT) -> dict[str, Array]:
     }
 
 
+def training_images(case: Case) -> list[str]:
+    """The inputs that are learned from, in order: those that the spec lists, else image, image2, ... to the end."""
+    crowds = len(case.inputs["gt_num_crowds"])
+    stated = re.findall(r"in/(image\d*)", case.spec.get("train_batch", ""))
+    names = stated or ["image", *(f"image{number}" for number in range(2, crowds + 1))]
+    missing = [name for name in names if name not in case.inputs]
+    if missing or len(names) != crowds:
+        raise UserError(f"{case.name}: ground truth of {crowds} images, but {names} to train on; {missing} are missing")
+    return names
+
+
 def training_batch(case: Case, model: YOLACT) -> tuple[Tensor, list[Target]]:
     """The photographs as at inference, and their ground truth in pixels of the network's input."""
     device, size = model.priors.device, model.config.model.input_size
-    images = torch.stack([model.preprocess(case.inputs[name]).tensor for name in ("image", "image2")])
+    images = torch.stack([model.preprocess(case.inputs[name]).tensor for name in training_images(case)])
     targets = []
     for index, crowds in enumerate(case.inputs["gt_num_crowds"].tolist()):
         rows = torch.from_numpy(case.inputs[f"gt_boxes{index}"])
@@ -344,11 +354,11 @@ def train(case: Case, model: YOLACT, converted: Converted[Config]) -> dict[str, 
     computed = matches(model, targets)
     model.freeze_batch_norms()
     answers = model.train()(images)
-    few = replace(model.config.losses, max_masks=FEW)
-    for folder, settings, order in (
-        ("loss", model.config.losses, torch.randperm),
-        (f"loss_first{FEW}", few, torch.arange),
-    ):
+    computed_losses = [("loss", model.config.losses, torch.randperm)]
+    for folder in {name.partition("/")[0] for name in case.outputs if name.startswith("loss_first")}:
+        few = replace(model.config.losses, max_masks=int(folder.removeprefix("loss_first")))
+        computed_losses.append((folder, few, torch.arange))
+    for folder, settings, order in computed_losses:
         losses = yolact_losses(answers, targets, model.priors, model.mask_iou, settings, order)
         named = {letter: losses[name] for letter, name in LETTERS.items() if name in losses}
         named["total"] = total(losses)

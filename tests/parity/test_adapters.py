@@ -1,0 +1,76 @@
+"""Adapters follow a case's spec: other numbers of images, chunks and stages than the given cases have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import UserError
+from refinemask_psg.mask_head import MaskAnswers
+from tests.parity import glip, pose2seg, refinemask, yolact
+from tests.parity.case import Case
+
+
+def case_of(spec: dict[str, Any], **inputs: np.ndarray) -> Case:
+    arrays = {f"in/{name.replace('__', '/')}": value for name, value in inputs.items()}
+    return Case(Path("made-up"), {"system": "x", "state_dict": {"a": {}}, "outputs": {}, "inputs": {}} | spec, arrays)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_yolact_learns_from_as_many_images_as_there_is_ground_truth_of(count):
+    names = ["image", "image2", "image3"][:count]
+    case = case_of({}, gt_num_crowds=np.zeros(count), **dict.fromkeys(names, np.zeros(1)))
+    assert yolact.training_images(case) == names
+
+
+def test_yolact_learns_from_the_images_that_the_spec_lists():
+    inputs = dict.fromkeys(("image", "image2"), np.zeros(1))
+    listed = {"train_batch": "in/image2 alone"}
+    assert yolact.training_images(case_of(listed, gt_num_crowds=np.zeros(1), **inputs)) == ["image2"]
+    with pytest.raises(UserError, match="ground truth of 3 images"):
+        yolact.training_images(case_of({}, gt_num_crowds=np.zeros(3), **inputs))
+
+
+@pytest.mark.parametrize("of_all", [False, True])
+def test_pose2seg_learns_from_the_images_that_the_spec_lists(of_all):
+    people = (2, 1, 3)  # of each image
+    moves = np.arange(6)[:, None, None] * np.ones((6, 3, 3))
+    inputs = {f"image__{number}": np.zeros(1) for number in range(3)}
+    inputs |= {f"keypoints__{number}": np.zeros((count, 17, 3)) for number, count in enumerate(people)}
+    given = moves if of_all else np.concatenate((moves[:2], moves[3:]))
+    case = case_of({"train_images": [0, 2]}, train_aug_matrix=given, **inputs)
+
+    class Model:
+        templates = torch.zeros(1, dtype=torch.float64)
+
+    assert pose2seg.chosen(case, people) == [2, 3]
+    found = pose2seg.training_moves(case, Model())  # type: ignore[arg-type]
+    assert [each[:, 0, 0].tolist() for each in found] == [[0, 1], [3, 4, 5]]
+    assert pose2seg.training_images(case_of({}, **inputs)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["text/hidden", "head/block0/fused_p4", "head/token_logits/p3", "token_logits2"])
+def test_glip_compares_what_a_chunk_of_classes_gives_as_what_all_give(name):
+    case = case_of({"settings": {}})
+    whole, chunk = glip.rule(case, name), glip.rule(case, f"{name}/chunk12")
+    assert whole is not None
+    assert chunk is not None
+    assert (whole.name, whole.tolerance) == (chunk.name, chunk.tolerance)
+    assert glip.rule(case, f"{name}/chunk") is None
+    assert glip.rule(case, "unheard-of/chunk1") is None
+
+
+def test_refinemask_gives_the_logits_of_each_stage_of_a_cascade():
+    heads = [MaskAnswers([torch.full((2, 3, 28, 28), float(stage))], None) for stage in range(3)]
+    computed = refinemask.mask_outputs(heads, torch.tensor([2, 0]))
+    case = case_of({"tolerance": 1e-4, "settings": {}})
+    for stage in range(3):
+        assert (computed[f"mask_logits_stage{stage}"] == stage).all()
+        assert computed[f"mask_logits_stage{stage}"].shape == (2, 3, 28, 28)
+        assert computed[f"mask_logits_of_label_stage{stage}"].shape == (2, 28, 28)
+        assert refinemask.rule(case, f"mask_logits_stage{stage}") is not None
+    assert "mask_logits_stage3" not in computed
