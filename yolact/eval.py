@@ -9,8 +9,6 @@ python eval.py --benchmark --help                  the flags of the last four; -
 """
 
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
@@ -24,21 +22,18 @@ from yolact.config import VARIANTS
 from yolact.show import Show, ready, show_image, show_images, show_video
 from yolact.stages import benchmark
 
-INSTEAD_OF_SCORES = ("--image", "--images", "--video", "--benchmark")
-
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    if any(word.split("=", 1)[0] in INSTEAD_OF_SCORES for word in arguments):
-        show(arguments)
+    options, others = tyro.cli(Show, prog="eval.py", return_unknown_args=True, add_help=False)
+    if options.image or options.images or options.video or options.benchmark:
+        show(tyro.cli(Show, prog="eval.py") if others else options)  # says which flag it doesn't know, or helps
         return
-    if {"-h", "--help"} & set(arguments):
+    if {"-h", "--help"} & set(others):
         print(__doc__)
-    score(arguments)
+    score()
 
 
-def show(arguments: Sequence[str]) -> None:
-    options = tyro.cli(Show, args=arguments, prog="eval.py")
+def show(options: Show) -> None:
     named = ["--weights", options.weights] if options.weights else []
     model, _ = commands.model_to_evaluate("yolact", VARIANTS, yolact.load, named)
     model = ready(model, commands.choose_device(options.device))
@@ -52,8 +47,8 @@ def show(arguments: Sequence[str]) -> None:
         benchmark(model, options)
 
 
-def score(arguments: Sequence[str]) -> None:
-    model, config = commands.model_to_evaluate("yolact", VARIANTS, yolact.load, arguments)
+def score() -> None:
+    model, config = commands.model_to_evaluate("yolact", VARIANTS, yolact.load)
     device = commands.start(config.training)
     dataset = commands.open_dataset(config.data, "val", config.training)
     refuse_other_classes(dataset, model.class_names)
