@@ -165,7 +165,7 @@ def fitting_recipes(weights: Mapping[str, Tensor], source: str, relations: Relat
     if source == "RefineMask":
         cityscapes = depth == "r50" and class_count(weights) == 8
         own = [f"refinemask_{depth}_1x", f"refinemask_{depth}_2x"]
-        return [*own, "refinemask_r50_cityscapes"] if cityscapes else own
+        return [*own, CITYSCAPES] if cityscapes else own
     if source == "wangqixun/psg":
         return ["psg_pairs" if relations.head == "pairs" else "psg"]
     if source == "refine_caslm":
@@ -186,17 +186,23 @@ def named_recipe(origin: Origin | None, fitting: list[str], told: Mapping[str, S
     if origin is None or len(fitting) == 1:
         return None
     if CAFFE in fitting:
-        if "model.stride_in_1x1" in told:
-            return Said(CAFFE if told["model.stride_in_1x1"].value else fitting[-1], told["model.stride_in_1x1"].source)
-        if "caffe" in origin.name:
-            return Said(CAFFE, "the file's name, with caffe in it")
-        published = re.fullmatch(r"cascade[_-]mask[_-]rcnn_r\d+_fpn_.+_\d{8}(_\d{6})?-\w{8}", origin.name)
-        return Said(fitting[-1], "the file's name, a published one") if published else None
+        return caffe_or_not(origin, fitting[-1], told.get("model.stride_in_1x1"))
     if "test.long_side" in told:
         sizes = (told["test.long_side"].value, told["test.short_side"].value)
         like = [name for name in fitting if (VARIANTS[name].test.long_side, VARIANTS[name].test.short_side) == sizes]
         return Said((like or fitting[:2])[-1], told["test.long_side"].source)
-    return Said(fitting[-1], "the file's name, with cityscapes in it") if "cityscapes" in origin.name else None
+    named = CITYSCAPES in fitting and "cityscapes" in origin.name
+    return Said(CITYSCAPES, "the file's name, with cityscapes in it") if named else None
+
+
+def caffe_or_not(origin: Origin, other: str, style: Said | None) -> Said | None:
+    """Which kind of cascade a file of MMDetection's is."""
+    if style is not None:
+        return Said(CAFFE if style.value else other, style.source)
+    if "caffe" in origin.name:
+        return Said(CAFFE, "the file's name, with caffe in it")
+    published = re.fullmatch(r"cascade[_-]mask[_-]rcnn_r\d+_fpn_.+_\d{8}(_\d{6})?-\w{8}", origin.name)
+    return Said(other, "the file's name, a published one") if published else None
 
 
 def of_mmdetection(origin: Origin) -> dict[str, Said]:
@@ -252,7 +258,7 @@ DECIDING = (
     *("test.long_side", "test.short_side", "test.score_threshold", "test.nms", "test.max_instances"),
     *("test.mask_threshold", "test.nms_in"),
 )
-CAFFE = "mmdet_cascade_mask_rcnn_r50_caffe_1x"
+CAFFE, CITYSCAPES = "mmdet_cascade_mask_rcnn_r50_caffe_1x", "refinemask_r50_cityscapes"
 
 
 def backbone_of(weights: Mapping[str, Tensor]) -> Any:
