@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from common.batches import Prepared
 from common.conversion import rename
+from common.errors import UserError
 from refinemask_psg.convert import RULES
 from refinemask_psg.semantic import SemanticU2Head, class_map, semantic_losses, stuff_map
-from refinemask_psg.u2net import U2Net, as_picture, stretch, u2net_loss
+from refinemask_psg.u2net import Losses, U2Net, as_picture, stretch, u2net_loss
 from tests.parity import rules
 from tests.parity.case import SAMPLE, Array, Case, sample
 from tests.parity.networks import Gradients, array, gradient_spread, gradients, published_checkpoint
@@ -24,6 +26,8 @@ GRADIENT_SAMPLE = 2000
 OUTPUTS = ("d0", "d3", "d4", "d5", "d6")
 SPREADS: dict[str, dict[str, float]] = {}  # by case, as measuring takes three training steps
 LARGEST_SPREAD = 0.15
+REACH = 20.0  # of logits whose probabilities float64 tells from 0 and 1, to seven digits
+OURS = 1e-5  # how far our loss may be from the original's formula in float64
 SEMANTIC = "roi_head.semantic_head.u2net."
 
 
@@ -80,12 +84,31 @@ def compute_saliency(case: Case, device: str) -> dict[str, Array]:
 def train_saliency(case: Case, model: U2Net, tensor: Tensor) -> dict[str, Array]:
     crops = torch.cat((tensor[:, :, 0:96, 0:96], tensor[:, :, 64:160, 64:160]))
     wanted = torch.from_numpy(case.inputs["train_label"]).to(tensor.device)
-    losses = u2net_loss(model.train()(crops), wanted)
+    maps = model.train()(crops)
+    check_ours(maps, wanted)
+    losses = original_loss(maps, wanted)
     losses.total.backward()  # type: ignore[no-untyped-call]
     computed = {"in/train_tensor": array(crops), "loss/total": array(losses.total)}
     computed |= {f"loss/d{index}": array(loss) for index, loss in enumerate(losses.maps)}
     computed |= {f"after/{name}": array(buffer) for name, buffer in model.named_buffers()}
     return computed | gradient_outputs(gradients(model, {name: name for name in case.spec["state_dict"]}))
+
+
+def original_loss(maps: list[Tensor], wanted: Tensor) -> Losses:
+    """The original's loss: of probabilities, which float32 rounds to 0 and 1 where ours, of logits, goes on."""
+    each = [F.binary_cross_entropy(logits.sigmoid(), wanted.to(logits)) for logits in maps]
+    return Losses(torch.stack(each).sum(), each)
+
+
+def check_ours(maps: list[Tensor], wanted: Tensor) -> None:
+    """Ours is the same formula: where float64 tells probabilities from 0 and 1, the original's agrees with it."""
+    clear = [logits.detach().clamp(-REACH, REACH) for logits in maps]
+    exact = original_loss([logits.double() for logits in clear], wanted)
+    for index, (ours, theirs) in enumerate(zip(u2net_loss(clear, wanted).maps, exact.maps, strict=True)):
+        if not abs(float(ours) / float(theirs) - 1) <= OURS:
+            raise UserError(
+                f"loss/d{index} of logits is {float(ours):.7g}, of float64 probabilities {float(theirs):.7g}"
+            )
 
 
 def compute_semantic(case: Case, device: str) -> dict[str, Array]:

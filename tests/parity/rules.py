@@ -59,7 +59,7 @@ def relative_nan_as_zero(tolerance: float) -> Rule:
     return Rule("relative, NaN as 0", tolerance, error)
 
 
-def absolute(tolerance: float) -> Rule:
+def absolute(tolerance: float, measured: Callable[[], float] | None = None) -> Rule:
     """The largest difference; a NaN of the original must be a NaN here."""
 
     def error(computed: Array, expected: Array) -> float:
@@ -70,7 +70,7 @@ def absolute(tolerance: float) -> Rule:
         defined = ~np.isnan(expected)
         return largest(np.abs(computed[defined].astype(np.float64) - expected[defined].astype(np.float64)))
 
-    return Rule("absolute", tolerance, error)
+    return Rule("absolute", tolerance, error, measured)
 
 
 def elementwise(tolerance: float, where: Array | None = None) -> Rule:

@@ -56,6 +56,20 @@ def test_the_loss_is_the_sum_over_the_maps():
     assert losses.total.item() == pytest.approx(sum(expected))
 
 
+def test_the_loss_goes_on_where_the_originals_probabilities_round_to_one():
+    """A wrong logit of 17 is a probability of 1 in float32: the original's loss is cut at 100, its gradient nought."""
+    logits, wanted = torch.tensor([14.0, 17.0]).view(1, 1, 1, 2), torch.zeros(1, 1, 1, 2)
+    ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
+    (loss,) = u2net_loss([ours], wanted).maps
+    (slope,) = torch.autograd.grad(loss, ours)
+    published = F.binary_cross_entropy(theirs.sigmoid(), wanted, reduction="none")
+    (published_slope,) = torch.autograd.grad(published.mean(), theirs)
+    assert loss.item() == pytest.approx((14 + 17) / 2)
+    assert slope.flatten().tolist() == pytest.approx([0.5, 0.5], rel=1e-5)
+    assert published.flatten().tolist() == pytest.approx([14, 100], rel=3e-4)
+    assert published_slope.flatten().tolist() == pytest.approx([0.5, 0], rel=1e-5)
+
+
 def test_published_files_are_read_as_they_are(small, tmp_path):
     torch.save(small.state_dict(), tmp_path / "u2netp.pth")
     loaded = load_u2net(tmp_path / "u2netp.pth")
