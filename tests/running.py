@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TextIO
 
 import numpy as np
 from PIL import Image
@@ -21,9 +25,44 @@ READ = {"good", "grey", "cmyk", "one", "large"}
 
 def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """python SCRIPT ARGUMENTS, with what it said and its exit status."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    return subprocess.run(line, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    return python(ROOT / script, *arguments, cwd=cwd)
+
+
+def python(*words: object, cwd: Path, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """python WORDS (a file or `-m MODULE`, and arguments), as a copy of a process that has the libraries in memory."""
+    line = [str(word) for word in words]
+    environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+    if not hasattr(os, "fork"):
+        command = [sys.executable, *line]
+        return subprocess.run(
+            command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+        )
+    with TemporaryDirectory() as folder:
+        said = [Path(folder, name) for name in ("output", "errors")]
+        for file in said:
+            file.touch()
+        asked = {
+            "words": line,
+            "cwd": str(cwd),
+            "environment": environment,
+            "output": str(said[0]),
+            "errors": str(said[1]),
+        }
+        requests, replies = warm_process()
+        print(json.dumps(asked), file=requests, flush=True)
+        status = int(replies.readline())
+        return subprocess.CompletedProcess(line, status, *(file.read_text(encoding="utf-8") for file in said))
+
+
+@cache
+def warm_process() -> tuple[TextIO, TextIO]:
+    """Where programs are asked for, and where their exit statuses come; it ends with this process."""
+    environment = os.environ | {"PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, str(ROOT / "tests" / "warm.py")]
+    started = subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+    assert started.stdin
+    assert started.stdout
+    return started.stdin, started.stdout
 
 
 def evaluation(said: str, cwd: Path) -> Path:

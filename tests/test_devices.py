@@ -3,8 +3,6 @@
 import importlib
 import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,17 +24,11 @@ import yolact.boxes
 import yolact.masks
 from common.ops import matrix_nms
 from tests.accelerator import SUPPORTED
-from tests.running import ROOT
+from tests.running import python
 
 RUNS = ["solov2", "yolact", "maskrcnn", "refinemask_psg", "refinemask_psg psg_shapes", "upsnet", "glip", "pose2seg"]
 SHORT = ["--steps", "1", "--limit", "2", "--batch-size", "2", "--workers", "0", "--no-report"]
 needs_pretending = pytest.mark.skipif(not SUPPORTED, reason="this PyTorch cannot pretend a device")
-
-
-def with_accelerator(*command: object) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, *map(str, command)]
-    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 @needs_pretending
@@ -44,13 +36,14 @@ def with_accelerator(*command: object) -> subprocess.CompletedProcess[str]:
 def test_nothing_is_left_on_the_processor(run: str, tmp_path: Path) -> None:
     """One step of training and an evaluation."""
     package, *variant = run.split()
-    done = with_accelerator("-m", "tests.accelerator", f"{package}.train", *variant, *SHORT, "--run", tmp_path)
+    command = [f"{package}.train", *variant, *SHORT, "--run", tmp_path]
+    done = python("-m", "tests.accelerator", *command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((tmp_path / "metrics.json").read_text())
 
 
 @needs_pretending
-def test_the_pretended_device_refuses_what_a_gpu_does() -> None:
+def test_the_pretended_device_refuses_what_a_gpu_does(tmp_path: Path) -> None:
     program = """
 import torch
 from tests.accelerator import accelerator
@@ -65,7 +58,8 @@ with accelerator() as device:
         print(fault)
     print("done")
 """
-    done = with_accelerator("-c", program)
+    (tmp_path / "program.py").write_text(program)
+    done = python(tmp_path / "program.py", cwd=tmp_path)
     assert done.stdout == "done\n", done.stdout + done.stderr[-2000:]
 
 

@@ -1,10 +1,7 @@
 """The doctor names every fault with its entry, counts them, and says by its exit status what it found."""
 
 import json
-import os
 import runpy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import pytest
 from common.errors import UserError
 from common.panoptic_data import PanopticDataset
 from tests.given import given_folder
+from tests.running import python
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "scripts" / "check_dataset.py"
@@ -160,9 +158,7 @@ def test_a_missing_folder_is_status_2(folder: Path, examine: Examine) -> None:
 def test_the_program_takes_a_file_and_a_folder_and_exits_with_the_status(folder: Path) -> None:
     data = content()
     data["images"][1]["file_name"] = "none.jpg"
-    command = [sys.executable, str(PROGRAM), str(write(folder, data)), "--images", str(folder / "images")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    done = python(PROGRAM, write(folder, data), "--images", folder / "images", cwd=folder)
     assert (done.returncode, done.stderr) == (1, "")
     assert "missing image" in done.stdout
 

@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.figures import HELD_OUT, Split
 from common.scenes import draw_scene
 from common.shapes import ShapesFolder, ensure, write
+from tests.running import python
 
 COUNT = 60
 ROOT = Path(__file__).parents[2]
@@ -158,21 +159,10 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_a_new_folder_only(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "common.shapes",
-        "--out",
-        str(tmp_path / "new"),
-        "--count",
-        "2",
-        "--seed",
-        "3",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    assert subprocess.run(command, env=environment, timeout=120, check=False).returncode == 0
+    command = ["-m", "common.shapes", "--out", tmp_path / "new", "--count", 2, "--seed", 3]
+    assert python(*command, cwd=tmp_path).returncode == 0
     assert len(contents(ShapesFolder(tmp_path / "new"))) == 2 * 2 + 5
-    again = subprocess.run(command, env=environment, timeout=120, check=False, capture_output=True, text=True)
+    again = python(*command, cwd=tmp_path)
     assert again.returncode == 2
     assert again.stderr.count("\n") == 1
     assert "new: exists already" in again.stderr

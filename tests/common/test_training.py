@@ -18,6 +18,7 @@ import torch
 from common import shapes
 from common.checkpoint import load
 from common.resume import load_state
+from tests.running import python
 
 ROOT = Path(__file__).parents[2]
 SMALL = shlex.split(
@@ -45,8 +46,7 @@ def environment() -> dict[str, str]:
 
 
 def train(data: list[str], run: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, *command(data, run, *flags)]
-    return run_command(line, run.parent)
+    return python(*command(data, run, *flags), cwd=run.parent)
 
 
 def run_command(line: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

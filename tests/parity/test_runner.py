@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from tests.parity import rules
 from tests.parity.__main__ import main
 from tests.parity.case import SAMPLE, Array, Case, fill, read_case, sample, write_case
 from tests.parity.runner import as_stored, compare, find_cases, find_system, run_case
+from tests.running import python
 
 OPERATORS = Path(__file__).parent / "cases" / "solov2" / "ops"
 KEPT = ("points_nms/", "quarter/", "rle/", "dice/", "nms_7/")
@@ -244,9 +243,7 @@ def test_exit_status_1_when_one_output_is_off(tmp_path: Path, change: Callable[[
 
 def test_exit_status_1_of_the_program_itself(tmp_path: Path) -> None:
     folder = cut(tmp_path / "case", perturb)
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.parity", str(folder)]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    done = python("-m", "tests.parity", folder, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("dice/loss") and line.endswith("FAIL")]
 

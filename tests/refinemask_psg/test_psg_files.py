@@ -1,8 +1,6 @@
 """PSG's files: preparation, the data set, and what is wrong with them."""
 
 import json
-import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from common.errors import UserError
 from refinemask_psg.psg_data import PsgDataset
 from refinemask_psg.psg_files import read_psg
 from scripts.prepare_psg import Prepare, prepare
+from tests.running import run
 
 ROOT = Path(__file__).parents[2]
 SEGMENTS = [  # id, class, crowd, box x1 y1 x2 y2
@@ -116,8 +115,7 @@ def test_a_damaged_entry_is_named(tmp_path, problem):
 def test_nothing_is_written_when_a_file_is_damaged(tmp_path):
     path = write(tmp_path, psg(entry(7)))
     path.write_text(path.read_text()[:-200])
-    command = [sys.executable, str(ROOT / "scripts" / "prepare_psg.py"), path.name, "--out", "out"]
-    failed = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    failed = run("scripts/prepare_psg.py", path.name, "--out", "out", cwd=tmp_path)
     assert failed.returncode == 2
     assert failed.stderr.splitlines()[-1].startswith("error: psg_train_val.json: ")
     assert not (tmp_path / "out").exists()

@@ -1,14 +1,12 @@
 """Every benchmark starts as BENCHMARKS.md says; whether it is fast, only the machine at hand tells."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from scripts.benchmarks import ROOT, programs, section
 from scripts.mmdet2pytorch import NETWORKS
+from tests.running import python
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +20,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("program", programs(), ids=lambda program: program.stem)
 def test_a_benchmark_starts_and_needs_no_arguments(program: Path, installed: Path) -> None:
-    line = [sys.executable, str(program), "--help"]
-    environment = os.environ | {"PYTHONPATH": str(installed)}
-    done = subprocess.run(
-        line, cwd=installed, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = python(program, "--help", cwd=installed, path=installed)
     assert done.returncode == 0, done.stderr
     assert "positional arguments" not in done.stdout
 

@@ -1,0 +1,69 @@
+"""A process that has the libraries in memory and turns a copy of itself into each Python program that is asked for.
+
+To import torch, torchvision and transformers takes seconds of processor time, and the tests start a hundred programs.
+`python tests/warm.py` imports them once, nothing of ours with them, then forks for each request: a copy runs the
+program as `python WORDS` would, with its own folder, environment, output and exit status.
+"""
+
+import importlib
+import json
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = (
+    "cv2",
+    "hotcoco",
+    "msgspec.yaml",
+    "PIL.Image",
+    "rich",
+    "safetensors.torch",
+    "torch.distributed",
+    "torch.utils.tensorboard",
+    "torchvision.models",
+    "torchvision.transforms.v2",
+    "transformers.models.bert.modeling_bert",
+    "tokenizers",
+    "tyro",
+    "yaml",
+)
+PATIENCE = 300  # seconds, after which a program is ended
+
+
+def main() -> None:
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    reply = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        asked = json.loads(line)
+        process = os.fork()
+        if process == 0:
+            reply.close()
+            become(asked)
+            return
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), file=reply, flush=True)
+
+
+def become(asked: dict[str, Any]) -> None:
+    """The program itself; how it ends is how this process ends."""
+    signal.alarm(PATIENCE)
+    for descriptor, name in enumerate((os.devnull, asked["output"], asked["errors"])):
+        os.dup2(os.open(name, os.O_WRONLY if descriptor else os.O_RDONLY), descriptor)
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    program, *sys.argv[1:] = asked["words"]
+    folder = asked["cwd"] if program == "-m" else str(Path(program).parent)
+    sys.path[:1] = [folder, *filter(None, asked["environment"]["PYTHONPATH"].split(os.pathsep))]
+    if program == "-m":
+        runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+    else:
+        sys.argv[0] = program
+        runpy.run_path(program, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
