@@ -34,6 +34,17 @@ def test_a_network_trained_on_other_images_annotations_scores_nothing(tmp_path):
     assert train("refinemask_psg", tmp_path, *flags, "--no-report")["segm"]["AP"] < 0.02
 
 
+def test_u2net_finds_the_foreground_within_its_budget(tmp_path):
+    scores, minutes = default_run("refinemask_psg/u2net", tmp_path)
+    assert scores["saliency"]["maxF"] >= 0.70
+    assert minutes <= cpu_minutes(15)
+
+
+def test_an_untrained_u2net_does_not_find_the_foreground(tmp_path):
+    scores = train("refinemask_psg/u2net", tmp_path, "--steps", 1, "--optimizer.lr", 0, "--no-report")
+    assert scores["saliency"]["maxF"] < 0.50
+
+
 @pytest.mark.skipif(not CASIA.exists(), reason="MASKWORKS_DATA names no folder with casia100")
 def test_eight_photographs_are_memorised(tmp_path):
     assert train("refinemask_psg", tmp_path, *MEMORISE, *photographs())["segm"]["AP"] >= 0.80

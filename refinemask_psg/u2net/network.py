@@ -1,25 +1,26 @@
 """U-2-Net (arXiv 2005.09007): a U of small Us, which finds what is salient in an image.
 
 - Names of layers are those of the published files u2net.pth and u2netp.pth, which can be loaded as they are.
-- The same blocks make up the semantic head (semantic.py).
+- The same blocks make up the semantic head (refinemask_psg/semantic.py).
 """
 
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
-from common.checkpoint import load_weights, read_published
+from common.batches import Batch
 from refinemask_psg.antialias import resize_antialiased
+from refinemask_psg.u2net.config import VARIANTS, Config
+from refinemask_psg.u2net.losses import u2net_loss
+from refinemask_psg.u2net.postprocess import as_picture, stretch
 
-INPUT_SIZE = 320
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIDES = 6
+OUTPUTS = ("fused", *(f"side{index}" for index in range(1, SIDES + 1)))
 
 
 class ConvNormReLU(nn.Module):
@@ -72,9 +73,9 @@ class ResidualU(nn.Module):
 class U2Net(nn.Module):
     """Normalised images [N, 3, H, W] -> seven saliency maps [N, 1, H, W], the fused one first, as logits."""
 
-    def __init__(self, small: bool = False):
+    def __init__(self, small: bool = False, config: Config | None = None):
         super().__init__()
-        self.small = small
+        self.small, self.config = small, config or VARIANTS["u2netp" if small else "u2net"]
         middle = [16] * 6 if small else [32, 32, 64, 128, 256, 256]
         outputs = [64] * 6 if small else [64, 128, 256, 512, 512, 512]
         depths = [7, 6, 5, 4, 4, 4]
@@ -114,52 +115,39 @@ class U2Net(nn.Module):
         logits = [resize_like(each, logits[0]) for each in logits]
         return [self.outconv(torch.cat(logits, dim=1)), *logits]
 
-    def preprocess(self, image: NDArray[np.uint8], size: int = INPUT_SIZE) -> Tensor:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss of each of the seven maps, of photographs [N, 3, H, W] and their masks as bytes."""
+        images = batch.images.float()
+        brightest = images.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1)
+        masks = torch.stack([target.semantic for target in batch.targets if target.semantic is not None])[:, None]
+        whitest = masks.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1)  # masks of 0 and 1 are as good as 0 and 255
+        found = u2net_loss(self(normalise(images / brightest)), masks.float() / whitest)
+        return dict(zip(OUTPUTS, found.maps, strict=True))
+
+    def preprocess(self, image: NDArray[np.uint8], size: int = 0) -> Tensor:
         """A photograph [H, W, 3] RGB -> network input [3, size, size]; its proportions are not kept."""
+        size = size or self.config.test.size
         small = resize_antialiased(image, size, size)
         normed = (small / max(float(small.max()), 1e-6) - np.array(MEAN)) / np.array(STD)
         return torch.from_numpy(normed.astype(np.float32)).permute(2, 0, 1).contiguous()
 
     @torch.inference_mode()
-    def predict(self, image: NDArray[np.uint8], size: int = INPUT_SIZE) -> NDArray[np.uint8]:
+    def predict(self, image: NDArray[np.uint8], size: int = 0) -> NDArray[np.uint8]:
         """How salient each pixel of a photograph is, 0 to 255: [H, W]"""
-        weight = self.outconv.weight
-        maps = self(self.preprocess(image, size)[None].to(weight.device))
-        return as_picture(stretch(maps[0].float().sigmoid()[0, 0]), (image.shape[0], image.shape[1]))
+        return self.mattes([image], size)[0]
+
+    @torch.inference_mode()
+    def mattes(self, images: Sequence[NDArray[np.uint8]], size: int = 0) -> list[NDArray[np.uint8]]:
+        """Likewise of several photographs, which go through the network together."""
+        inputs = torch.stack([self.preprocess(image, size) for image in images]).to(self.outconv.weight.device)
+        maps = self(inputs)[0][:, 0].float().sigmoid()  # [N, size, size]
+        return [as_picture(stretch(each), image.shape[:2]) for each, image in zip(maps, images, strict=True)]
 
 
-class Losses(NamedTuple):
-    """The loss of a batch, and of each of the seven maps."""
-
-    total: Tensor
-    maps: list[Tensor]
-
-
-def u2net_loss(maps: list[Tensor], wanted: Tensor) -> Losses:
-    """The sum over the maps' logits of binary cross entropy against masks [N, 1, H, W] (paper, equation 1)."""
-    each = [F.binary_cross_entropy_with_logits(logits.float(), wanted.float()) for logits in maps]
-    return Losses(torch.stack(each).sum(), each)
-
-
-def load_u2net(file: str | Path) -> U2Net:
-    """A published file, u2net.pth or u2netp.pth, as a network ready to predict."""
-    weights = read_published(Path(file))[0]
-    narrow = weights.get("stage6.rebnconvin.conv_s1.weight")
-    model = U2Net(small=narrow is not None and len(narrow) == 64)
-    load_weights(model, weights, str(file))
-    return model.eval()
-
-
-def stretch(values: Tensor) -> Tensor:
-    """From 0 to 1; a constant map becomes 0, where the original divides by zero."""
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)
-
-
-def as_picture(values: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A map of 0 to 1 at another size (height, width), in bytes; as Pillow does it, which the original uses."""
-    picture = Image.fromarray((values.cpu().numpy() * 255).astype(np.uint8))
-    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+def normalise(images: Tensor) -> Tensor:
+    """Images [N, 3, H, W], each divided by its brightest value, as the network wants them."""
+    mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+    return (images - mean) / std
 
 
 def halve(features: Tensor) -> Tensor:

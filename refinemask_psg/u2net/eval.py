@@ -1,0 +1,21 @@
+"""Score U-2-Net: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations DIR] [--flags]."""
+
+import torch
+
+from common import commands
+from refinemask_psg.u2net.config import VARIANTS
+from refinemask_psg.u2net.data import open_saliency
+from refinemask_psg.u2net.evaluation import SCORING
+from refinemask_psg.u2net.weights import PACKAGE, load
+
+
+def main() -> None:
+    model, config = commands.model_to_evaluate(PACKAGE, VARIANTS, load)
+    device = commands.start(config.training)
+    dataset = open_saliency(config.data, "val", config.training)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    commands.evaluate(PACKAGE, config, model, dataset, SCORING)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    commands.run(main)

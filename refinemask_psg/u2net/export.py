@@ -1,0 +1,75 @@
+"""Export U-2-Net to ONNX: python export.py --weights FILE --out model.onnx.
+
+The graph takes photographs [N, 3, S, S], RGB from 0 to 1, already scaled to a square, and gives each one's map
+[N, S, S], stretched from 0 to 1; what remains outside is scaling to the square and back.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+
+from common import commands
+from common.errors import UserError
+from common.onnx_export import export_onnx
+from common.scenes import draw_scene
+from refinemask_psg.antialias import resize_antialiased
+from refinemask_psg.u2net.network import U2Net, normalise
+from refinemask_psg.u2net.weights import load
+
+LARGEST_DIFFERENCE = 1e-3  # of a map's values, a quarter of a grey level
+
+
+@dataclass
+class Export:
+    """Write the network, from pixels to maps, as one ONNX file, and check it against PyTorch."""
+
+    weights: str
+    """A checkpoint of ours, or the published u2net.pth or u2netp.pth."""
+    out: str = "model.onnx"
+    """The file to write."""
+    size: int = 0
+    """Side of the square; 0: as the checkpoint says, 320 for the published ones."""
+    images: int = 1
+    """How many photographs the graph takes at once."""
+
+
+class Graph(nn.Module):
+    """U-2-Net with what `predict` does around it, but for the scaling."""
+
+    def __init__(self, model: U2Net):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.model(normalise(images / images.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)))[0][:, 0]
+        shares = maps.sigmoid()
+        low, high = shares.amin(dim=(1, 2), keepdim=True), shares.amax(dim=(1, 2), keepdim=True)
+        stretched: Tensor = (shares - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+        return stretched
+
+
+def main() -> None:
+    options = tyro.cli(Export, prog="export.py")
+    if options.images < 1 or options.size < 0:
+        raise UserError(f"--images {options.images} --size {options.size}: expected at least 1, and a side")
+    model = load(options.weights)
+    graph, side = Graph(model).eval(), options.size or model.config.test.size
+    scenes = [resize_antialiased(draw_scene(0, "val", number).image, side, side) for number in range(options.images)]
+    images = torch.from_numpy(np.stack(scenes).astype(np.float32)).permute(0, 3, 1, 2).contiguous()
+    session = export_onnx(graph, {"images": images}, Path(options.out), ("maps",))
+    with torch.inference_mode():
+        ours = graph(images).numpy()
+    (theirs,) = session.run(None, {"images": images.numpy()})
+    largest = float(np.abs(ours - theirs).max())
+    print(f"{len(images)} maps of {side} x {side}, largest difference from PyTorch {largest:.1e}")
+    if not largest <= LARGEST_DIFFERENCE:
+        raise UserError("onnxruntime and PyTorch do not agree; the file is not to be trusted")
+    print(f"written: {Path(options.out).resolve()}")
+
+
+if __name__ == "__main__":
+    commands.run(main)

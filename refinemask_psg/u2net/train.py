@@ -1,0 +1,44 @@
+"""Train U-2-Net: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in data set."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from common import commands
+from common.checkpoint import load_weights, read_checkpoint_or_published
+from common.configuration import configure
+from common.errors import UserError
+from common.loader import TrainingSet
+from refinemask_psg.u2net.augmentation import RescaleAndCrop
+from refinemask_psg.u2net.config import VARIANTS
+from refinemask_psg.u2net.data import open_saliency
+from refinemask_psg.u2net.evaluation import SCORING
+from refinemask_psg.u2net.network import U2Net
+from refinemask_psg.u2net.weights import PACKAGE
+
+
+def main() -> None:
+    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+    if not 0 < config.augment.crop <= config.augment.size:
+        raise UserError(f"--augment.crop {config.augment.crop}: expected 1 to {config.augment.size}, --augment.size")
+    device = commands.start(config.training)
+    training_data = open_saliency(config.data, "train", config.training)
+    validation_data = open_saliency(config.data, "val", config.training)
+    model = U2Net(config.model.small, config)
+    if config.training.weights:
+        load_weights(model, read_checkpoint_or_published(Path(config.training.weights))[0], config.training.weights)
+    commands.train(
+        PACKAGE,
+        config,
+        model.to(device).to(memory_format=torch.channels_last),
+        training_data.class_names,
+        TrainingSet(training_data, RescaleAndCrop(config.augment), config.training.seed),
+        validation_data,
+        1,
+        scoring=SCORING,
+    )
+
+
+if __name__ == "__main__":
+    commands.run(main)
