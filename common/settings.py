@@ -26,6 +26,8 @@ class Training:
     """Passes over the training images."""
     steps: int = 0
     """Stop after so many optimizer steps; 0: when the epochs are done."""
+    start_step: int = 0
+    """Begin the schedule at this step: to go on from another program's checkpoint (--weights)."""
     minutes: float = 0.0
     """Stop training after so many minutes, evaluate and finish; 0: no limit."""
     batch_size: int = 16

@@ -65,7 +65,7 @@ class Trainer:
         self.optimizer = make_optimizer(model, optimizer, parameter_group)
         self.average = MovingAverage(model, optimizer.ema) if optimizer.ema else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
-        self.step, self.best, self.metrics = 0, -math.inf, Metrics()
+        self.step, self.best, self.metrics = settings.start_step, -math.inf, Metrics()
         self.epoch_steps = steps_per_epoch(len(training_set), settings.batch_size)
         self.total_steps = settings.steps or settings.epochs * self.epoch_steps
 
@@ -73,6 +73,8 @@ class Trainer:
         """Train to the end, or until the time is up or Ctrl-C; returns the model to use."""
         if self.settings.resume:
             self._resume()
+        elif self.step:
+            self._start_late()
         self.model.train()
         if self.settings.compile:
             self.model.compile()
@@ -219,6 +221,13 @@ class Trainer:
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)
         self.step, self.best, self.metrics = state.step, state.best, state.metrics
+
+    def _start_late(self) -> None:
+        if not 0 < self.step < self.total_steps:
+            raise UserError(f"--start-step {self.step}: expected a step of the run, which has {self.total_steps}")
+        if is_main():
+            where = f"step {self.step} (epoch {self.step // self.epoch_steps}) of {self.total_steps}"
+            print(f"goes on at {where}; weights hold no state of an optimizer: its running averages start anew")
 
 
 class _Losses(nn.Module):

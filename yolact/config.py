@@ -128,7 +128,8 @@ class Config:
     """The published variant that these settings started from."""
     training: Annotated[Training, tyro.conf.arg(name="")] = field(default_factory=Training)
     recipe_batch_size: int = 0
-    """lr, steps and milestones are for batches of this size, and scaled to --batch-size; 0: taken as they are."""
+    """The variant's lr, steps and milestones are for batches of this size and scaled to --batch-size; 0: are not. What
+    is given by hand, as a flag or in --config, is taken as it is."""
     model: Model = field(default_factory=Model)
     losses: Losses = field(default_factory=Losses)
     test: Test = field(default_factory=Test)

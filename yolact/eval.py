@@ -1,7 +1,8 @@
 """Score YOLACT, draw what it finds, or measure how fast it is.
 
 python eval.py [--weights FILE] [--flags]          the table of scores; metrics.json, predictions in COCO's format
-python eval.py --image street.jpg:found.jpg        a photograph with what was found drawn onto it
+python eval.py --image street.jpg:found.jpg        a photograph with what was found drawn onto it; without the second
+                                                   name, as also below, it is written to a new one beside the first
 python eval.py --images photographs:found          each photograph of a folder
 python eval.py --video film.mp4:found.mp4          each frame, with the measured frames per second on it
 python eval.py --benchmark                         milliseconds and frames per second of each stage

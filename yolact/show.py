@@ -1,5 +1,6 @@
 """What eval.py does besides scoring: photographs, folders and videos with what was found drawn onto them."""
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -30,11 +31,11 @@ class Show:
     """Draw what YOLACT finds, or measure how fast it is; without one of these four, eval.py scores."""
 
     image: tuple[str, ...] = ()
-    """A photograph and the file to write: IN OUT or IN:OUT."""
+    """A photograph and the file to write: IN OUT or IN:OUT; IN alone: a new file beside it, which is named."""
     images: tuple[str, ...] = ()
-    """A folder of photographs and the folder to write to: IN OUT or IN:OUT."""
+    """A folder of photographs and the folder to write to, likewise."""
     video: tuple[str, ...] = ()
-    """A video and the MP4 to write, with the measured frames per second on every frame: IN OUT or IN:OUT."""
+    """A video and the MP4 to write, with the measured frames per second on every frame, likewise."""
     benchmark: bool = False
     """Print milliseconds and frames per second of each stage, with percentiles."""
     photographs: list[str] = field(default_factory=list)
@@ -56,7 +57,7 @@ class Show:
 
 
 def show_image(model: YOLACT, options: Show) -> None:
-    source, target = pair(options.image, "--image")
+    source, target = pair(options.image, "--image", ".png")
     target.parent.mkdir(parents=True, exist_ok=True)
     find_and_draw(model, [read_image(source)], options)[0].save(target)
     print(f"written: {target.resolve()}")
@@ -64,7 +65,7 @@ def show_image(model: YOLACT, options: Show) -> None:
 
 def show_images(model: YOLACT, options: Show) -> None:
     """Every photograph of a folder, under the same path in the other; what can't be read is named and skipped."""
-    source, target = pair(options.images, "--images")
+    source, target = pair(options.images, "--images", "")
     if not source.is_dir():
         raise UserError(f"--images {source}: no such folder; for a single photograph there is --image")
     paths = [path for path in list_images([str(source)]) if not is_video(path)]
@@ -87,7 +88,7 @@ def show_images(model: YOLACT, options: Show) -> None:
 
 
 def show_video(model: YOLACT, options: Show) -> None:
-    source, target = pair(options.video, "--video")
+    source, target = pair(options.video, "--video", ".mp4")
     target.parent.mkdir(parents=True, exist_ok=True)
     write_video(target, drawn_frames(model, source, options), frame_rate(source))
     print(f"written: {target.resolve()}")
@@ -128,13 +129,24 @@ def best(result: Instances, count: int) -> Instances:
     return replace(result.select(order), scores=scores[order])
 
 
-def pair(words: Sequence[str], flag: str) -> tuple[Path, Path]:
-    """What is read and what is written: two words, or one with a colon between them."""
-    if len(words) == 1 and ":" in words[0]:
+def pair(words: Sequence[str], flag: str, suffix: str) -> tuple[Path, Path]:
+    """What is read and what is written: two words, one with a colon between them, or only what is read."""
+    if len(words) == 1 and ":" in words[0] and not Path(words[0]).exists():
         words = words[0].rsplit(":", 1)
-    if len(words) != 2 or not all(words):
-        raise UserError(f"{flag} {' '.join(words)}: expected what to read and what to write, as IN OUT or IN:OUT")
-    return Path(words[0]), Path(words[1])
+    if len(words) > 2 or not all(words):
+        raise UserError(f"{flag} {' '.join(words)}: expected what to read and what to write, as IN, IN OUT or IN:OUT")
+    source = Path(words[0])
+    target = Path(words[1]) if len(words) == 2 else beside(source, suffix)
+    if target.resolve() == source.resolve():
+        raise UserError(f"{flag} {' '.join(words)}: would be written over what is read; name another place")
+    return source, target
+
+
+def beside(source: Path, suffix: str) -> Path:
+    """A name next to the source's that nothing has yet: street_found.png, street_found-1.png."""
+    folder, stem = source.resolve().parent, source.resolve().stem if suffix else source.resolve().name
+    names = (f"{stem}_found{f'-{number}' if number else ''}{suffix}" for number in itertools.count())
+    return next(path for name in names if not (path := folder / name).exists())
 
 
 def ready(model: YOLACT, device: torch.device) -> YOLACT:

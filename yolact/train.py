@@ -1,12 +1,17 @@
 """Train YOLACT: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in data set."""
 
+import re
 import sys
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
 
 import torch
 
 from common import commands
 from common.configuration import configure
 from common.distributed import process_count
+from common.errors import UserError
 from common.loader import TrainingSet
 from yolact.augmentation import SSDAugmentation
 from yolact.config import VARIANTS, Config
@@ -15,7 +20,7 @@ from yolact.weights import initialise
 
 
 def main() -> None:
-    config = scaled(configure(VARIANTS, sys.argv[1:], prog="train.py"))
+    config = configured(sys.argv[1:])
     device = commands.start(config.training)
     training_data = commands.open_dataset(config.data, "train", config.training)
     validation_data = commands.open_dataset(config.data, "val", config.training)
@@ -34,16 +39,36 @@ def main() -> None:
     )
 
 
-def scaled(config: Config) -> Config:
-    """The recipe for another batch size: with n times as many images a step, n times the rate in 1/n of the steps."""
-    training, size = config.training, config.recipe_batch_size
-    if size and training.batch_size != size:
-        config.optimizer.lr *= training.batch_size / size
-        training.steps = training.steps * size // training.batch_size
-        if config.schedule.unit == "steps":
-            config.schedule.milestones = [step * size // training.batch_size for step in config.schedule.milestones]
-        config.recipe_batch_size = training.batch_size  # a saved configuration is not scaled again
+def configured(arguments: Sequence[str]) -> Config:
+    """What the command line asks for; the recipe's own numbers are scaled to its batch size, what it gives is not."""
+    asked = configure(VARIANTS, arguments, prog="train.py")
+    size, batch = asked.recipe_batch_size, asked.training.batch_size
+    variants = {name: scaled(config, size or batch, batch) for name, config in VARIANTS.items()}
+    config = configure(variants, arguments, prog="train.py")
+    if config.training.start_step < 0:
+        config.training.start_step = iteration_of(config.training.weights)
     return config
+
+
+def scaled(config: Config, size: int, batch: int) -> Config:
+    """The recipe for another batch size: with n times as many images a step, n times the rate in 1/n of the steps."""
+    config = deepcopy(config)
+    config.optimizer.lr *= batch / size
+    config.training.steps = config.training.steps * size // batch
+    if config.schedule.unit == "steps":
+        config.schedule.milestones = [step * size // batch for step in config.schedule.milestones]
+    return config
+
+
+def iteration_of(weights: str) -> int:
+    """The original's files are named CONFIG_EPOCH_ITERATION.pth, or ..._interrupt.pth."""
+    found = re.fullmatch(r".*_\d+_(\d+)(_interrupt)?", Path(weights).stem)
+    if found is None:
+        raise UserError(
+            f"--start-step -1: expected with --weights a file named as yolact_base_10_32100.pth, with epoch and "
+            f"iteration in it, not {weights!r}; name the step itself: --start-step 32100"
+        )
+    return int(found[1])
 
 
 def images_at_once(config: Config) -> int:

@@ -13,11 +13,14 @@ from PIL import Image
 import yolact
 from common import shapes
 from common.configuration import to_yaml
+from common.errors import UserError
 from common.images import read_frames
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 from tests.yolact.test_convert import published_by_dbolya
+from yolact.eval import main as evaluate
 from yolact.eval import write_result_files
-from yolact.train import scaled
+from yolact.train import configured, iteration_of
+from yolact.train import main as train
 
 SMALL = shlex.split(
     "--model.input-size 96 --model.channels 32 --model.scales 8 16 32 64 96 --test.score-threshold 0.01"
@@ -102,7 +105,8 @@ def test_eval_measures_every_stage(weights, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--image", "a.jpg"], "IN:OUT"),
+        (["--image", "a.jpg:"], "IN:OUT"),
+        (["--image", "a.jpg:./a.jpg"], "over what is read"),
         (["--images", "nowhere:out"], "no such folder"),
         (["--video", "nowhere.mp4:out.mp4"], "no such video"),
     ],
@@ -155,18 +159,67 @@ def test_training_goes_on_from_other_classes_published_files_and_backbones(folde
     assert done.returncode == 0, done.stderr
 
 
-def test_the_recipe_follows_the_batch_size_once():
-    config = yolact.VARIANTS["resnet50_550"]
-    config = type(config)(**{name: getattr(config, name) for name in vars(config)})
-    config.training = type(config.training)(**vars(config.training) | {"batch_size": 16})
-    config.optimizer = type(config.optimizer)(**vars(config.optimizer))
-    config.schedule = type(config.schedule)(**vars(config.schedule))
-    for _ in range(2):  # the second time as from the run's own config.yaml
-        config = scaled(config)
-        assert config.training.steps == 400_000
-        assert config.optimizer.lr == pytest.approx(2e-3)
-        assert config.schedule.milestones == [140_000, 300_000, 350_000, 375_000]
-    assert "recipe_batch_size: 16" in to_yaml(config)
+def test_the_recipe_follows_the_batch_size_and_what_is_given_by_hand_does_not(tmp_path):
+    config = configured(["resnet50_550", "--batch-size", "16"])
+    (tmp_path / "saved.yaml").write_text(to_yaml(config))
+    (tmp_path / "own.yaml").write_text("optimizer: {lr: 0.001}\nbatch_size: 16\n")
+    saved, own = (configured(["resnet50_550", "--config", str(tmp_path / name)]) for name in ("saved.yaml", "own.yaml"))
+    for each in (config, saved):
+        assert each.training.steps == 400_000
+        assert each.optimizer.lr == pytest.approx(2e-3)
+        assert each.schedule.milestones == [140_000, 300_000, 350_000, 375_000]
+    assert (own.optimizer.lr, own.training.steps) == (1e-3, 400_000)  # the recipe's own rate, but named
+    by_hand = configured(["base", "--batch-size", "2", "--steps", "2", "--optimizer.lr", "0.001"])
+    assert (by_hand.training.steps, by_hand.optimizer.lr) == (2, 1e-3)
+    assert by_hand.schedule.milestones[0] == 1_120_000
+    assert configured(["base", "--batch-size", "4", "--recipe-batch-size", "0"]).training.steps == 800_000
+
+
+def test_training_goes_on_where_an_originals_file_says(weights, folder, tmp_path, monkeypatch, capsys):
+    model = yolact.load(weights)
+    torch.save({published_by_dbolya(n): v for n, v in model.state_dict().items()}, tmp_path / "yolact_base_10_321.pth")
+    data = [str(word) for word in small_data(folder)]
+    line = shlex.split("train.py --workers 0 --batch-size 2 --steps 322 --device cpu --optimizer.lr 0.01")
+    line += [*SMALL, *data, *shlex.split("--schedule.name step --schedule.milestones 100 --schedule.unit steps")]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [*line, "--weights", "yolact_base_10_321.pth", "--start-step", "-1"])
+    train()
+    log = [json.loads(entry) for entry in (tmp_path / "runs/yolact/shapes/log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log if "lr" in entry] == [322]
+    assert log[0]["lr"] == pytest.approx(0.001)  # the milestone is behind it, the warm-up too
+    assert "goes on at step 321 (epoch 107) of 322; weights hold no state of an optimizer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("yolact_base_10_32100.pth", 32100),
+        ("w/yolact_im700_54_800000.pth", 800000),
+        ("b_1_22_interrupt.pth", 22),
+        ("x_5.pth", None),
+    ],
+)
+def test_the_iteration_is_in_the_originals_file_names(name, step):
+    if step is None:
+        with pytest.raises(UserError, match="epoch and iteration"):
+            iteration_of(name)
+    else:
+        assert iteration_of(name) == step
+
+
+def test_a_drawing_without_a_place_goes_beside_what_was_read_and_over_nothing(weights, tmp_path, monkeypatch, capsys):
+    make_photographs(tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()}
+    flags = ["--weights", str(weights), "--device", "cpu"]
+    for words in (["--image=in/good.jpg"], ["--image", "in/good.jpg"], ["--video=in/film.mp4"], ["--images=in/deep"]):
+        monkeypatch.setattr("sys.argv", ["eval.py", *words, *flags])
+        evaluate()
+    said = capsys.readouterr().out
+    for name in ("good_found.png", "good_found-1.png", "film_found.mp4", "deep_found"):
+        assert (tmp_path / "in" / name).exists()
+        assert str(tmp_path / "in" / name) in said
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 @pytest.mark.parametrize("name", ["train", "eval", "predict", "export"])
