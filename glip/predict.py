@@ -32,7 +32,7 @@ class Options:
     """`coco`, a file with a name on each line, "person. red cup.", or a caption; empty: the training's classes."""
     spans: tuple[str, ...] = field(default=())
     """The characters START:END of the caption to look for; none: its noun phrases."""
-    vocabulary: str = ""
+    vocabulary: Annotated[str, tyro.conf.arg(name="text.vocabulary")] = ""
     """Another WordPiece vocabulary than the checkpoint's: its file or folder, or hub:NAME."""
 
 

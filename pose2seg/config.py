@@ -73,6 +73,11 @@ class Augment:
     """Largest shift along each axis, as a part of the window."""
 
 
+COCO, OCHUMAN = "datasets/coco", "datasets/ochuman"
+COCO_PERSONS = COCO + "/annotations/person_keypoints_{}2017_pose2seg.json"
+OCHUMAN_JSON = OCHUMAN + "/annotations/ochuman_coco_format_{}_range_0.00_1.00.json"
+
+
 @dataclass
 class PeopleData(Data):
     """Where images, annotations and keypoints are."""
@@ -81,6 +86,12 @@ class PeopleData(Data):
     """COCO keypoint results, a file for each data set that is scored: their joints instead of the true ones."""
     detector: str = ""
     """Weights of torchvision's keypointrcnn_resnet50_fpn: evaluate with the joints that it finds."""
+    coco: Images = field(default_factory=lambda: Images([f"{COCO}/val2017"], [COCO_PERSONS.format("val")]))
+    """COCOPersons val, for --coco."""
+    ochuman_val: Images = field(default_factory=lambda: Images([f"{OCHUMAN}/images"], [OCHUMAN_JSON.format("val")]))
+    """OCHuman val, for --OCHuman."""
+    ochuman_test: Images = field(default_factory=lambda: Images([f"{OCHUMAN}/images"], [OCHUMAN_JSON.format("test")]))
+    """OCHuman test, for --OCHuman."""
 
 
 @dataclass
@@ -95,26 +106,11 @@ class Config:
     augment: Augment = field(default_factory=Augment)
     data: PeopleData = field(default_factory=PeopleData)
     coco: bool = False
-    """Score on COCOPersons val, as the paper does, instead of --data.val."""
+    """Score on COCOPersons val (--data.coco), as the paper does, instead of --data.val."""
     OCHuman: bool = False
-    """Score on OCHuman val and test, as the paper does, instead of --data.val."""
+    """Score on OCHuman (--data.ochuman-val, --data.ochuman-test), as the paper does, instead of --data.val."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
-
-
-COCO_PERSONS = Images(["datasets/coco/val2017"], ["datasets/coco/annotations/person_keypoints_val2017_pose2seg.json"])
-
-
-def _ochuman(split: str) -> Images:
-    name = f"ochuman_coco_format_{split}_range_0.00_1.00.json"
-    return Images(["datasets/ochuman/images"], [f"datasets/ochuman/annotations/{name}"])
-
-
-# what eval.py's flags of the same names stand for
-BENCHMARKS: dict[str, dict[str, Images]] = {
-    "coco": {"COCOPersons val": COCO_PERSONS},
-    "OCHuman": {"OCHuman val": _ochuman("val"), "OCHuman test": _ochuman("test")},
-}
 
 
 def _coco_occ() -> Config:
@@ -123,11 +119,8 @@ def _coco_occ() -> Config:
         variant="coco_occ",
         training=Training(epochs=25, batch_size=4),
         data=PeopleData(
-            train=Images(
-                ["datasets/coco/train2017"],
-                ["datasets/coco/annotations/person_keypoints_train2017_pose2seg.json"],
-            ),
-            val=COCO_PERSONS,
+            train=Images([f"{COCO}/train2017"], [COCO_PERSONS.format("train")]),
+            val=Images([f"{COCO}/val2017"], [COCO_PERSONS.format("val")]),
         ),
         optimizer=Optimizer(name="adamw", lr=2e-4, weight_decay=0.0),  # without decay AdamW is Adam
         schedule=Schedule(milestones=[15, 20], warmup=1000, warmup_ratio=1 / 3),

@@ -1,6 +1,7 @@
 """Score Pose2Seg: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations FILE] [--flags].
 
---coco --OCHuman    the paper's data sets in one run: COCOPersons val; OCHuman val and test (datasets/README.md)
+--coco --OCHuman    the paper's data sets in one run: COCOPersons val; OCHuman val and test (datasets/README.md),
+                    under datasets/, or where --data.coco.images and .annotations, --data.ochuman-val... say
 """
 
 import json
@@ -20,7 +21,7 @@ from common.evaluation import Evaluation
 from common.settings import Images
 from common.training import Metrics
 from pose2seg.backbone import fold_batch_norms
-from pose2seg.config import BENCHMARKS, VARIANTS, Config
+from pose2seg.config import VARIANTS, Config, PeopleData
 from pose2seg.evaluation import people_scoring, write_maps
 from pose2seg.joints import Detector, Source, from_detector, from_results
 from pose2seg.people import open_people
@@ -31,8 +32,10 @@ def main() -> None:
     fold_batch_norms(model)
     device = commands.start(config.training)
     model = model.to(device).to(memory_format=torch.channels_last)
-    asked = [name for name in BENCHMARKS if getattr(config, name)]
-    sets = {name: images for each in asked for name, images in BENCHMARKS[each].items()} or {"": config.data.val}
+    asked = [name for name in ("coco", "OCHuman") if getattr(config, name)]
+    sets = {name: images for each in asked for name, images in named(config.data, each).items()} or {
+        "": config.data.val
+    }
     if config.data.keypoints and len(config.data.keypoints) != len(sets):
         listed = ", ".join(filter(None, sets)) or "the data set"
         raise UserError(f"--data.keypoints names {len(config.data.keypoints)} files, expected one for each of {listed}")
@@ -53,6 +56,22 @@ def main() -> None:
             write_found(folder, config, dataset, evaluation, name)
     if is_main():
         print(f"written: {commands.write_scores(folder, metrics, classes)}")
+
+
+def named(data: PeopleData, asked: str) -> dict[str, Images]:
+    """The data sets that --coco and --OCHuman stand for."""
+    ochuman = {"OCHuman val": data.ochuman_val, "OCHuman test": data.ochuman_test}
+    found = {"coco": {"COCOPersons val": data.coco}, "OCHuman": ochuman}[asked]
+    flags = {"COCOPersons val": "coco", "OCHuman val": "ochuman-val", "OCHuman test": "ochuman-test"}
+    for name, images in found.items():
+        for kind, paths in (("images", images.images), ("annotations", images.annotations)):
+            missing = next((path for path in paths if not Path(path).exists()), None)
+            if missing or not paths:
+                raise UserError(
+                    f"--{asked}: {missing or 'nothing'} is not there; expected {name}'s {kind}, which "
+                    f"--data.{flags[name]}.{kind} names (datasets/README.md: where they are to be had)"
+                )
+    return found
 
 
 def open_named(config: Config, images: Images) -> CocoDataset:

@@ -53,7 +53,7 @@ class Demo:
     """cpu, cuda, cuda:1, mps; auto takes the best there is."""
     detector: str = ""
     """Weights of torchvision's keypointrcnn_resnet50_fpn: Pose2Seg needs people's joints, and this finds them."""
-    vocabulary: str = ""
+    vocabulary: Annotated[str, tyro.conf.arg(name="text.vocabulary")] = ""
     """Another vocabulary for GLIP than the checkpoint's: its file or folder."""
 
 

@@ -14,7 +14,9 @@ from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
 import pose2seg
 from common import rle, shapes
+from common.errors import UserError
 from common.scene_files import KEYPOINT_NAMES
+from pose2seg.eval import main as evaluate
 from tests.pose2seg.test_convert import published
 from tests.running import ROOT, evaluation, make_photographs, run, skipped_files, small_data
 
@@ -90,6 +92,20 @@ def test_one_run_scores_cocopersons_and_ochuman(weights, made, tmp_path):
     assert list(scores) == ["COCOPersons val", "OCHuman val", "OCHuman test"]
     assert scores["OCHuman test"]["segm"] == scores["COCOPersons val"]["segm"]
     assert (written / "predictions-OCHuman-val.json").exists()
+
+
+def test_the_papers_data_sets_lie_where_the_flags_say(weights, made, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ["eval.py", "--weights", str(weights), "--run", "out", "--workers", "0", "--OCHuman", "--device", "cpu"]
+    for part in ("val", "test"):
+        flags += [f"--data.ochuman-{part}.annotations", str(made.keypoints)]
+    monkeypatch.setattr("sys.argv", flags)
+    with pytest.raises(UserError, match=r"expected OCHuman val's images, which --data\.ochuman-val\.images"):
+        evaluate()
+    both = [word for part in ("val", "test") for word in (f"--data.ochuman-{part}.images", str(made.images))]
+    monkeypatch.setattr("sys.argv", [*flags, *both])
+    evaluate()
+    assert "OCHuman test" in capsys.readouterr().out
 
 
 def test_eval_takes_joints_that_somebody_else_found(weights, made, tmp_path):
