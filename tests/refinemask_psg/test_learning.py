@@ -36,13 +36,14 @@ def test_a_network_trained_on_other_images_annotations_scores_nothing(tmp_path):
 
 def test_u2net_finds_the_foreground_within_its_budget(tmp_path):
     scores, minutes = default_run("refinemask_psg/u2net", tmp_path)
-    assert scores["saliency"]["maxF"] >= 0.70
+    assert scores["saliency"]["maxF"] >= 0.78
     assert minutes <= cpu_minutes(15)
 
 
 def test_an_untrained_u2net_does_not_find_the_foreground(tmp_path):
     scores = train("refinemask_psg/u2net", tmp_path, "--steps", 1, "--optimizer.lr", 0, "--no-report")
-    assert scores["saliency"]["maxF"] < 0.50
+    assert scores["saliency"]["maxF"] < 0.55  # what claiming every pixel gets, or little more
+    assert scores["saliency"]["S"] < 0.55
 
 
 @pytest.mark.skipif(not CASIA.exists(), reason="MASKWORKS_DATA names no folder with casia100")
