@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from common.errors import UserError
-from common.origin import Origin, Said
+from common.origin import Origin, Said, at
 
 Read = Callable[[Any], Any]  # what is in the configuration -> the setting's value, or ValueError
 LVIS_CLASSES = (1203, 1230)  # of versions 1 and 0.5
@@ -58,18 +58,6 @@ def flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("True or False")
     return value
-
-
-def at(recipe: Any, path: str) -> Any:
-    """What stands at a dotted path; None where nothing does. A number in the path picks from a list."""
-    for key in path.split("."):
-        if isinstance(recipe, Mapping):
-            recipe = recipe.get(key)
-        elif isinstance(recipe, (list, tuple)) and key.isdecimal() and int(key) < len(recipe):
-            recipe = recipe[int(key)]
-        else:
-            return None
-    return recipe
 
 
 def said(origin: Origin, settings: Mapping[str, tuple[Read, Sequence[str]]]) -> dict[str, Said]:

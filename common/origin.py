@@ -14,6 +14,14 @@ from common.config_text import read_config
 from common.errors import UserError
 
 
+class Classes(NamedTuple):
+    """A model's classes in the order that it predicts them, with their ids in annotation files."""
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+    source: str
+
+
 @dataclass(frozen=True)
 class Origin:
     """What a published file says of itself, beside its tensors."""
@@ -22,19 +30,32 @@ class Origin:
     rest: Mapping[str, Any] = field(default_factory=dict)  # the plain data beside the weights, as `meta`
     recipe: Mapping[str, Any] = field(default_factory=dict)  # MMDetection's configuration, read as data
     notes: tuple[str, ...] = ()  # what of that was not understood
+    classes: Classes | None = None  # as asked for
 
     @classmethod
-    def read(cls, path: str, rest: Mapping[str, Any]) -> "Origin":
+    def read(cls, path: str, rest: Mapping[str, Any], classes: Classes | None = None) -> "Origin":
         """MMDetection keeps its whole configuration as text: 'config' of version 2, 'cfg' of version 3."""
         meta = plain_dict(rest.get("meta"))
         texts = [meta[key] for key in ("cfg", "config") if isinstance(meta.get(key), str)]
         recipe, notes = read_config(texts[0]) if texts else ({}, [])
-        return cls(path, rest, recipe, tuple(notes))
+        return cls(path, rest, recipe, tuple(notes), classes)
 
     @property
     def name(self) -> str:
         """The file's name in lower case, without its ending: published names tell recipes apart."""
         return PurePath(self.path).stem.lower()
+
+
+def at(recipe: Any, path: str) -> Any:
+    """What stands at a dotted path; None where nothing does. A number in the path picks from a list."""
+    for key in path.split("."):
+        if isinstance(recipe, Mapping):
+            recipe = recipe.get(key)
+        elif isinstance(recipe, (list, tuple)) and key.isdecimal() and int(key) < len(recipe):
+            recipe = recipe[int(key)]
+        else:
+            return None
+    return recipe
 
 
 def plain_dict(value: Any) -> dict[Any, Any]:
@@ -51,13 +72,6 @@ class Said(NamedTuple):
     """A value that the file gives, and where in it."""
 
     value: Any
-    source: str
-
-
-class Classes(NamedTuple):
-    """Names of a model's classes with their ids in annotation files, in the order that it predicts them."""
-
-    ids: dict[str, int]
     source: str
 
 

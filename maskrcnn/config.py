@@ -36,6 +36,9 @@ class Model:
     """Convolutions of the mask head before it enlarges; c4 has none."""
     masks: bool = True
     """Whether there is a mask head; without it this is Faster R-CNN."""
+    spare_outputs: int = 0
+    """So many of the last classes have no name, as the ids that COCO leaves out in torchvision's files: they compete
+    for scores and for places among an image's detections, and are never reported."""
     mean: tuple[float, float, float] = (102.9801, 115.9465, 122.7717)
     """Subtracted from the values 0 to 255, in the order of `conventions.channels`."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from common import coco_classes
-from common.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
+from common.class_lists import data_set_of
+from common.coco_classes import COCO_CATEGORY_IDS
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
 from common.mmdetection import lvis
@@ -107,19 +108,34 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     weights = {here: state[name] for name, here in names.items()}
     if source == DETECTRON:
         weights = with_statistics(weights)
+    weights, spare = spare_outputs_last(weights, source, origin)
     config, decisions = config_of(weights, source, origin, variant)
+    if spare:
+        config.model.spare_outputs = spare
+        decisions.append(Decision("model.spare_outputs", spare, "torchvision, whose outputs are COCO's ids"))
     if config.model.norm == "frozen_batch":  # a frozen norm counts no batches
         names = {name: here for name, here in names.items() if not here.endswith("num_batches_tracked")}
         weights = {here: value for here, value in weights.items() if not here.endswith("num_batches_tracked")}
     return Converted(source, config, weights, names, decisions)
 
 
-def known_classes(count: int) -> dict[str, int] | None:
-    """Name -> category id where the number of classes tells: torchvision has a class for each of COCO's ids."""
-    if count != COCO_CATEGORY_IDS[-1]:
-        return coco_classes.known_classes(count)
-    named = dict(zip(COCO_CATEGORY_IDS, COCO_CLASSES, strict=True))
-    return {named.get(number, f"unused {number}"): number for number in range(1, count + 1)}
+def spare_outputs_last(weights: dict[str, Tensor], source: str, origin: Origin | None) -> tuple[dict[str, Tensor], int]:
+    """torchvision has an output for each id up to the largest: those that no class has go last; how many there are."""
+    outputs = class_count(weights)
+    ids: tuple[int, ...] = ()
+    if source == "torchvision" and origin is not None:
+        of_coco = outputs == COCO_CATEGORY_IDS[-1] and (data_set_of(origin) or ("", ""))[0] == "coco"
+        ids = origin.classes.ids if origin.classes is not None else COCO_CATEGORY_IDS if of_coco else ()
+    if not 0 < len(ids) < outputs or not set(ids) <= set(range(1, outputs + 1)):
+        return weights, 0
+    order = torch.tensor([0, *ids, *(number for number in range(1, outputs + 1) if number not in ids)])
+    layers = ("box_head.category.", "box_head.deltas.", "mask_head.logits.")
+    ordered = {
+        name: value.reshape(outputs + 1, -1)[order].reshape(value.shape)
+        for name, value in weights.items()
+        if name.startswith(layers)
+    }
+    return weights | ordered, outputs - len(ids)
 
 
 @whole

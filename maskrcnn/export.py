@@ -99,6 +99,7 @@ class Graph(nn.Module):
         wanted &= (sides(boxes, inclusive) >= conventions.smallest_detection).all(dim=1)
         scores = self.suppressed(boxes, torch.where(wanted, scores, 0.0), labels, config.test.nms_threshold)
         scores, order = scores.topk(min(config.test.max_instances, len(scores)))
+        scores = torch.where(labels[order] < classes - config.model.spare_outputs, scores, 0.0)
         return Detections(boxes[order], scores, labels[order])
 
     def suppressed(self, boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:

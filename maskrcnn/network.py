@@ -58,7 +58,7 @@ class MaskRCNN(nn.Module):
         self.config, self.class_names = config, tuple(class_names)
         self.category_ids = tuple(category_ids) or tuple(range(1, len(self.class_names) + 1))  # in COCO JSON
         model, c4 = config.model, config.model.neck == "c4"
-        classes, first = len(self.class_names), config.conventions.background_first
+        classes, first = len(self.class_names) + model.spare_outputs, config.conventions.background_first
         body = residual_network(model)
         self.backbone = Backbone(body, model.frozen_stages, ends_at_c4=c4)
         if c4:
@@ -149,7 +149,7 @@ class MaskRCNN(nn.Module):
         labels = torch.cat([image.labels for image in regions])
         foreground = (labels >= 0).nonzero().squeeze(1)
         channels = labels[foreground] + first
-        categories = torch.where(labels >= 0, labels + first, 0 if first else len(self.class_names))
+        categories = torch.where(labels >= 0, labels + first, 0 if first else logits.shape[1] - 1)
         wanted = torch.cat([image.deltas for image in regions])
         chosen = deltas[foreground, channels]
         losses = box_losses(logits, categories, chosen, wanted, config.regions.smooth_l1_beta)
@@ -172,6 +172,9 @@ class MaskRCNN(nn.Module):
         def result(answers: Answers, row: int, prepared: Prepared) -> Instances:
             own = answers.of_image(row)
             found = self.detect(own, prepared)
+            if self.config.model.spare_outputs:
+                named = found.labels < len(self.class_names)
+                found = Detections(*(values[named] for values in found))
             soft_masks = self.soft_masks(own.features, found) if self.config.model.masks else None
             return instances(found, soft_masks, prepared, self.config.test, self.config.conventions, self.class_names)
 

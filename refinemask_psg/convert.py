@@ -13,8 +13,8 @@ from torch import Tensor
 
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
-from common.mmdetection import Read, at, inputs, lvis, number, refuse_others, said, whole_number
-from common.origin import Origin, Said, choose_recipe, plain_dict, settle
+from common.mmdetection import Read, inputs, lvis, number, refuse_others, said, whole_number
+from common.origin import Origin, Said, at, choose_recipe, plain_dict, settle
 from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config, Model
 from refinemask_psg.relation_config import Relations
 from refinemask_psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings

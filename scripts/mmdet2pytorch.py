@@ -4,7 +4,7 @@ Finds out which package and which variant the file belongs to from the names and
 does not map, and a weight that is missing, is listed and is an error. --dry-run prints the mapping and writes nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,11 +19,12 @@ from torch import Tensor
 
 from common import commands
 from common.checkpoint import Checkpoint, check_weights, read_published, save
+from common.class_lists import classes_of, read_classes
 from common.coco_classes import known_classes
 from common.configuration import choose, to_dict
-from common.conversion import refusing_fragments
+from common.conversion import Converted, refusing_fragments
 from common.errors import UserError
-from common.origin import Origin, plain_dict
+from common.origin import Classes, Origin
 
 # package: the network's class; a package is asked only where it is installed
 NETWORKS = {
@@ -35,7 +36,6 @@ NETWORKS = {
     "glip": "GLIP",
     "pose2seg": "Pose2Seg",
 }
-KnownClasses = Callable[[int], dict[str, int] | None]  # how many classes -> name: category id
 
 
 @dataclass
@@ -48,6 +48,9 @@ class Convert:
     """The file to write; without it: the checkpoint's name with .safetensors."""
     model: str | None = None
     """The variant, where the weights alone leave a choice (r50_1x and r50_3x are one network)."""
+    classes: str | None = None
+    """What the classes are called: a text file with a name a line, a JSON list, a COCO annotation file (its names and
+    ids), or coco, pascal_voc or cityscapes; without it: what the file, its configuration or its published name says."""
     dry_run: bool = False
     """Print each published name with ours, and write nothing."""
 
@@ -59,16 +62,17 @@ def main() -> None:
     module, conversion = import_module(package), import_module(f"{package}.convert")
     if options.model:
         choose(module.VARIANTS, options.model)
-    origin = Origin.read(str(options.checkpoint), rest)
+    origin = Origin.read(str(options.checkpoint), rest, read_classes(options.classes) if options.classes else None)
     converted = conversion.convert(state, origin, options.model)
-    known = getattr(conversion, "known_classes", known_classes)
-    class_names, category_ids = classes(rest, conversion.class_count(converted.weights), known, options.checkpoint)
+    found, notes = name_classes(package, conversion, converted, origin)
+    class_names, category_ids = found.names, found.ids
     if options.dry_run:
         show(converted.names, state)
-    for note in origin.notes:
+    for note in (*origin.notes, *notes):
         print(f"{options.checkpoint}: {note}")
     for decision in converted.decisions:
         print(f"  {decision.setting} = {decision.value}: from {decision.source}")
+    print(f"  classes = {shown(class_names)}: from {found.source}")
     with torch.device("meta"), refusing_fragments():  # without memory: a broken file may claim any size
         model = getattr(module, NETWORKS[package])(converted.config, class_names, category_ids)
     check_weights(model, converted.weights, str(options.checkpoint))
@@ -95,21 +99,19 @@ def installed_packages() -> Iterator[str]:
     return (package for package in NETWORKS if find_spec(package))
 
 
-def classes(
-    rest: dict[str, Any], count: int, known: KnownClasses, path: Path
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The class names that MMDetection writes beside its weights; else those that published models of so many have."""
-    meta = plain_dict(rest.get("meta"))
-    dataset_meta = {str(key).lower(): value for key, value in plain_dict(meta.get("dataset_meta")).items()}
-    named = [each for each in (meta.get("CLASSES"), dataset_meta.get("classes")) if isinstance(each, (list, tuple))]
-    names = tuple(str(name) for name in next(filter(None, named), ()))
-    published = known(count)
-    if len(names) == count and (published is None or names != tuple(published)):
-        return names, tuple(range(1, count + 1))
-    if published is not None:
-        return tuple(published), tuple(published.values())
-    print(f"{path}: does not say what its {count} classes are called; they get numbers")
-    return tuple(f"class {number}" for number in range(1, count + 1)), tuple(range(1, count + 1))
+def name_classes(package: str, conversion: Any, converted: Converted[Any], origin: Origin) -> tuple[Classes, list[str]]:
+    """What a package's model calls its classes; GLIP takes any words, and Pose2Seg knows people only."""
+    known = getattr(conversion, "known_classes", known_classes)
+    count = conversion.class_count(converted.weights) - getattr(converted.config.model, "spare_outputs", 0)
+    if package == "glip" and origin.classes is not None:
+        return origin.classes, []
+    if package in {"glip", "pose2seg"} and origin.classes is None and (published := known(count)):
+        return Classes(tuple(published), tuple(published.values()), f"{package}, whose published models have them"), []
+    return classes_of(origin, count, known)
+
+
+def shown(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) < 5 else f"{names[0]}, {names[1]}, ... {names[-1]} ({len(names)})"
 
 
 def show(names: dict[str, str], state: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
-from common.mmdetection import Read, at, inputs, number, refuse_others, said, whole_number
-from common.origin import Decision, Origin, Said, choose_recipe, settle
+from common.mmdetection import Read, inputs, number, refuse_others, said, whole_number
+from common.origin import Decision, Origin, Said, at, choose_recipe, settle
 from yolact.boxes import level_sizes, priors_per_cell
 from yolact.config import VARIANTS, Config
 

@@ -17,9 +17,11 @@ from torch import Tensor
 import solov2
 from common import checkpoint
 from common.checkpoint import Checkpoint, check_weights
+from common.class_lists import classes_of
 from common.configuration import to_dict
 from common.conversion import refusing_fragments
 from common.errors import UserError
+from common.origin import Origin
 from common.resume import load_state
 from scripts import mmdet2pytorch
 from scripts.mmdet2pytorch import NETWORKS, package_of
@@ -145,8 +147,8 @@ def test_files_with_odd_things_beside_the_weights(tmp_path: Path, content: Any, 
     if found is not None:
         state, rest = found
         assert all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
-        names, ids = mmdet2pytorch.classes(rest, count, lambda _: None, path)
-        assert len(names) == len(ids) == count
+        found_classes, _ = classes_of(Origin.read(str(path), rest), count, lambda _: None)
+        assert len(found_classes.names) == len(found_classes.ids) == count
 
 
 @pytest.fixture(scope="module")

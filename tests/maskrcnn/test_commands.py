@@ -114,8 +114,8 @@ def test_a_published_checkpoint_is_converted_and_predicts(tmp_path):
     config = deepcopy(maskrcnn.VARIANTS["r50_fpn_1x"])
     model = maskrcnn.MaskRCNN(config, [str(number) for number in range(80)])
     state = {published_by_benchmark(name): value for name, value in model.state_dict().items()}
-    torch.save({"model": state}, tmp_path / "e2e_mask_rcnn.pth")
-    done = run("scripts/mmdet2pytorch.py", "e2e_mask_rcnn.pth", "--out", "ours.safetensors", cwd=tmp_path)
+    torch.save({"model": state}, tmp_path / "e2e_mask_rcnn_R_50_FPN_1x.pth")
+    done = run("scripts/mmdet2pytorch.py", "e2e_mask_rcnn_R_50_FPN_1x.pth", "--out", "ours.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "maskrcnn-benchmark, maskrcnn r50_fpn_1x" in done.stdout
     back = maskrcnn.load(tmp_path / "ours.safetensors")

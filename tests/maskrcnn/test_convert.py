@@ -12,10 +12,11 @@ import torch
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from common.checkpoint import load_weights, read_published
+from common.coco_classes import COCO_CATEGORY_IDS
 from common.errors import UserError
 from common.origin import Origin
 from maskrcnn.config import VARIANTS
-from maskrcnn.convert import class_count, convert, known_classes, recognise
+from maskrcnn.convert import class_count, convert, recognise
 from maskrcnn.network import MaskRCNN
 
 CLASSES = [f"class {number}" for number in range(80)]
@@ -234,12 +235,18 @@ def test_torchvisions_names_old_and_new():
     assert (convert(old).config.model.norm_eps, converted.config.model.norm_eps) == (0.0, 1e-5)
 
 
-def test_torchvisions_classes_are_cocos_at_their_ids():
-    classes = known_classes(90)
-    assert len(classes) == 90
-    assert (classes["person"], classes["toothbrush"], classes["unused 12"]) == (1, 90, 12)
-    assert known_classes(80)["toothbrush"] == 90
-    assert known_classes(7) is None
+def test_torchvisions_outputs_are_cocos_classes_and_ten_spare_ones():
+    with torch.device("meta"):
+        state = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
+    state["roi_heads.box_predictor.cls_score.bias"] = torch.arange(91.0)
+    state["roi_heads.box_predictor.bbox_pred.bias"] = torch.arange(91.0 * 4)
+    state["roi_heads.mask_predictor.mask_fcn_logits.bias"] = torch.arange(91.0)
+    converted = convert(state, Origin("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"))
+    assert converted.config.model.spare_outputs == 10
+    outputs = [0, *COCO_CATEGORY_IDS, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
+    for name, step in (("box_head.category.bias", 1), ("mask_head.logits.bias", 1), ("box_head.deltas.bias", 4)):
+        assert converted.weights[name][::step].tolist() == [step * number for number in outputs]
+    assert convert(state, Origin("mine.pth")).config.model.spare_outputs == 0
 
 
 def published_by_detectron(name: str) -> str:

@@ -1,5 +1,7 @@
 """The same weights in torchvision's maskrcnn_resnet50_fpn and here give the same objects and the same losses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from common.batches import Target, collate
+from common.origin import Classes, Origin
 from maskrcnn.convert import convert
 from maskrcnn.network import MaskRCNN
 
@@ -70,6 +73,28 @@ def test_the_same_objects_are_found(theirs, ours, seed, size):
     torch.testing.assert_close(found.boxes, expected["boxes"], rtol=1e-4, atol=1e-4)
     different = (found.masks != (expected["masks"][:, 0] > 0.5)).sum()
     assert different <= 1e-4 * expected["masks"].gt(0.5).sum()
+
+
+def test_classes_without_a_name_compete_and_are_not_reported(theirs):
+    """As pycocotools ignores the ids that no category has, after torchvision has chosen the best 100."""
+    image = photograph(0, 200, 310)
+    with torch.no_grad():
+        (expected,) = theirs.eval()([torch.from_numpy(image).permute(2, 0, 1) / 255])
+    left_out = expected["labels"].unique()[::2].tolist()
+    ids = tuple(number for number in range(1, len(CLASSES) + 1) if number not in left_out)
+    classes = Classes(tuple(f"class {number}" for number in ids), ids, "given")
+    converted = convert(theirs.state_dict(), Origin("mine.pth", classes=classes))
+    config = converted.config
+    config.test = replace(config.test, long_side=LONG, short_side=SHORT, score_threshold=0.02)
+    config.proposals.kept = 200
+    model = MaskRCNN(config, classes.names, classes.ids)
+    model.load_state_dict(converted.weights)
+    (found,) = model.eval().predict([image])
+    named = torch.isin(expected["labels"], torch.tensor(ids))
+    assert len(expected["labels"]) == 100 > named.sum() >= 10
+    assert [model.category_ids[label] for label in found.labels] == expected["labels"][named].tolist()
+    torch.testing.assert_close(found.scores, expected["scores"][named], rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.boxes, expected["boxes"][named], rtol=1e-4, atol=1e-4)
 
 
 def test_the_same_mask_probabilities_come_out_of_the_head(theirs, ours):

@@ -117,12 +117,12 @@ def test_a_published_checkpoint_is_converted_and_predicts_the_same(weights, tmp_
     variant = solov2.VARIANTS["light_r18_448"]
     model = solov2.SOLOv2(variant, [str(n) for n in range(80)]).eval()
     state = {published_by_solo(name): value for name, value in model.state_dict().items()}
-    torch.save({"state_dict": state, "meta": {"epoch": 36}}, tmp_path / "published.pth")
-    listed = run("scripts/mmdet2pytorch.py", "published.pth", "--dry-run", cwd=tmp_path)
+    torch.save({"state_dict": state, "meta": {"epoch": 36}}, tmp_path / "SOLOv2_LIGHT_448_R18_3x.pth")
+    listed = run("scripts/mmdet2pytorch.py", "SOLOv2_LIGHT_448_R18_3x.pth", "--dry-run", cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
     assert "bbox_head.solo_cate.weight" in listed.stdout
-    assert list(tmp_path.iterdir()) == [tmp_path / "published.pth"]
-    done = run("scripts/mmdet2pytorch.py", "published.pth", "--out", "ours.safetensors", cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / "SOLOv2_LIGHT_448_R18_3x.pth"]
+    done = run("scripts/mmdet2pytorch.py", "SOLOv2_LIGHT_448_R18_3x.pth", "--out", "ours.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "light_r18_448" in done.stdout
     back = solov2.load(tmp_path / "ours.safetensors")
