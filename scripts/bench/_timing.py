@@ -1,11 +1,11 @@
 """Times several ways of doing the same thing in turn and prints them as a table."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 
 
-def measure(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def measure(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """CPU seconds of each way in each round; the ways take turns, so that a busy machine slows all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():

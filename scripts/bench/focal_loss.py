@@ -1,10 +1,18 @@
-"""Sigmoid focal loss, forward and backward: common.ops beside torchvision's, N = 200k rows and C = 80 classes.
+"""Sigmoid focal loss, forward and backward: common.ops beside torchvision's, 80 classes, four numbers of rows.
 
 python scripts/bench/focal_loss.py           CPU time and peak memory; with a GPU also its time and bandwidth
 python scripts/bench/focal_loss.py --gpu     only the GPU, where there is one
+
+CPU time is that of the process, the system's part of it included, both sides warm and in turns. Which side's memory
+the system hands out anew decides much of it: glibc gives blocks above 32 MB back at once, so that at 200k rows each of
+torchvision's temporaries is 64 MB of new pages, zeroed by the system. So all is measured twice, in a process each: as
+it comes, and with memory that the process keeps (glibc's MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_), where what
+is left is arithmetic. Peaks are measured with every large block given back.
 """
 
 import argparse
+import json
+import os
 import resource
 import subprocess
 import sys
@@ -12,9 +20,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-from _timing import measure, print_table
+from _timing import measure
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss as torchvision_loss
 
@@ -70,24 +79,60 @@ def resident_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def compare_on_cpu(rows: int, classes: int, rounds: int) -> None:
+def ways_on_cpu(rows: int, classes: int) -> dict[str, Step]:
     logits, targets = example(rows, classes)
     dense = one_hot(targets, classes)
-    ways: dict[str, Callable[[], object]] = {
+    return {
         PEER: step(torchvision_loss, logits, dense),
-        f"{OURS}, class indices": step(sigmoid_focal_loss, logits, targets),
+        OURS: step(sigmoid_focal_loss, logits, targets),
         f"{OURS}, one-hot": step(sigmoid_focal_loss, logits, dense),
     }
-    difference = max(float((way() - ways[PEER]()).abs().max()) for way in ways.values())  # type: ignore[operator]
-    print(f"{rows:,} x {classes}, {torch.get_num_threads()} thread(s); gradients differ by at most {difference:.1e}.\n")
-    print_table("Forward + backward on the CPU", measure(ways, rounds), PEER, 5)
-    command = [sys.executable, __file__, "--rows", str(rows), "--classes", str(classes), "--peak"]
-    peaks = {way: int(subprocess.check_output([*command, way])) for way in PEAKS}
-    print("| way | extra peak memory | of the logits | less than the peer |\n| --- | ---: | ---: | ---: |")
-    for way, size in peaks.items():
-        share = size / (logits.numel() * 4)
-        print(f"| {way} | {size / 1e6:.0f} MB | {share:.1f}x | {peaks[PEER] / size:.1f}x |")
-    print("\nTarget: 6x. The gradient itself is 1.0x the logits.\n")
+
+
+def time_on_cpu(rows: int, classes: int, rounds: int) -> dict[str, tuple[float, float]]:
+    """The least CPU seconds of each way, and the pages that a call of it gets from the system."""
+    ways = ways_on_cpu(rows, classes)
+    seconds = measure(ways, rounds)
+    return {name: (min(seconds[name]), faults_of(way)) for name, way in ways.items()}
+
+
+def faults_of(way: Step) -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    way()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def compare_on_cpu(sizes: list[int], classes: int, rounds: int) -> None:
+    ways = ways_on_cpu(sizes[0], classes)
+    difference = max(float((way() - ways[PEER]()).abs().max()) for way in ways.values())
+    print(f"{classes} classes, {torch.get_num_threads()} thread(s); gradients differ by at most {difference:.1e}.\n")
+    for title, kept in (("as memory comes", None), ("with memory that the process keeps", 2**40)):
+        print(f"Forward + backward on the CPU, {title}: least CPU time of {rounds}, pages from the system\n")
+        print("| rows | " + " | ".join(f"{way} | pages" for way in PEAKS) + " | torchvision's over ours | .. one-hot |")
+        print("| ---: |" + " ---: |" * (2 * len(PEAKS) + 2))
+        flags = ["--time", "--rounds", str(rounds)]
+        for rows, found in zip(sizes, itself(flags, sizes, classes, kept), strict=True):
+            cells = [cell for way in PEAKS for cell in (f"{1000 * found[way][0]:.1f} ms", f"{found[way][1]:,}")]
+            cells += [f"{found[PEER][0] / found[way][0]:.1f}x" for way in PEAKS[1:]]
+            print(f"| {rows:,} | {' | '.join(cells)} |")
+        print()
+    print("Extra peak memory, and as a multiple of the logits (the gradient itself is 1.0x)\n")
+    print("| rows | " + " | ".join(PEAKS) + " | torchvision's over ours |")
+    print("| ---: |" + " ---: |" * (len(PEAKS) + 1))
+    peaks = [itself(["--peak", way], sizes, classes, 2**16) for way in PEAKS]
+    for rows, own in zip(sizes, zip(*peaks, strict=True), strict=True):
+        cells = [f"{size / 1e6:.0f} MB ({size / (4 * rows * classes):.1f}x)" for size in own]
+        print(f"| {rows:,} | {' | '.join(cells)} | {own[0] / max(own[1], 1):.1f}x |")
+    print()
+
+
+def itself(flags: list[str], sizes: list[int], classes: int, largest_kept: int | None) -> list[Any]:
+    """What this program prints for each size in a process of its own, which keeps blocks up to so many bytes."""
+    command = [sys.executable, __file__, *flags, "--classes", str(classes), "--rows", *map(str, sizes)]
+    limits = {name: str(largest_kept) for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")}
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())} | (limits if largest_kept else {})
+    found: list[Any] = json.loads(subprocess.check_output(command, env=environment))
+    return found
 
 
 def compare_on_gpu(rows: int, classes: int) -> None:
@@ -216,21 +261,25 @@ def shares(logits: Tensor, targets: Tensor, limit: float) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 50_000, 100_000, 200_000])
     parser.add_argument("--classes", type=int, default=80)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1, help="with more, their waiting counts as CPU time too")
     parser.add_argument("--gpu", action="store_true", help="only the GPU")
     parser.add_argument("--peak", choices=PEAKS, help="print one way's extra peak memory and stop")
+    parser.add_argument("--time", action="store_true", help="print the CPU times and pages and stop")
     arguments = parser.parse_args()
-    if arguments.peak:
-        print(peak(arguments.peak, arguments.rows, arguments.classes))
-        return
     torch.set_num_threads(arguments.threads)
+    if arguments.peak:
+        print(json.dumps([peak(arguments.peak, rows, arguments.classes) for rows in arguments.rows]))
+        return
+    if arguments.time:
+        print(json.dumps([time_on_cpu(rows, arguments.classes, arguments.rounds) for rows in arguments.rows]))
+        return
     if not arguments.gpu:
         compare_on_cpu(arguments.rows, arguments.classes, arguments.rounds)
     if torch.cuda.is_available():
-        compare_on_gpu(arguments.rows, arguments.classes)
+        compare_on_gpu(200_000, arguments.classes)
     else:
         print("No GPU here: the CUDA kernel was not measured.")
 
