@@ -114,7 +114,7 @@ def classes_of(origin: Origin, count: int, known: Callable[[int], dict[str, int]
         else:
             lists = [ids for ids in (*LISTS.values(), published or {}) if tuple(ids) == tuple(names)]
             return Classes(tuple(names), tuple(lists[0].values() if lists else range(1, count + 1)), place), notes
-    if data_set is not None and published is not None:
+    if data_set is not None and published is not None and not notes:  # names that don't fit contradict the list
         return Classes(tuple(published), tuple(published.values()), data_set[1]), notes
     notes.append(
         f"it does not say what its {count} classes are called; they get numbers, and can't be scored: "
