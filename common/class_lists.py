@@ -35,6 +35,7 @@ COCO_FILES = re.compile(
     r"solov2_(light_)?.*_(1x|3x)|solov2_448_r(18|34)_epoch_36|e2e_(mask|faster)_rcnn_.+|"
     r"yolact_(plus_)?(base|im400|im700|darknet53|resnet50)_\d+_\d+"
 )
+NUMBERED = "nothing: numbered"  # the source of names that nobody gave
 MOST = 100_000  # classes; a file of more is none of names
 
 
@@ -121,7 +122,7 @@ def classes_of(origin: Origin, count: int, known: Callable[[int], dict[str, int]
         f"name them with --classes FILE, or one of {', '.join(LISTS)}"
     )
     numbers = tuple(range(1, count + 1))
-    return Classes(tuple(f"class {number}" for number in numbers), numbers, "nothing: numbered"), notes
+    return Classes(tuple(f"class {number}" for number in numbers), numbers, NUMBERED), notes
 
 
 def _named(origin: Origin) -> Sequence[tuple[str, Any]]:

@@ -11,12 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
+from common.coco_classes import COCO_CLASSES, COCO_STUFF
 from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
 from common.mmdetection import Read, inputs, lvis, number, refuse_others, said, whole_number
-from common.origin import Origin, Said, at, choose_recipe, plain_dict, settle
+from common.origin import Classes, Origin, Said, at, choose_recipe, plain_dict, settle
 from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config, Model
-from refinemask_psg.relation_config import Relations
+from refinemask_psg.relation_config import PSG_PREDICATES, Relations
 from refinemask_psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
 
 BACKBONE: Rules = [
@@ -117,6 +118,13 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
 @whole
 def class_count(weights: Mapping[str, Tensor]) -> int:
     return len(weights["box_heads.0.classes.weight"]) - 1
+
+
+def published_classes(config: Config, count: int) -> Classes | None:
+    """PSG's classes, numbered from 1, where a relation head of its predicates says that they are; else None."""
+    if config.relations.head == "none" or config.relations.predicates != PSG_PREDICATES or count != len(PSG_CLASSES):
+        return None
+    return Classes(PSG_CLASSES, tuple(range(1, count + 1)), "wangqixun/psg, whose relation head it has")
 
 
 def position_major(name: str, value: Tensor) -> Tensor:
@@ -258,6 +266,7 @@ DECIDING = (
     *("test.long_side", "test.short_side", "test.score_threshold", "test.nms", "test.max_instances"),
     *("test.mask_threshold", "test.nms_in"),
 )
+PSG_CLASSES = (*COCO_CLASSES, *COCO_STUFF)
 CAFFE, CITYSCAPES = "mmdet_cascade_mask_rcnn_r50_caffe_1x", "refinemask_r50_cityscapes"
 
 

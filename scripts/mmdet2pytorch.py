@@ -19,7 +19,7 @@ from torch import Tensor
 
 from common import commands
 from common.checkpoint import Checkpoint, check_weights, read_published, save
-from common.class_lists import classes_of, read_classes
+from common.class_lists import NUMBERED, classes_of, read_classes
 from common.coco_classes import known_classes
 from common.configuration import choose, to_dict
 from common.conversion import Converted, refusing_fragments
@@ -107,7 +107,11 @@ def name_classes(package: str, conversion: Any, converted: Converted[Any], origi
         return origin.classes, []
     if package in {"glip", "pose2seg"} and origin.classes is None and (published := known(count)):
         return Classes(tuple(published), tuple(published.values()), f"{package}, whose published models have them"), []
-    return classes_of(origin, count, known)
+    found, notes = classes_of(origin, count, known)
+    own = getattr(conversion, "published_classes", None)
+    if found.source == NUMBERED and own and (told := own(converted.config, count)):
+        return told, []
+    return found, notes
 
 
 def shown(names: tuple[str, ...]) -> str:

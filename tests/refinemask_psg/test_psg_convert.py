@@ -5,10 +5,14 @@ import re
 import pytest
 import torch
 
-from common.conversion import rename
+from common.conversion import Converted, rename
+from common.origin import Origin
+from refinemask_psg import convert as conversion
+from refinemask_psg.config import VARIANTS
 from refinemask_psg.relation_config import Relations
 from refinemask_psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
 from refinemask_psg.scene_graph import SceneGraphHead
+from scripts import mmdet2pytorch
 
 THEIRS = {
     "class_embedding": "roi_head.rela_cls_embed",
@@ -57,6 +61,25 @@ def test_names_and_shapes_tell_the_head(settings):
 
 def test_what_is_in_the_file_but_unused_is_known():
     assert all(re.fullmatch(RELATION_UNUSED, name) for name in UNUSED)
+
+
+@pytest.mark.parametrize(
+    ("variant", "meta", "names", "source"),
+    [
+        ("psg_pairs", {}, ("person", "rug-merged"), "wangqixun/psg, whose relation head it has"),
+        ("psg", {"CLASSES": [f"c{number}" for number in range(133)]}, ("c0", "c132"), "its meta's CLASSES"),
+        ("mask_rcnn_cbv2_swin_tiny", {}, ("class 1", "class 133"), "nothing: numbered"),
+    ],
+)
+def test_psgs_classes_are_named_where_nothing_else_says_them_and_the_relation_head_is_of_psg(
+    variant, meta, names, source
+):
+    weights = {"box_heads.0.classes.weight": torch.zeros(134, 1)}
+    converted = Converted("wangqixun/psg", VARIANTS[variant], weights, {})
+    origin = Origin.read("latest.pth", {"meta": meta})
+    found, notes = mmdet2pytorch.name_classes("refinemask_psg", conversion, converted, origin)
+    assert (found.names[0], found.names[-1]) == names
+    assert (found.source, found.ids, bool(notes)) == (source, tuple(range(1, 134)), "nothing" in source)
 
 
 def test_a_detector_has_no_relation_head():
