@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import site
 import subprocess
 import sys
 import venv
@@ -64,7 +63,8 @@ def run_from_outside(tmp_path: Path, wheels: list[Path]) -> str:
     python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
     target = subprocess.run([python, "-c", purelib], check=True, capture_output=True, text=True).stdout.strip()
-    (Path(target) / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
+    libraries = [folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
+    (Path(target) / "dependencies.pth").write_text("\n".join(libraries))
     install = [
         sys.executable,
         "-m",
