@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,8 +21,10 @@ from torch import Tensor
 
 import maskrcnn.weights
 from common import starting_weights
+from common.checkpoint import load_weights, read_checkpoint_or_published
 from common.coco_classes import COCO_CLASSES
 from common.configuration import configure
+from refinemask_psg.u2net import VARIANTS as U2NET_VARIANTS
 from refinemask_psg.u2net import U2Net
 from scripts.mmdet2pytorch import NETWORKS
 from tests.test_readme import COMMANDS
@@ -109,7 +112,17 @@ def trainings() -> list[tuple[str, str, str]]:
 
 def test_the_readmes_trainings_are_all_tried() -> None:
     assert len(trainings()) > 15
-    assert set(trainings()) <= set(STARTS)
+    assert set(trainings()) <= {*STARTS, ("u2net", "u2netp", "u2netp.pth")}
+
+
+def test_u2nets_training_starts_from_its_published_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    published = U2Net(small=True).state_dict()
+    torch.save(published, tmp_path / "u2netp.pth")
+    config = U2NET_VARIANTS["u2netp"]
+    model = U2Net(config.model.small, config)
+    load_weights(model, read_checkpoint_or_published(tmp_path / "u2netp.pth")[0], "u2netp.pth")  # as train.py does
+    assert torch.equal(model.state_dict()["side1.weight"], published["side1.weight"])
 
 
 @cache
