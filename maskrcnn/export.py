@@ -24,7 +24,7 @@ from common import commands, shapes
 from common.batches import round_up
 from common.errors import UserError
 from common.images import read_image
-from common.onnx_export import export_onnx
+from common.onnx_export import Found, compare, export_onnx
 from maskrcnn.backbone import fold_batch_norms
 from maskrcnn.boxes import clip, decode, sides
 from maskrcnn.network import Answers, MaskRCNN
@@ -32,7 +32,6 @@ from maskrcnn.postprocess import Detections
 from maskrcnn.preprocessing import normalised, scaled, scaled_size
 from maskrcnn.proposals import best_of_level
 
-LARGEST_DIFFERENCE = 1e-2  # of scores, soft masks, and boxes as a part of the image
 CANDIDATES = 1000  # (region, class) pairs that enter NMS; the threshold leaves fewer on photographs
 
 
@@ -45,7 +44,7 @@ class Export:
     out: str = "model.onnx"
     """The file to write."""
     image: str = ""
-    """The photograph to check with; empty: a scene of the built-in data set."""
+    """The photograph to check with; empty: a scene of the built-in data set, made to fit."""
     size: tuple[int, int] | None = None
     """Height and width of the input, multiples of 32; without it: the long side both ways, so that all fit."""
 
@@ -116,12 +115,11 @@ def main() -> None:
     refuse_what_cannot_be_exported(model)
     fold_batch_norms(model)
     graph = Graph(model).eval()
-    photograph = photograph_to_check(model, options.image)
     side = round_up(model.config.test.long_side, 32)
     size = options.size or (side, side)
     if any(length % 32 for length in size):
         raise UserError(f"--size {size[0]} {size[1]}: expected multiples of 32")
-    inputs = padded(photograph, size)
+    inputs = padded(photograph_to_check(model, options.image, size), size)
     session = export_onnx(graph, inputs, Path(options.out), ("boxes", "scores", "labels", "masks"))
     check(graph, session, inputs)
     print(f"written: {Path(options.out).resolve()}")
@@ -138,11 +136,14 @@ def refuse_what_cannot_be_exported(model: MaskRCNN) -> None:
         )
 
 
-def photograph_to_check(model: MaskRCNN, path: str) -> Tensor:
-    """The photograph [H, W, 3] at the size that `predict` would scale it to, in bytes."""
+def photograph_to_check(model: MaskRCNN, path: str, within: tuple[int, int]) -> Tensor:
+    """The photograph [H, W, 3], in bytes, at the size that `predict` scales it to; a built-in one is made to fit."""
     image = read_image(Path(path)) if path else read_image(sorted(shapes.ensure("val", count=4).images.iterdir())[0])
     test, conventions = model.config.test, model.config.conventions
     size = scaled_size((image.shape[0], image.shape[1]), test.long_side, test.short_side, conventions)
+    if not path:
+        shrink = min(1.0, within[0] / size[0], within[1] / size[1])
+        size = (int(size[0] * shrink), int(size[1] * shrink))
     return scaled(image, size, conventions).round().to(torch.uint8).permute(1, 2, 0)
 
 
@@ -158,26 +159,23 @@ def padded(image: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
 
 
 def check(graph: Graph, session: Any, inputs: dict[str, Tensor]) -> None:
-    """Compare the file's objects with PyTorch's on a photograph: each must be there; equal scores may change places."""
-    with torch.inference_mode():
-        ours: list[NDArray[Any]] = [output.numpy() for output in graph(**inputs)]
+    """Compare the file's objects with PyTorch's on a photograph."""
+    height, width = inputs["size"].tolist()
     theirs = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-    found = ours[1] > 0
-    boxes, scores, labels, masks = (values[found] for values in ours)
-    extent = max(inputs["size"].tolist())
-    # how far each of our objects is from each of theirs
-    apart = np.abs(boxes[:, None] - theirs[0]).max(axis=2) / extent
-    apart = np.maximum(apart, np.abs(scores[:, None] - theirs[1]))
-    nearest = np.where(labels[:, None] == theirs[2], apart, 1.0).argmin(axis=1) if len(boxes) else np.zeros(0, int)
-    difference = apart[np.arange(len(nearest)), nearest].max(initial=0)
-    different = np.abs(masks - theirs[3][nearest]).max(initial=0)
-    once = len(set(nearest.tolist())) == len(nearest) == int((theirs[1] > 0).sum())
-    print(
-        f"{len(boxes)} objects, {'each' if once else 'not each'} in the file's answer too, boxes (of the image) and "
-        f"scores within {difference:.1e}, soft masks within {different:.1e}"
-    )
-    if not once or max(difference, different) > LARGEST_DIFFERENCE:
-        raise UserError("onnxruntime and PyTorch do not agree; the file is not to be trusted")
+
+    def objects(boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any]) -> Found:
+        found = scores > 0
+        return Found(scores[found], labels[found], masks[found], boxes[found] / max(height, width))
+
+    @torch.inference_mode()
+    def find(graph: Graph) -> Found:
+        return objects(*(output.numpy() for output in graph(**inputs)))
+
+    compare(find, graph, objects(*theirs), masks_apart, f"{width} x {height}")
+
+
+def masks_apart(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
+    return float(np.abs(ours - theirs).max())
 
 
 if __name__ == "__main__":

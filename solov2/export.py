@@ -20,14 +20,12 @@ from torch.export import Dim
 import solov2
 from common import commands, shapes
 from common.batches import normalise
-from common.errors import UserError
 from common.images import fit_within, read_image, resize
-from common.onnx_export import export_onnx, mask_agreement
+from common.onnx_export import Found, compare, export_onnx, outside_both
 from common.ops import matrix_nms_from_intersections
 from solov2.backbone import fold_batch_norms
 from solov2.network import DIVISOR, SOLOv2
 
-SMALLEST_IOU = 0.99
 FEWEST_BLOCKS = 3  # of 32 pixels along a side: with fewer, a level of the pyramid would be a single pixel
 CELLS = 1000  # (cell, category) pairs that get a mask; the thresholds leave fewer on photographs
 
@@ -121,21 +119,20 @@ def padded(image: NDArray[np.uint8]) -> dict[str, Tensor]:
 
 
 def check(graph: Graph, session: Any, image: NDArray[np.uint8]) -> None:
-    """Compare the file's instances with PyTorch's on an image: each must be there, in the same order."""
+    """Compare the file's instances with PyTorch's on an image."""
     inputs = padded(image)
-    with torch.inference_mode():
-        scores, labels, masks = (output.numpy() for output in graph(**inputs))
     theirs = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+
+    @torch.inference_mode()
+    def find(graph: Graph) -> Found:
+        return instances(*(output.numpy() for output in graph(**inputs)))
+
+    compare(find, graph, instances(*theirs), outside_both, f"{image.shape[1]} x {image.shape[0]}")
+
+
+def instances(scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any]) -> Found:
     found = scores > 0
-    lowest = float(mask_agreement(masks[found], theirs[2][found]).min()) if found.any() else 1.0
-    labels_agree = bool((labels[found] == theirs[1][found]).all())
-    print(
-        f"{image.shape[1]} x {image.shape[0]}: {int(found.sum())} instances, labels "
-        f"{'equal' if labels_agree else 'different'}, scores within {np.abs(scores - theirs[0]).max():.1e}, "
-        f"mask IoU with PyTorch at least {lowest:.4f}"
-    )
-    if lowest < SMALLEST_IOU or not labels_agree:
-        raise UserError("onnxruntime and PyTorch do not agree; the file is not to be trusted")
+    return Found(scores[found], labels[found], masks[found])
 
 
 def scaled(model: SOLOv2, path: str) -> NDArray[np.uint8]:

@@ -134,7 +134,7 @@ def test_the_exported_file_finds_what_pytorch_finds(weights, tmp_path):
     pytest.importorskip("onnxruntime")
     done = run("maskrcnn/export.py", "--weights", weights, "--out", "m.onnx", "--size", "192", "192", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "10 objects, each in the file's answer too" in done.stdout
+    assert "10 found, 10 of them in the file's answer too" in done.stdout
     assert (tmp_path / "m.onnx").exists()
 
 

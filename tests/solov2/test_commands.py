@@ -12,6 +12,8 @@ from PIL import Image
 
 import solov2
 from common import shapes
+from common.errors import UserError
+from solov2 import export
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 from tests.solov2.test_convert import published_by_solo
 
@@ -162,9 +164,18 @@ def test_help_lists_the_settings(name, tmp_path):
     assert ("--optimizer.lr" if name in ("train", "eval") else "--weights") in done.stdout
 
 
-def test_the_exported_file_finds_what_pytorch_finds(weights, tmp_path):
-    pytest.importorskip("onnxruntime")
-    done = run("solov2/export.py", "--weights", weights, "--out", "m.onnx", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("mask IoU with PyTorch at least") == 3  # sizes
-    assert (tmp_path / "m.onnx").exists()
+def test_the_exported_file_finds_what_pytorch_finds_and_a_wrong_one_is_refused(weights, tmp_path, monkeypatch, capsys):
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["export.py", "--weights", str(weights), "--out", "m.onnx"])
+    export.main()
+    assert capsys.readouterr().out.count("in the file's answer too") == 3  # sizes
+    wrong = onnx.load(tmp_path / "m.onnx")
+    values = next(each for each in wrong.graph.initializer if each.name.endswith("head.kernel.weight"))
+    changed = onnx.numpy_helper.to_array(values) * np.float32(1.2)
+    values.CopyFrom(onnx.numpy_helper.from_array(changed, values.name))
+    model = solov2.load(weights)
+    graph, photograph = export.Graph(model).eval(), export.scaled(model, "")
+    session = onnxruntime.InferenceSession(wrong.SerializeToString())
+    with pytest.raises(UserError, match="not to be trusted"):
+        export.check(graph, session, photograph)

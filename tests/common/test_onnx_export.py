@@ -1,0 +1,74 @@
+"""What an exported file is held to: all that PyTorch decides by more than rounding, and ties are counted."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from common.errors import UserError
+from common.onnx_export import Found, compare, outside_both, partners
+
+MASKS = np.eye(5, dtype=bool)[:, None, :].repeat(4, axis=1)  # [5, 4, 5], each another column
+
+
+class Scores(nn.Module):
+    """A detector whose answer is its weights: the three best of five."""
+
+    def __init__(self, scores: list[float]) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(torch.tensor(scores))
+
+
+def best(model: Scores, count: int = 3) -> Found:
+    scores = model.scores.detach().numpy()
+    order = np.argsort(-scores, kind="stable")[:count]
+    return Found(scores[order], np.zeros(count, int), MASKS[order])
+
+
+def held(model: Scores, theirs: Found) -> None:
+    compare(best, model, theirs, outside_both, "a picture")
+
+
+def found(*chosen: int, scores: list[float]) -> Found:
+    places = list(chosen)
+    return Found(np.array(scores), np.zeros(len(places), int), MASKS[places])
+
+
+def test_an_equal_answer_in_another_order_is_equal(capsys: pytest.CaptureFixture[str]) -> None:
+    held(Scores([0.9, 0.8, 0.7, 0.2, 0.1]), found(2, 0, 1, scores=[0.7, 0.9, 0.8]))
+    assert "3 found, 3 of them in the file's answer too" in capsys.readouterr().out
+
+
+def test_who_wins_by_less_than_rounding_is_a_tie_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    close = np.float32(0.7), np.nextafter(np.float32(0.7), np.float32(0))
+    model = Scores([0.9, 0.8, float(close[0]), float(close[1]), 0.1])
+    held(model, found(0, 1, 3, scores=[0.9, 0.8, 0.7]))
+    said = capsys.readouterr().out
+    assert "3 found, 2 of them in the file's answer too" in said
+    assert "; 2 ties" in said  # one that only PyTorch found, one that only the file did
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        found(0, 1, 3, scores=[0.9, 0.8, 0.7]),  # another one instead of the third
+        found(0, 1, scores=[0.9, 0.8]),  # one too few
+        found(0, 1, 2, 3, scores=[0.9, 0.8, 0.7, 0.6]),  # one too many
+        found(0, 1, 2, scores=[0.9, 0.8, 0.75]),  # another score
+        found(0, 1, 2, 2, scores=[0.9, 0.8, 0.7, 0.7]),  # one twice
+    ],
+)
+def test_what_more_than_rounding_decides_must_be_the_same(theirs: Found) -> None:
+    with pytest.raises(UserError, match="not to be trusted"):
+        held(Scores([0.9, 0.8, 0.7, 0.2, 0.1]), theirs)
+
+
+def test_where_rounding_decides_everything_nothing_is_shown() -> None:
+    with pytest.raises(UserError, match="nothing shows that the file is right"):
+        compare(lambda model: best(model, 1), Scores([0.5] * 5), found(4, scores=[0.5]), outside_both, "a picture")
+
+
+def test_each_row_takes_its_nearest_free_column() -> None:
+    apart = np.array([[0.2, 0.1, 3.0], [0.3, 0.1, 3.0], [3.0, 3.0, 3.0]])
+    assert partners(apart).tolist() == [1, 0, -1]
+    assert partners(np.zeros((2, 0))).tolist() == [-1, -1]
