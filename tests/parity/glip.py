@@ -193,18 +193,26 @@ def infer(case: Case, model: GLIP) -> dict[str, Array]:
     computed |= {f"fpn/{name}": array(level) for name, level in zip(LEVELS, levels, strict=True)}
     computed |= {f"fpn{index}": array(level) for index, level in enumerate(levels)}
     captions = read_captions(case, model)
+    names, sizes = tuple(model.class_names), (prepared.original_size, prepared.resized_size)
     found = []
     for number, caption in enumerate(captions):
         seen, answers = ask(model, levels, caption)
         computed |= {f"{name}{CHUNK.format(number)}": value for name, value in seen.items()}
         computed |= seen if number == 0 else {}
         found.append(model.found(answers, 0, caption, prepared))
+        own = findings(of_chunk(case, number), instances(found[-1:], prepared, names), *sizes)
+        computed |= {f"{name}{CHUNK.format(number)}": value for name, value in own.items()}
     computed |= {
         "in/input_ids": array(torch.cat([caption.tokens.ids for caption in captions])),
         "in/attention_mask": array(torch.cat([caption.tokens.mask for caption in captions]).long()),
     }
-    result = instances(found, prepared, tuple(model.class_names))
-    return computed | findings(case, result, prepared.original_size, prepared.resized_size)
+    return computed | findings(case, instances(found, prepared, names), *sizes)
+
+
+def of_chunk(case: Case, number: int) -> Case:
+    """The case's outputs that end in a chunk's number, without it: what its detections are matched with."""
+    end = CHUNK.format(number)
+    return replace(case, arrays={n.removesuffix(end): each for n, each in case.arrays.items() if n.endswith(end)})
 
 
 def ask(model: GLIP, levels: list[Tensor], caption: ReadCaption) -> tuple[dict[str, Array], Answers]:

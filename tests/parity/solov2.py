@@ -195,17 +195,21 @@ def results(model: SOLOv2, image: Array) -> dict[str, Array]:
 def training_batch(case: Case) -> Batch | None:
     """The photographs that the losses are for, as one batch: of one array, or one array for each."""
     inputs = case.inputs
-    photographs = list(inputs.get("train_image", ()))
-    photographs += [inputs[name] for name in sorted(inputs) if re.fullmatch(r"train_image_\d+", name)]
+    photographs = dict(enumerate(inputs.get("train_image", ())))
+    photographs |= {
+        int(match[1]): inputs[name] for name in inputs if (match := re.fullmatch(r"train_image_(\d+)", name))
+    }
     if not photographs:
         return None
     items = []
-    for index, photograph in enumerate(photographs):
-        target = Target(
-            boxes=torch.from_numpy(inputs[f"gt_boxes_{index}"]),
-            labels=torch.from_numpy(inputs[f"gt_labels_{index}"]).long() - 1,  # SOLO counts from 1: 0 is background
-            masks=torch.from_numpy(case.unpacked(f"gt_masks_{index}_packed")),
-        )
+    for index, photograph in sorted(photographs.items()):
+        target = Target(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0, *photograph.shape[:2]).bool())
+        if f"gt_boxes_{index}" in inputs:  # an image may show nothing
+            target = Target(
+                boxes=torch.from_numpy(inputs[f"gt_boxes_{index}"]),
+                labels=torch.from_numpy(inputs[f"gt_labels_{index}"]).long() - 1,  # SOLO counts from 1: 0 is background
+                masks=torch.from_numpy(case.unpacked(f"gt_masks_{index}_packed")),
+            )
         items.append((torch.from_numpy(photograph).permute(2, 0, 1).contiguous(), target))
     return collate(items, DIVISOR)
 

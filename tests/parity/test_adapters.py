@@ -11,7 +11,7 @@ import torch
 
 from common.errors import UserError
 from refinemask_psg.mask_head import MaskAnswers
-from tests.parity import glip, pose2seg, refinemask, yolact
+from tests.parity import glip, pose2seg, refinemask, solov2, yolact
 from tests.parity.case import Case
 
 
@@ -74,3 +74,20 @@ def test_refinemask_gives_the_logits_of_each_stage_of_a_cascade():
         assert computed[f"mask_logits_of_label_stage{stage}"].shape == (2, 28, 28)
         assert refinemask.rule(case, f"mask_logits_stage{stage}") is not None
     assert "mask_logits_stage3" not in computed
+
+
+def test_a_chunks_detections_are_matched_with_that_chunks():
+    case = case_of({})
+    case.arrays.update({f"out/det/labels{end}": np.full(1, at) for at, end in enumerate(("", "/chunk0", "/chunk1"))})
+    assert {name: values.tolist() for name, values in glip.of_chunk(case, 1).outputs.items()} == {"det/labels": [2]}
+
+
+def test_solov2_learns_from_images_in_the_order_of_their_numbers_also_from_one_that_shows_nothing():
+    photographs = {f"train_image_{number}": np.full((8, 8, 3), number, np.uint8) for number in (10, 2)}
+    truth = {"gt_boxes_10": np.ones((1, 4), np.float32), "gt_labels_10": np.ones(1, np.int64)}
+    packed = {"gt_masks_10_packed": np.full(8, 255, np.uint8)}
+    case = case_of({"inputs": {"gt_masks_10_packed": {"unpacked_shape": [1, 8, 8]}}}, **photographs, **truth, **packed)
+    batch = solov2.training_batch(case)
+    assert batch is not None
+    assert [int(image.max()) for image in batch.images] == [2, 10]
+    assert [len(target.boxes) for target in batch.targets] == [0, 1]

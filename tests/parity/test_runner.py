@@ -65,6 +65,19 @@ def test_an_output_that_is_not_computed_fails() -> None:
     assert failures(doubler_case(**{"out/absent": np.zeros(0)})) == ["absent"]
 
 
+def test_where_computing_fails_each_output_fails_by_name_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Doubler, case: Case, device: str) -> dict[str, Array]:
+        raise KeyError("image2")
+
+    monkeypatch.setattr(Doubler, "compute", broken)
+    monkeypatch.setattr("tests.parity.runner.find_system", lambda name: Doubler())
+    lines, computed = run_case(doubler_case())
+    assert computed == {}
+    assert {line.name: line.remark for line in lines} == dict.fromkeys(
+        ("in/tensor", f"doubled{SAMPLE}"), "not computed (KeyError: 'image2')"
+    )
+
+
 def test_preprocessing_that_differs_fails() -> None:
     other = np.linspace(-1, 1, 50_000, dtype=np.float32) / 2
     other[7] += 1e-3
