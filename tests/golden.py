@@ -1,0 +1,161 @@
+"""What every command writes, as hashes: python -m tests.golden --write before a change, python -m tests.golden after it.
+
+For each package a small model is trained for three steps, resumed for a fourth, evaluated, asked and, where a parity case
+of its system is at hand, converted. The record is this machine's: other processors round otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+
+import torch
+
+from tests.parity.case import read_case
+from tests.running import ROOT, run, small_data
+
+RECORD = ROOT / "runs" / "golden.json"
+TIMES = ("images_per_second", "seconds", "memory")  # what a log's line says of the machine and not of the run
+HASHED = (".safetensors", ".json", ".jsonl", ".png", ".jpg", ".yaml")
+MACHINE = "--device cpu --workers 0 --batch-size 2 --no-report --save-every 1"
+# package or a part of one: (folder of its commands, annotations that it takes, flags that make it small)
+SMALL = {
+    "solov2": ("solov2", "instances", "--model.fpn-channels 32 --model.tower-channels 32 --model.tower-depth 1"),
+    "yolact": ("yolact", "instances", "--model.input-size 96 --model.channels 32 --model.scales 8 16 32 64 96"),
+    "maskrcnn": (
+        "maskrcnn",
+        "instances",
+        "--model.fpn-channels 16 --model.box-channels 16 --model.mask-channels 16 --model.mask-depth 1 "
+        "--proposals.kept 20 --test.score-threshold 0.0 --test.max-instances 10",
+    ),
+    "upsnet": (
+        "upsnet",
+        "panoptic",
+        "--model.fpn-channels 16 --model.box-channels 16 --model.mask-channels 16 --model.semantic-channels 16 "
+        "--test.proposals.kept 20 --test.panoptic-score-threshold 0.1 --test.smallest-stuff 1",
+    ),
+    "pose2seg": (
+        "pose2seg",
+        "keypoints",
+        "--model.fpn-channels 32 --model.segmentation-blocks 1 --model.input-size 96 --model.window 32",
+    ),
+    "glip": (
+        "glip",
+        "captions",
+        "--model.swin-width 16 --model.swin-heads 1 2 4 8 --model.channels 32 --model.groups 4 --model.blocks 1 "
+        "--text.width 32 --text.layers 1 --text.inner-width 32 --test.score-threshold 0.001",
+    ),
+    "refinemask": (
+        "refinemask_psg",
+        "instances",
+        "--model.fpn-channels 32 --model.box-channels 32 --model.mask-channels 24 --test.score-threshold 0.005 "
+        "--test.max-instances 5 --test.proposals 20",
+    ),
+    "psg": (
+        "refinemask_psg",
+        "scene_graph",
+        "psg_shapes --model.fpn-channels 32 --model.box-channels 32 --model.semantic-channels 16 --model.proposals 20 "
+        "--relations.hidden 16 --relations.attention-heads 2 --relations.intermediate 16 --relations.layers 1 "
+        "--relations.score-threshold 0.0 --test.max-instances 4 --test.score-threshold 0.0 --augment.long-side 64 "
+        "--model.mask-targets bitmaps --test.long-side 64",
+    ),
+    "u2net": (
+        "refinemask_psg/u2net",
+        "instances",
+        "--augment.size 40 --augment.crop 32 --test.size 32",
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.golden")
+    parser.add_argument("names", nargs="*", help=f"which of {', '.join(SMALL)}; none: all")
+    parser.add_argument("--write", action="store_true", help="make the record anew")
+    options = parser.parse_args()
+    found = {name: hashes(name) for name in options.names or SMALL}
+    before = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    if options.write:
+        RECORD.parent.mkdir(exist_ok=True)
+        RECORD.write_text(json.dumps(before | found, indent=1) + "\n")
+        print(f"written: {RECORD}")
+        return
+    if not before:
+        sys.exit(f"{RECORD}: no record; make one with --write, of the code as it was before the change")
+    different = list(differences({name: before.get(name, {}) for name in found}, found))
+    print("\n".join(different) or f"{sum(map(len, found.values()))} files of {len(found)} models, all as recorded")
+    sys.exit(bool(different))
+
+
+def differences(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> Iterator[str]:
+    for name, files in after.items():
+        for file in sorted(files | before[name]):
+            if files.get(file) != before[name].get(file):
+                told = "new" if file not in before[name] else "gone" if file not in files else "differs"
+                yield f"{name}: {file} {told}"
+
+
+def hashes(name: str) -> dict[str, str]:
+    """File -> hash, of what a package's commands write."""
+    folder, annotations, small = SMALL[name]
+    with tempfile.TemporaryDirectory() as work, chdir(work):
+        data = small_data(Path("data"), 4, annotations)
+        if name == "psg":  # its files name the images from the data set's root
+            data = [word.removesuffix("/images") if word.endswith("/images") else word for word in data]
+        train = shlex.split(f"{small} {MACHINE}")
+        call(folder, "train", *train, *data, "--run", "run", "--steps", "3")
+        call(folder, "train", *train, *data, "--run", "run", "--steps", "4", "--resume")
+        weights = ["--weights", "run/last.safetensors", "--device", "cpu"]
+        call(folder, "eval", *weights, "--workers", "0", *data, "--run", "scores")
+        asked = {"pose2seg": ["--people", data[-1]], "glip": ["--prompt", "a red circle. star."]}.get(name, [])
+        call(folder, "predict", *weights, *asked, data[data.index("--data.val.images") + 1], "--out", "found")
+        convert(folder.partition("/")[0] if name != "psg" else "psg")
+        return {path.as_posix(): digest(path) for path in sorted(written()) if path.suffix in HASHED}
+
+
+def written() -> Iterator[Path]:
+    for folder in ("run", "scores", "found", "converted"):
+        yield from Path(folder).rglob("*")
+
+
+def convert(package: str) -> None:
+    """The smallest checkpoint of the package's parity cases through the converter."""
+    system = {"refinemask_psg": "refinemask"}.get(package, package)
+    folders = [Path(os.environ.get("MASKWORKS_PARITY", "")) / system, ROOT / "tests" / "parity" / "cases" / system]
+    cases = [read_case(path.parent) for folder in folders for path in sorted(folder.glob("*/spec.json"))]
+    layouts = [case for case in cases if len(case.spec["state_dict"]) > 100]
+    if layouts:
+        case = min(layouts, key=lambda one: (len(one.spec["state_dict"]), one.name))
+        torch.save({name: torch.from_numpy(value) for name, value in case.checkpoint().items()}, "published.pth")
+        variant = ["--model", case.spec["variant"]] if "variant" in case.spec else []
+        done = run("scripts/mmdet2pytorch.py", "published.pth", "--out", "converted/x.safetensors", cwd=Path.cwd())
+        done = done if done.returncode == 0 else run(
+            "scripts/mmdet2pytorch.py", "published.pth", "--out", "converted/x.safetensors", *variant, cwd=Path.cwd()
+        )
+        Path("converted").mkdir(exist_ok=True)
+        Path("converted/said.json").write_text(json.dumps([done.returncode, done.stderr, done.stdout.splitlines()[:-1]]))
+
+
+def call(folder: str, command: str, *arguments: str) -> None:
+    done = run(f"{folder}/{command}.py", *arguments, cwd=Path.cwd())
+    if done.returncode:
+        sys.exit(f"{folder}/{command}.py {shlex.join(arguments)}\n{done.stdout}{done.stderr}")
+
+
+def digest(path: Path) -> str:
+    content = path.read_bytes()
+    if path.name == "log.jsonl":
+        lines = [json.loads(line) for line in content.splitlines()]
+        content = json.dumps([{k: v for k, v in line.items() if k not in TIMES} for line in lines]).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    main()
