@@ -1,9 +1,6 @@
 """What the user can put right: one exception for bad input, and the errors of a computer that is full or locked."""
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, a limit, one's share of it
 
@@ -13,17 +10,6 @@ class UserError(Exception):
 
     The commands print it without a traceback and exit with status 2.
     """
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """An error in writing to a file that is open names no file by itself."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            error.filename = str(path)
-        raise
 
 
 def surroundings(error: Exception) -> str | None:

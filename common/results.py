@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from common.data.images import read_image
 from common.drawing import (
     PAPER,
     Colour,
@@ -27,8 +28,7 @@ from common.drawing import (
     with_legend,
 )
 from common.errors import UserError
-from common.images import read_image
-from common.rle import encode
+from common.ops.masks import encode
 
 PictureSource = Path | NDArray[np.uint8] | None
 Point = tuple[int, int]  # x, y

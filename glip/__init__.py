@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.checkpoint import open_model
+from common.run.checkpoint import open_model
 from glip.config import VARIANTS, Config
 from glip.network import GLIP
 from glip.prompts import Prompt

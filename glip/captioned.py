@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.coco import CocoDataset, Sample
+from common.data.coco import CocoDataset, Sample
 from common.errors import UserError
 from glip.prompts import Caption, Span
 

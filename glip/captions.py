@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
-from common.batches import Target
+from common.data.batches import Target
 from glip.prompts import Caption
 from glip.tokeniser import Tokeniser
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from common.settings import Data, Images, Optimizer, Schedule, Training
+from common.run.settings import Data, Images, Optimizer, Schedule, Training
 
 BERT = "bert-base-uncased"  # the vocabulary that all published variants were trained with; it comes with the package
 BUILT_IN = "built-in"  # that of the built-in captions

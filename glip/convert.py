@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from common.coco_classes import COCO_CLASSES
-from common.conversion import Converted, Rules, count, rename, whole
+from common.data.coco_classes import COCO_CLASSES
 from common.errors import UserError
-from common.mmdetection import Read, inputs, number, refuse_others, said, whole_number
-from common.origin import Decision, Origin, Said, choose_recipe, settle
+from common.run.conversion import Converted, Rules, count, rename, whole
+from common.run.mmdetection import Read, inputs, number, refuse_others, said, whole_number
+from common.run.origin import Decision, Origin, Said, choose_recipe, settle
 from glip.config import VARIANTS, Config, Model, Text
 
 PARTS = ("backbone.", "pyramid.", "text.", "head.")  # of our network; what gets no such name has no place in it

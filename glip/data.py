@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from common.coco import CocoDataset
-from common.commands import find_data
-from common.settings import Data, Training
-from common.shapes import Split
+from common.data.coco import CocoDataset
+from common.run.commands import find_data
+from common.run.settings import Data, Training
 from glip.captioned import CaptionedDataset, has_captions
+from maskworks.shapes.dataset import Split
 
 
 def open_data(data: Data, split: Split, settings: Training) -> CocoDataset | CaptionedDataset:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import deform_conv2d
 
-from common.precision import full_precision
+from common.ops.precision import full_precision
 from glip.config import Model, Text
 from glip.fusion import Fusion
 from glip.text import TextLayer, bounded

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 import glip
-from common import commands
-from common.coco import CocoDataset
-from common.commands import Scoring
-from common.distributed import is_main
+from common.data.coco import CocoDataset
 from common.errors import UserError
-from common.precision import autocast
+from common.ops.precision import autocast
+from common.run import commands
+from common.run.commands import Scoring
+from common.run.distributed import is_main
 from glip.data import open_data
 from glip.evaluation import CAPTIONS, CLASSES, evaluate_classes
 from glip.network import GLIP

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import torch
 
-from common.coco import LabelledImages
+from common.data.coco import LabelledImages
+from common.data.loader import Item, Key, TrainingSet, mix
 from common.errors import UserError
-from common.loader import Item, Key, TrainingSet, mix
 from glip.captioned import CaptionedDataset
 from glip.captions import ground
 from glip.config import Augment, Config, Text

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.distributed import mean_over_processes
+from common.run.distributed import mean_over_processes
 from glip.boxes import decode, encode
 from glip.config import Model
 from glip.dynamic_head import Answers

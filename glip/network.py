@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.batches import Batch, Prepared, Target, normalise, round_up
-from common.inference import Source, predict_in_groups
+from common.data.batches import Batch, Prepared, Target, normalise, round_up
 from common.results import Instances
+from common.run.inference import Source, predict_in_groups
 from glip.boxes import anchors_of
 from glip.captions import GroundingTarget, ground
 from glip.config import Config

@@ -8,10 +8,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.coco import CocoDataset
+from common.data.coco import CocoDataset
 from common.errors import UserError
-from common.settings import Training
-from common.training import Metrics
+from common.run.settings import Training
+from common.run.training import Metrics
 from glip.evaluation import evaluate_classes
 from glip.network import GLIP
 from glip.prompts import Wording, class_prompt

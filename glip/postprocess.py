@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from common.batches import Prepared
-from common.precision import widest_float
+from common.data.batches import Prepared
+from common.ops.precision import widest_float
 from common.results import Instances
 from glip.boxes import anchors_of, clip, decode
 from glip.config import Test

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import tyro
 
 import glip
-from common import commands
-from common.prediction import Predict, predict
 from common.results import Instances, Result
+from common.run import commands
+from common.run.prediction import Predict, predict
 from glip.evaluation import SURE
 from glip.network import GLIP
 from glip.prompts import Prompt, class_prompt, read_prompt

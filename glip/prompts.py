@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.coco_classes import COCO_CLASSES
+from common.data.coco_classes import COCO_CLASSES
 from common.errors import UserError
 from glip.config import Text
 from glip.phrases import find_noun_phrases

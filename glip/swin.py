@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models.swin_transformer import PatchMerging
 from torchvision.ops import StochasticDepth
 
-from common.batches import round_up
+from common.data.batches import round_up
 
 PATCH = 4
 FOREIGN = -100.0  # added to the attention between places that only the shift brought into one window

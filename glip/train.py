@@ -2,9 +2,9 @@
 
 import sys
 
-from common import commands
-from common.configuration import configure
-from common.loader import TrainingSet
+from common.data.loader import TrainingSet
+from common.run import commands
+from common.run.configuration import configure
 from glip.augmentation import published
 from glip.captioned import CaptionedDataset
 from glip.config import VARIANTS

@@ -6,8 +6,8 @@ from dataclasses import replace
 from torch import nn
 
 from common.errors import UserError
-from common.optimization import Group, ParameterGroup
-from common.settings import Optimizer, Schedule
+from common.run.optimization import Group, ParameterGroup
+from common.run.settings import Optimizer, Schedule
 from glip.config import Config, Tuning
 from glip.network import GLIP
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from common.augment import nearest
+from common.data.augment import nearest
 from maskrcnn.config import Augment, Conventions
 from maskrcnn.preprocessing import scaled, scaled_size
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.class_lists import data_set_of
-from common.coco_classes import COCO_CATEGORY_IDS
-from common.conversion import Converted, Rules, count, rename, whole
+from common.data.coco_classes import COCO_CATEGORY_IDS
 from common.errors import UserError
-from common.mmdetection import lvis
-from common.origin import Decision, Origin, Said, choose_recipe, settle, values_of
+from common.run.class_lists import data_set_of
+from common.run.conversion import Converted, Rules, count, rename, whole
+from common.run.mmdetection import lvis
+from common.run.origin import Decision, Origin, Said, choose_recipe, settle, values_of
 from maskrcnn.caffe2 import MARK, benchmark_names, with_statistics
 from maskrcnn.config import VARIANTS, Config
 from maskrcnn.mmdetection import of_mmdetection

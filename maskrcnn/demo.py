@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import maskrcnn
-from common import commands
+from common.data.images import list_images, read_image
 from common.errors import UserError
-from common.images import list_images, read_image
-from common.prediction import unique_names
 from common.results import Instances
+from common.run import commands
+from common.run.prediction import unique_names
 
 CONFIDENCE = 0.7  # the demo's threshold
 COLOUR_STEPS = (2**25 - 1, 2**15 - 1, 2**21 - 1)  # blue, green, red

@@ -1,7 +1,7 @@
 """Score Mask R-CNN: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations FILE] [--flags]."""
 
 import maskrcnn
-from common import commands
+from common.run import commands
 from maskrcnn.backbone import fold_batch_norms
 from maskrcnn.scoring import scoring
 

@@ -20,17 +20,18 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 import maskrcnn
-from common import commands, shapes
-from common.batches import round_up
+from common.data.batches import round_up
+from common.data.images import read_image
 from common.errors import UserError
-from common.images import read_image
-from common.onnx_export import Found, compare, export_onnx
+from common.run import commands
+from common.run.onnx_export import Found, compare, export_onnx
 from maskrcnn.backbone import fold_batch_norms
 from maskrcnn.boxes import clip, decode, sides
 from maskrcnn.network import Answers, MaskRCNN
 from maskrcnn.postprocess import Detections
 from maskrcnn.preprocessing import normalised, scaled, scaled_size
 from maskrcnn.proposals import best_of_level
+from maskworks import shapes
 
 CANDIDATES = 1000  # (region, class) pairs that enter NMS; the threshold leaves fewer on photographs
 

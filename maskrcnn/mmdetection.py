@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from common.mmdetection import Read, flag, inputs, number, refuse_others, said, whole_number, whole_numbers
-from common.origin import Origin, Said, at
+from common.run.mmdetection import Read, flag, inputs, number, refuse_others, said, whole_number, whole_numbers
+from common.run.origin import Origin, Said, at
 from maskrcnn.config import ABOVE_ZERO
 
 SECTIONS = {

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from common.batches import Batch, Prepared
-from common.inference import Source, predict_in_groups
+from common.data.batches import Batch, Prepared
 from common.results import Instances
+from common.run.inference import Source, predict_in_groups
 from maskrcnn.anchors import anchors_of_levels
 from maskrcnn.backbone import Backbone, residual_network
 from maskrcnn.config import Config

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.precision import full_precision
+from common.ops.precision import full_precision
 
 STRIP = 2**16  # floats: 256 kB
 

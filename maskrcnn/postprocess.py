@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.batches import Prepared
+from common.data.batches import Prepared
 from common.results import Instances
 from maskrcnn.boxes import clip, decode, non_maximum_suppression, sides
 from maskrcnn.config import Conventions, Test

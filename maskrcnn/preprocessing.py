@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from common.batches import Prepared, normalise, round_up
-from common.images import fit_within, resize
+from common.data.batches import Prepared, normalise, round_up
+from common.data.images import fit_within, resize
 from maskrcnn.config import Conventions, Model
 
 

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from common.coco import CocoDataset
-from common.commands import Scoring
-from common.evaluation import Evaluation, evaluate_instances
+from common.data.coco import CocoDataset
+from common.run.commands import Scoring
+from common.run.evaluation import Evaluation, evaluate_instances
 from maskrcnn.network import MaskRCNN
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from common import rle
-from common.batches import Target
+from common.data.batches import Target
+from common.ops import masks as rle
 from maskrcnn.boxes import encode, overlaps, sides
 from maskrcnn.config import Conventions, Proposals, Regions
 

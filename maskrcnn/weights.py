@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from common import starting_weights
-from common.conversion import rename
+from common.run import starting_weights
+from common.run.conversion import rename
 from maskrcnn.caffe2 import MARK, RULES, with_statistics
 from maskrcnn.convert import BENCHMARK, convert, recognise
 from maskrcnn.network import MaskRCNN

@@ -6,9 +6,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
-from common.origin import Origin, choose_recipe, settle
+from common.run.conversion import Converted, Rules, count, rename, whole
+from common.run.origin import Origin, choose_recipe, settle
 from pose2seg.config import VARIANTS, Config
 
 SOURCE = "liruilong940607/Pose2Seg"

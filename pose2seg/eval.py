@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 
 import pose2seg
-from common import commands
-from common.checkpoint import write_text
-from common.coco import CocoDataset, refuse_other_classes
-from common.distributed import is_main
+from common.data.coco import CocoDataset, refuse_other_classes
 from common.errors import UserError
-from common.evaluation import Evaluation
-from common.settings import Images
-from common.training import Metrics
+from common.files import write_text
+from common.run import commands
+from common.run.distributed import is_main
+from common.run.evaluation import Evaluation
+from common.run.settings import Images
+from common.run.training import Metrics
 from pose2seg.backbone import fold_batch_norms
 from pose2seg.config import VARIANTS, Config, PeopleData
 from pose2seg.evaluation import people_scoring, write_maps

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torchvision.ops import box_iou
 
-from common import rle
-from common.coco import CocoDataset
-from common.commands import Scoring
-from common.distributed import gather, is_main
-from common.evaluation import Detection, Evaluation, detect, examples
+from common.data.coco import CocoDataset
 from common.metrics import CocoDetails, coco_details
+from common.ops import masks as rle
 from common.results import Instances
+from common.run.commands import Scoring
+from common.run.distributed import gather, is_main
+from common.run.evaluation import Detection, Evaluation, detect, examples
 from pose2seg.alignment import NEEDED_JOINTS
 from pose2seg.joints import Picture, Source, annotated
 from pose2seg.people import files, people_who_count, true_joints

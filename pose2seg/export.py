@@ -14,10 +14,10 @@ import tyro
 from torch import Tensor, nn
 
 import pose2seg
-from common import commands
 from common.errors import UserError
-from common.onnx_export import export_onnx, mask_agreement
-from common.scenes import Scene, draw_scene
+from common.run import commands
+from common.run.onnx_export import export_onnx, mask_agreement
+from maskworks.shapes.scenes import Scene, draw_scene
 from pose2seg.backbone import fold_batch_norms
 from pose2seg.geometry import letterbox_matrix, letterboxed, moved_joints
 from pose2seg.network import Pose2Seg

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.precision import full_precision
+from common.ops.precision import full_precision
 
 
 def letterbox_matrix(height: int, width: int, side: int) -> Tensor:

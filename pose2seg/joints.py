@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
-from common.checkpoint import load_weights, read_published
-from common.coco import CocoDataset
+from common.data.coco import CocoDataset
 from common.errors import UserError
+from common.run.checkpoint import load_weights, read_published
 from pose2seg.people import true_joints
 from pose2seg.templates import JOINT_NAMES
 

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.batches import Batch, Prepared, normalise
+from common.data.batches import Batch, Prepared, normalise
+from common.data.images import read_image
 from common.errors import UserError
-from common.images import read_image
-from common.precision import full_precision
+from common.ops.precision import full_precision
 from common.results import Instances
 from pose2seg.alignment import affine_align, align
 from pose2seg.backbone import STRIDE, Backbone, Pyramid

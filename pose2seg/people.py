@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from common import commands, shapes
-from common.coco import CocoDataset, Sample
+from common.data.coco import CocoDataset, Sample
 from common.errors import UserError
-from common.settings import Training
+from common.run import commands
+from common.run.settings import Training
+from maskworks import shapes
 from pose2seg.config import PeopleData
 from pose2seg.templates import JOINT_NAMES
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.precision import widest_float
+from common.ops.precision import widest_float
 from common.results import Instances
 from pose2seg.geometry import normalised
 

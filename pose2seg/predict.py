@@ -13,12 +13,12 @@ import tyro
 from torch import nn
 
 import pose2seg
-from common import commands
 from common.errors import UserError
-from common.precision import autocast, fastest
-from common.prediction import Notes, Predict, predict_all, predict_video
-from common.prediction_files import categories
+from common.ops.precision import autocast, fastest
 from common.results import Instances
+from common.run import commands
+from common.run.prediction import Notes, Predict, predict_all, predict_video
+from common.run.prediction_files import categories
 from pose2seg.alignment import NEEDED_JOINTS
 from pose2seg.backbone import fold_batch_norms
 from pose2seg.joints import Detector, Found, Picture, read_for_files

@@ -4,9 +4,9 @@ import sys
 
 import torch
 
-from common import commands
-from common.configuration import configure
-from common.loader import TrainingSet
+from common.data.loader import TrainingSet
+from common.run import commands
+from common.run.configuration import configure
 from pose2seg.augmentation import Letterbox
 from pose2seg.config import VARIANTS
 from pose2seg.evaluation import people_scoring

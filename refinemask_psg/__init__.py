@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.checkpoint import open_model
+from common.run.checkpoint import open_model
 from refinemask_psg.config import VARIANTS, Config
 from refinemask_psg.network import RefineMask
 from refinemask_psg.u2net import U2Net, load_u2net

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from common.augment import RandomScale
+from common.data.augment import RandomScale
 from refinemask_psg.config import Augment
 
 SMALLEST_SIDE = 1.0  # of an object's box after cropping; less is dropped

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from common.settings import Data, Images, Optimizer, Schedule, Training
-from refinemask_psg.relation_config import Relations, shapes_relations
+from common.run.settings import Data, Images, Optimizer, Schedule, Training
+from refinemask_psg.psg.relation_config import Relations, shapes_relations
 
 CASCADE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 

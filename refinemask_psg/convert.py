@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
-from common.coco_classes import COCO_CLASSES, COCO_STUFF
-from common.conversion import Converted, Rules, count, rename, whole
+from common.data.coco_classes import COCO_CLASSES, COCO_STUFF
 from common.errors import UserError
-from common.mmdetection import Read, inputs, lvis, number, refuse_others, said, whole_number
-from common.origin import Classes, Origin, Said, at, choose_recipe, plain_dict, settle
+from common.run.conversion import Converted, Rules, count, rename, whole
+from common.run.mmdetection import Read, inputs, lvis, number, refuse_others, said, whole_number
+from common.run.origin import Classes, Origin, Said, at, choose_recipe, plain_dict, settle
 from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config, Model
-from refinemask_psg.relation_config import PSG_PREDICATES, Relations
-from refinemask_psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
+from refinemask_psg.psg.relation_config import PSG_PREDICATES, Relations
+from refinemask_psg.psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
 
 BACKBONE: Rules = [
     (r"^backbone\.cb_modules\.0\.", "backbone.assisting."),

@@ -1,8 +1,8 @@
 """Score RefineMask: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations FILE] [--flags]."""
 
 import refinemask_psg
-from common import commands
-from common.coco import refuse_other_classes
+from common.data.coco import refuse_other_classes
+from common.run import commands
 from refinemask_psg.resnet import fold_batch_norms
 
 
@@ -10,7 +10,7 @@ def main() -> None:
     model, config = commands.model_to_evaluate("refinemask_psg", refinemask_psg.VARIANTS, refinemask_psg.load)
     fold_batch_norms(model.backbone)
     if model.scene_graph is not None:
-        from refinemask_psg import psg_commands  # needs transformers, which the detector doesn't
+        from refinemask_psg.psg import commands as psg_commands  # needs transformers, which the detector doesn't
 
         psg_commands.evaluate(model, config)
         return

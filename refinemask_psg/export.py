@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 import refinemask_psg
-from common import commands, shapes
-from common.batches import round_up
+from common.data.batches import round_up
+from common.data.images import fit_within, read_image, resize
 from common.errors import UserError
-from common.images import fit_within, read_image, resize
-from common.onnx_export import Found, compare, export_onnx
+from common.run import commands
+from common.run.onnx_export import Found, compare, export_onnx
+from maskworks import shapes
 from refinemask_psg.box_head import answer, moved
 from refinemask_psg.boxes import decode
 from refinemask_psg.network import DIVISOR, Answers, RefineMask

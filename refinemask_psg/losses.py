@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.batches import Target
+from common.data.batches import Target
 from refinemask_psg.boundary import uncertain_regions
 from refinemask_psg.config import Model
 from refinemask_psg.mask_head import MASK_SIZES, MaskAnswers, of_class

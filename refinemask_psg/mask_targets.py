@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from common import rle
-from common.batches import Target
+from common.data.batches import Target
+from common.ops import masks as rle
 from refinemask_psg.targets import Sampled
 
 Outlines = Sequence[NDArray[np.float32]]  # of one object

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.batches import Batch, Prepared, Target, normalise, round_up
-from common.images import fit_within, resize
-from common.inference import Source, predict_in_groups
+from common.data.batches import Batch, Prepared, Target, normalise, round_up
+from common.data.images import fit_within, resize
 from common.results import Instances, SceneGraph
+from common.run.inference import Source, predict_in_groups
 from refinemask_psg.box_head import BoxHead, StageAnswers, answer, box_losses, hardness, next_proposals, run_cascade
 from refinemask_psg.composite import CompositeSwin
 from refinemask_psg.config import Config, Model
@@ -74,7 +74,7 @@ class RefineMask(nn.Module):
         )
         self.scene_graph: Any = None
         if config.relations.head != "none":
-            from refinemask_psg.scene_graph import SceneGraphHead  # needs transformers, which the detector doesn't
+            from refinemask_psg.psg.scene_graph import SceneGraphHead  # needs transformers, which the detector doesn't
 
             self.scene_graph = SceneGraphHead(config.relations, classes, model.fpn_channels)
         if config.relations.freeze_detector:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.batches import Prepared
+from common.data.batches import Prepared
 from refinemask_psg.boundary import fuse
 from refinemask_psg.box_head import StageAnswers
 from refinemask_psg.boxes import clip, decode, nms_within

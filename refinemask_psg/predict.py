@@ -6,9 +6,9 @@ from typing import Literal
 import tyro
 
 import refinemask_psg
-from common import commands
-from common.prediction import predict
-from refinemask_psg.psg_predict import PredictScenes, submit
+from common.run import commands
+from common.run.prediction import predict
+from refinemask_psg.psg.predict import PredictScenes, submit
 from refinemask_psg.resnet import fold_batch_norms
 from refinemask_psg.u2net.predict import predict_saliency
 

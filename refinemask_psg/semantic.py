@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.batches import UNLABELLED, Prepared, Target
+from common.data.batches import UNLABELLED, Prepared, Target
 from refinemask_psg.u2net import ResidualU, halve, resize_like
 
 INNER = (4, 2, 1, 1, 1)  # what comes into stage 3, and what stages 3 to 6 give: so many times less than the deepest

@@ -4,10 +4,10 @@ import sys
 
 import torch
 
-from common import commands
-from common.configuration import configure
+from common.data.loader import TrainingSet
 from common.errors import UserError
-from common.loader import TrainingSet
+from common.run import commands
+from common.run.configuration import configure
 from refinemask_psg.augmentation import published
 from refinemask_psg.config import VARIANTS
 from refinemask_psg.network import DIVISOR, RefineMask
@@ -17,7 +17,7 @@ from refinemask_psg.weights import initialise, parameter_group
 def main() -> None:
     config = configure(VARIANTS, sys.argv[1:], prog="train.py")
     if config.relations.head != "none":
-        from refinemask_psg import psg_commands  # needs transformers, which the detector doesn't
+        from refinemask_psg.psg import commands as psg_commands  # needs transformers, which the detector doesn't
 
         psg_commands.train(config)
         return

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from common import starting_weights
-from common.checkpoint import load_weights, read_published
 from common.errors import UserError
-from common.optimization import group_as_set
-from common.settings import Optimizer
+from common.run import starting_weights
+from common.run.checkpoint import load_weights, read_published
+from common.run.optimization import group_as_set
+from common.run.settings import Optimizer
 from refinemask_psg.convert import COMPUTED, convert, recognise
 from refinemask_psg.network import RefineMask
 

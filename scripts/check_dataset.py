@@ -23,8 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common import rle
-from common.annotation_checks import (
+from common.data.annotation_checks import (
     area_contradicts,
     box_contradicts,
     check_classes,
@@ -34,11 +33,12 @@ from common.annotation_checks import (
     drawn,
     read_annotations,
 )
-from common.annotation_files import FARTHEST, Annotations, Fault, Severity
-from common.checkpoint import write_text
+from common.data.annotation_files import FARTHEST, Annotations, Fault, Severity
 from common.errors import UserError
+from common.files import write_text
 from common.metrics.panoptic import VOID, read_picture
-from common.panoptic_data import PanopticFile, check_segments, existing_picture_folder, read_panoptic
+from common.ops import masks as rle
+from upsnet.panoptic_data import PanopticFile, check_segments, existing_picture_folder, read_panoptic
 
 SEVERITIES: dict[Severity, str] = {"fatal": "stops training", "dropped": "left out", "noted": "note"}
 Json = dict[str, Any]

@@ -22,10 +22,10 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
 
-from common import commands
-from common.checkpoint import write_text
-from common.coco_classes import COCO_CLASSES
+from common.data.coco_classes import COCO_CLASSES
 from common.errors import UserError
+from common.files import write_text
+from common.run import commands
 from scripts.mmdet2pytorch import NETWORKS
 from scripts.readme_table import README, markdown, read_results, write_between
 

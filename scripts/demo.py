@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from common import commands, rle
+from common.data.images import read_image
 from common.drawing import readable_scale
 from common.errors import UserError
-from common.images import read_image
+from common.ops import masks as rle
 from common.results import Instances, Panoptic, Result, SceneGraph
+from common.run import commands
 
 Json = dict[str, Any]
 PACKAGES = ("solov2", "yolact", "maskrcnn", "refinemask_psg", "upsnet", "glip", "pose2seg")

@@ -15,8 +15,8 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the tests are not installed
 
-from common import commands
-from common.checkpoint import write_text
+from common.files import write_text
+from common.run import commands
 from scripts.readme_table import README, markdown, read_results, write_between
 from tests.parity.case import Case, read_case
 from tests.parity.runner import Line, expected_arrays, find_cases, find_system, run_case

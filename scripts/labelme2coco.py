@@ -21,11 +21,12 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image
 
-from common import commands, rle
-from common.annotation_checks import leads_inside
-from common.coco_writing import CocoWriter, Json, Mask, Outline, masked, outlined, rectangle, stop_or_skip
+from common.data.coco_writing import CocoWriter, Json, Mask, Outline, masked, outlined, rectangle, stop_or_skip
+from common.data.images import image_size
 from common.errors import UserError
-from common.images import image_size
+from common.files import leads_inside
+from common.ops import masks as rle
+from common.run import commands
 
 NO_CLASSES = {"__ignore__", "_background_"}  # lines of labelme's own label files
 FAR = 2**31  # from where no pixel of an image is

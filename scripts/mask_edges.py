@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from common import shapes
+from maskworks import shapes
 
 SHOWN = (0.5, 0.75, 0.8, 0.85, 0.9, 0.95)
 WIDTH = 0.02  # of the image's diagonal

@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from common import commands
-from common.checkpoint import Checkpoint, check_weights, read_published, save
-from common.class_lists import NUMBERED, classes_of, read_classes
-from common.coco_classes import known_classes
-from common.configuration import choose, to_dict
-from common.conversion import Converted, refusing_fragments
+from common.data.coco_classes import known_classes
 from common.errors import UserError
-from common.origin import Classes, Origin
+from common.run import commands
+from common.run.checkpoint import Checkpoint, check_weights, read_published, save
+from common.run.class_lists import NUMBERED, classes_of, read_classes
+from common.run.configuration import choose, to_dict
+from common.run.conversion import Converted, refusing_fragments
+from common.run.origin import Classes, Origin
 
 # package: the network's class; a package is asked only where it is installed
 NETWORKS = {

@@ -14,9 +14,10 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from common import commands, shapes
-from common.checkpoint import load
 from common.results import Result
+from common.run import commands
+from common.run.checkpoint import load
+from maskworks import shapes
 
 SIDE = 2 * 192  # the largest scene at twice its size
 

@@ -21,9 +21,9 @@ import tyro
 from numpy.typing import NDArray
 from rich.progress import track
 
-from common import commands
-from common.checkpoint import write_text
 from common.errors import UserError
+from common.files import write_text
+from common.run import commands
 from upsnet.classes import CITYSCAPES
 
 THINGS = 8  # the first of the classes

@@ -14,10 +14,11 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from common import commands, rle
-from common.checkpoint import write_text
 from common.errors import UserError
-from common.scene_files import KEYPOINT_NAMES, SKELETON
+from common.files import write_text
+from common.ops import masks as rle
+from common.run import commands
+from maskworks.shapes.scene_files import KEYPOINT_NAMES, SKELETON
 
 Json = dict[str, Any]
 VALIDATION_IMAGES = 2500

@@ -15,11 +15,11 @@ from typing import Annotated, Any
 import msgspec
 import tyro
 
-from common import commands
-from common.checkpoint import write_text
 from common.errors import UserError
-from common.runlog import Bar
-from refinemask_psg.psg_files import (
+from common.files import write_text
+from common.run import commands
+from common.run.runlog import Bar
+from refinemask_psg.psg.files import (
     Progress,
     PsgFile,
     decode,

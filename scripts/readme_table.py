@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.checkpoint import write_text
 from common.errors import UserError
+from common.files import write_text
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 

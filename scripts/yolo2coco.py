@@ -16,11 +16,11 @@ import tyro
 import yaml
 from numpy.typing import NDArray
 
-from common import commands
-from common.annotation_checks import leads_inside
-from common.coco_writing import CocoWriter, Json, boxed, outlined, rectangle, stop_or_skip
+from common.data.coco_writing import CocoWriter, Json, boxed, outlined, rectangle, stop_or_skip
+from common.data.images import IMAGE_SUFFIXES, image_size
 from common.errors import UserError
-from common.images import IMAGE_SUFFIXES, image_size
+from common.files import leads_inside
+from common.run import commands
 
 SPLITS = ("train", "val", "test")
 ROUNDING = 1e-3  # so far outside of the image a coordinate may be; it is moved to the border

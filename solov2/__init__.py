@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.checkpoint import open_model
+from common.run.checkpoint import open_model
 from solov2.config import VARIANTS, Config
 from solov2.network import SOLOv2
 

@@ -5,7 +5,7 @@ from typing import Any
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from common.augment import flip_and_scale
+from common.data.augment import flip_and_scale
 from solov2.config import Augment
 
 

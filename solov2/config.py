@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from common.settings import Data, Images, Optimizer, Schedule, Training
+from common.run.settings import Data, Images, Optimizer, Schedule, Training
 
 COCO_STRIDES = (8, 8, 16, 32, 32)
 FULL_RANGES = ((1.0, 96.0), (48.0, 192.0), (96.0, 384.0), (192.0, 768.0), (384.0, 2048.0))

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
-from common.mmdetection import Read, inputs, number, one_of, refuse_others, said, whole_number, whole_numbers
-from common.origin import Decision, Origin, Said, choose_recipe, settle, values_of
+from common.run.conversion import Converted, Rules, count, rename, whole
+from common.run.mmdetection import Read, inputs, number, one_of, refuse_others, said, whole_number, whole_numbers
+from common.run.origin import Decision, Origin, Said, choose_recipe, settle, values_of
 from solov2.config import VARIANTS, Config, Model
 
 # a deformable convolution's offsets: conv2.conv_offset, or conv2_offset in very old files

@@ -1,7 +1,7 @@
 """Score SOLOv2: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations FILE] [--flags]."""
 
 import solov2
-from common import commands
+from common.run import commands
 from solov2.backbone import fold_batch_norms
 
 

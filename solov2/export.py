@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import solov2
-from common import commands, shapes
-from common.batches import normalise
-from common.images import fit_within, read_image, resize
-from common.onnx_export import Found, compare, export_onnx, outside_both
+from common.data.batches import normalise
+from common.data.images import fit_within, read_image, resize
 from common.ops import matrix_nms_from_intersections
+from common.run import commands
+from common.run.onnx_export import Found, compare, export_onnx, outside_both
+from maskworks import shapes
 from solov2.backbone import fold_batch_norms
 from solov2.network import DIVISOR, SOLOv2
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from common.batches import Target
-from common.distributed import mean_over_processes, process_count
+from common.data.batches import Target
 from common.ops import sigmoid_focal_loss
+from common.run.distributed import mean_over_processes, process_count
 from solov2.config import Model
 from solov2.targets import assign, quarter
 

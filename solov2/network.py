@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from common.batches import Batch, Prepared, normalise, round_up
-from common.images import fit_within, resize
-from common.inference import Source, predict_in_groups
+from common.data.batches import Batch, Prepared, normalise, round_up
+from common.data.images import fit_within, resize
 from common.results import Instances
+from common.run.inference import Source, predict_in_groups
 from solov2.backbone import Backbone, DeformableConv2d
 from solov2.config import Config, Model
 from solov2.losses import solov2_losses

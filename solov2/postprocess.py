@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.batches import Prepared
+from common.data.batches import Prepared
 from common.ops import matrix_nms
-from common.precision import full_precision
+from common.ops.precision import full_precision
 from common.results import Instances
 from solov2.config import Test
 

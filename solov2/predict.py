@@ -3,8 +3,8 @@
 import tyro
 
 import solov2
-from common import commands
-from common.prediction import Predict, predict
+from common.run import commands
+from common.run.prediction import Predict, predict
 from solov2.backbone import fold_batch_norms
 
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.batches import Target
-from common.precision import widest_float
+from common.data.batches import Target
+from common.ops.precision import widest_float
 
 
 class LevelTargets(NamedTuple):

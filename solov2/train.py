@@ -4,9 +4,9 @@ import sys
 
 import torch
 
-from common import commands
-from common.configuration import configure
-from common.loader import TrainingSet
+from common.data.loader import TrainingSet
+from common.run import commands
+from common.run.configuration import configure
 from solov2.augmentation import published
 from solov2.config import VARIANTS
 from solov2.network import DIVISOR, SOLOv2

@@ -1,7 +1,7 @@
-"""What every command writes, as hashes: python -m tests.golden --write before a change, python -m tests.golden after it.
+"""What every command writes, as hashes: `python -m tests.golden --write` before a change, without `--write` after it.
 
-For each package a small model is trained for three steps, resumed for a fourth, evaluated, asked and, where a parity case
-of its system is at hand, converted. The record is this machine's: other processors round otherwise.
+For each package a small model is trained for three steps, resumed for a fourth, evaluated, asked and, where a parity
+case of its system is at hand, converted. The record is this machine's: other processors round otherwise.
 """
 
 from __future__ import annotations
@@ -136,11 +136,22 @@ def convert(package: str) -> None:
         torch.save({name: torch.from_numpy(value) for name, value in case.checkpoint().items()}, "published.pth")
         variant = ["--model", case.spec["variant"]] if "variant" in case.spec else []
         done = run("scripts/mmdet2pytorch.py", "published.pth", "--out", "converted/x.safetensors", cwd=Path.cwd())
-        done = done if done.returncode == 0 else run(
-            "scripts/mmdet2pytorch.py", "published.pth", "--out", "converted/x.safetensors", *variant, cwd=Path.cwd()
+        done = (
+            done
+            if done.returncode == 0
+            else run(
+                "scripts/mmdet2pytorch.py",
+                "published.pth",
+                "--out",
+                "converted/x.safetensors",
+                *variant,
+                cwd=Path.cwd(),
+            )
         )
         Path("converted").mkdir(exist_ok=True)
-        Path("converted/said.json").write_text(json.dumps([done.returncode, done.stderr, done.stdout.splitlines()[:-1]]))
+        Path("converted/said.json").write_text(
+            json.dumps([done.returncode, done.stderr, done.stdout.splitlines()[:-1]])
+        )
 
 
 def call(folder: str, command: str, *arguments: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import shapes
+from maskworks import shapes
 
 ROOT = Path(__file__).parents[1]
 CASIA = Path(os.environ.get("MASKWORKS_DATA", "nowhere")) / "casia100"

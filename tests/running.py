@@ -15,8 +15,8 @@ from typing import TextIO
 import numpy as np
 from PIL import Image
 
-from common import shapes
-from common.images import write_video
+from common.data.images import write_video
+from maskworks import shapes
 
 ROOT = Path(__file__).parents[1]
 SKIPPED = {"broken.jpg", "empty.jpg", "notes.txt"}  # of make_photographs

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.rle import encode
+from common.ops.masks import encode
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/pyproject.toml"))
@@ -80,7 +80,7 @@ def run_from_outside(tmp_path: Path, wheels: list[Path]) -> str:
     program = """
 import common, solov2, torch
 from pathlib import Path
-from common.rle import decode, encode
+from common.ops.masks import decode, encode
 import solov2.train, solov2.eval, solov2.predict
 mask = torch.zeros(1, 40, 30, dtype=torch.bool)
 mask[0, 5:20, 7:11] = True

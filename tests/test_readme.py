@@ -31,9 +31,9 @@ import torch
 import tyro
 from torch.distributed.run import parse_args
 
-from common import shapes
-from common.checkpoint import Checkpoint, save
-from common.configuration import to_dict
+from common.run.checkpoint import Checkpoint, save
+from common.run.configuration import to_dict
+from maskworks import shapes
 from scripts.mmdet2pytorch import NETWORKS
 from tests.running import run
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.augment import nearest
-from common.batches import Prepared
+from common.data.augment import nearest
+from common.data.batches import Prepared
 from common.results import enlarge as repeat_pixels
 from maskrcnn import pasting
 from pose2seg.postprocess import inverse_warp
@@ -23,7 +23,7 @@ from pose2seg.targets import window_targets
 from refinemask_psg import config as refinemask
 from refinemask_psg import postprocess as refinemask_postprocess
 from refinemask_psg.antialias import resize_antialiased
-from refinemask_psg.panoptic_merge import enlarged_rows
+from refinemask_psg.psg.panoptic_merge import enlarged_rows
 from solov2 import postprocess as solov2_postprocess
 from solov2.targets import quarter
 from upsnet.config import Test as Settings

@@ -20,10 +20,10 @@ import torchvision
 from torch import Tensor
 
 import maskrcnn.weights
-from common import starting_weights
-from common.checkpoint import load_weights, read_checkpoint_or_published
-from common.coco_classes import COCO_CLASSES
-from common.configuration import configure
+from common.data.coco_classes import COCO_CLASSES
+from common.run import starting_weights
+from common.run.checkpoint import load_weights, read_checkpoint_or_published
+from common.run.configuration import configure
 from refinemask_psg.u2net import VARIANTS as U2NET_VARIANTS
 from refinemask_psg.u2net import U2Net
 from scripts.mmdet2pytorch import NETWORKS

@@ -5,7 +5,7 @@ from typing import Any
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from common.augment import RandomScale
+from common.data.augment import RandomScale
 from upsnet.config import Augment
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
-from common.origin import Decision, Origin, choose_recipe, settle
+from common.run.conversion import Converted, Rules, count, rename, whole
+from common.run.origin import Decision, Origin, choose_recipe, settle
 from upsnet.classes import CITYSCAPES, COCO
 from upsnet.config import VARIANTS, Config
 

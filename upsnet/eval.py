@@ -8,11 +8,11 @@ import json
 import torch
 
 import upsnet
-from common import commands
-from common.checkpoint import write_text
-from common.coco import refuse_other_classes
-from common.distributed import barrier, is_main
-from common.precision import autocast
+from common.data.coco import refuse_other_classes
+from common.files import write_text
+from common.ops.precision import autocast
+from common.run import commands
+from common.run.distributed import barrier, is_main
 from upsnet.config import VARIANTS
 from upsnet.scoring import evaluate
 

@@ -16,11 +16,12 @@ import tyro
 from torch import Tensor, nn
 
 import upsnet
-from common import commands, shapes
-from common.batches import Prepared
+from common.data.batches import Prepared
+from common.data.images import read_image
 from common.errors import UserError
-from common.images import read_image
-from common.onnx_export import export_onnx
+from common.run import commands
+from common.run.onnx_export import export_onnx
+from maskworks import shapes
 from upsnet.boxes import clip, decode, nms
 from upsnet.heads import BoxHead, enlarge, region_features
 from upsnet.network import DIVISOR, Answers, UPSNet

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.batches import UNLABELLED
+from common.data.batches import UNLABELLED
 from upsnet.panoptic import box_masks, paste
 from upsnet.targets import AnchorTargets
 

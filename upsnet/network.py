@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.batches import Batch, Prepared, Target, normalise, round_up
-from common.inference import predict_in_groups
+from common.data.batches import Batch, Prepared, Target, normalise, round_up
 from common.results import Panoptic
+from common.run.inference import predict_in_groups
 from upsnet.backbone import make_backbone
 from upsnet.boxes import clip, decode
 from upsnet.config import Config

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.precision import full_precision
+from common.ops.precision import full_precision
 from upsnet.boxes import nms
 from upsnet.config import Test
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.batches import Prepared
+from common.data.batches import Prepared
 from common.results import Instances, Panoptic, PictureSource, Segment
 from upsnet.boxes import nms
 from upsnet.config import Test

@@ -3,8 +3,8 @@
 import tyro
 
 import upsnet
-from common import commands
-from common.prediction import Predict, predict
+from common.run import commands
+from common.run.prediction import Predict, predict
 
 
 def main() -> None:

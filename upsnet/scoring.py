@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from common.commands import Scoring
-from common.panoptic_data import PanopticDataset
-from common.panoptic_evaluation import PanopticEvaluation, evaluate_panoptic_model, panoptic_examples
+from common.run.commands import Scoring
+from upsnet.panoptic_data import PanopticDataset
+from upsnet.panoptic_evaluation import PanopticEvaluation, evaluate_panoptic_model, panoptic_examples
 from upsnet.postprocess import Result
 
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.batches import UNLABELLED, Target
-from common.precision import widest_float
+from common.data.batches import UNLABELLED, Target
+from common.ops.precision import widest_float
 from upsnet.boxes import encode, ious
 from upsnet.config import Train
 from upsnet.heads import MASK_SIZE

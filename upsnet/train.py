@@ -4,10 +4,10 @@ import sys
 
 import torch
 
-from common import commands
-from common.configuration import configure
+from common.data.loader import TrainingSet
 from common.errors import UserError
-from common.loader import TrainingSet
+from common.run import commands
+from common.run.configuration import configure
 from upsnet.augmentation import published
 from upsnet.config import VARIANTS
 from upsnet.network import DIVISOR, UPSNet

@@ -6,7 +6,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import deform_conv2d
 
-from common.precision import full_precision
+from common.ops.precision import full_precision
 from yolact.config import Model
 
 # block, blocks of each stage

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from common.settings import Data, Images, Optimizer, Schedule, Training
+from common.run.settings import Data, Images, Optimizer, Schedule, Training
 
 SCALES = (24.0, 48.0, 96.0, 192.0, 384.0)  # of the priors on P3..P7, in pixels of a 550 x 550 input
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.conversion import Converted, Rules, count, rename, whole
 from common.errors import UserError
-from common.mmdetection import Read, inputs, number, refuse_others, said, whole_number
-from common.origin import Decision, Origin, Said, at, choose_recipe, settle
+from common.run.conversion import Converted, Rules, count, rename, whole
+from common.run.mmdetection import Read, inputs, number, refuse_others, said, whole_number
+from common.run.origin import Decision, Origin, Said, at, choose_recipe, settle
 from yolact.boxes import level_sizes, priors_per_cell
 from yolact.config import VARIANTS, Config
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import tyro
 
 import yolact
-from common import commands
-from common.checkpoint import write_text
-from common.coco import refuse_other_classes
-from common.distributed import is_main
+from common.data.coco import refuse_other_classes
+from common.files import write_text
+from common.run import commands
+from common.run.distributed import is_main
 from yolact.config import VARIANTS
 from yolact.show import Show, ready, show_image, show_images, show_video
 from yolact.stages import benchmark

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import yolact
-from common import commands, shapes
+from common.data.images import read_image, resize
 from common.errors import UserError
-from common.images import read_image, resize
-from common.onnx_export import export_onnx, mask_agreement
+from common.run import commands
+from common.run.onnx_export import export_onnx, mask_agreement
+from maskworks import shapes
 from yolact.backbone import DeformableConv2d
 from yolact.boxes import crop_frames, decode, priors_per_level
 from yolact.network import YOLACT

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.batches import Target
-from common.precision import full_precision
+from common.data.batches import Target
+from common.ops.precision import full_precision
 from yolact.boxes import crop
 from yolact.config import Losses
 from yolact.targets import BACKGROUND, PriorTargets, match

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.precision import full_precision
+from common.ops.precision import full_precision
 from yolact.boxes import to_pixels
 
 THRESHOLD = 0.5

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.batches import Batch, Prepared, normalise
+from common.data.batches import Batch, Prepared, normalise
+from common.data.images import resize
 from common.errors import UserError
-from common.images import resize
-from common.inference import Source, predict_in_groups
 from common.results import Instances
+from common.run.inference import Source, predict_in_groups
 from yolact.backbone import fold_batch_norms, freeze_batch_norms, make_backbone
 from yolact.boxes import level_sizes, make_priors, priors_per_cell
 from yolact.config import Config, Model

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from common.precision import widest_float
+from common.ops.precision import widest_float
 from yolact.boxes import ious
 
 FIRST_LOOK = 32  # boxes of each class that fast NMS compares first

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from common.data.images import frame_rate, is_video, list_images, read_frames, read_image, write_video
 from common.errors import UserError
-from common.images import frame_rate, is_video, list_images, read_frames, read_image, write_video
-from common.precision import autocast
+from common.ops.precision import autocast
 from common.results import Instances
-from common.runlog import Bar
+from common.run.runlog import Bar
 from yolact.network import YOLACT
 
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from common import shapes
+from common.data.images import is_video, list_images, read_image
 from common.errors import UserError
-from common.images import is_video, list_images, read_image
-from common.precision import autocast
-from common.runlog import Bar
+from common.ops.precision import autocast
+from common.run.runlog import Bar
+from maskworks import shapes
 from yolact.network import YOLACT
 from yolact.show import Show
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from common import commands
-from common.configuration import configure
-from common.distributed import process_count
+from common.data.loader import TrainingSet
 from common.errors import UserError
-from common.loader import TrainingSet
+from common.run import commands
+from common.run.configuration import configure
+from common.run.distributed import process_count
 from yolact.augmentation import SSDAugmentation
 from yolact.config import VARIANTS, Config
 from yolact.network import DIVISOR, YOLACT

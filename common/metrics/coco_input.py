@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from common import rle
 from common.errors import UserError
+from common.ops import masks as rle
 
 Kind = Literal["segm", "bbox", "keypoints"]
 Json = Mapping[str, Any]

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from common.annotation_checks import leads_inside
 from common.errors import UserError
+from common.files import leads_inside
 from common.metrics.coco_input import column, finite, read_json, whole_numbers
-from common.native import mask_engine
+from common.ops.native import mask_engine
 
 Int = NDArray[np.int64]
 Source = str | Path | dict[str, Any]

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from common.precision import full_precision
+from common.ops.precision import full_precision
 
 Kernel = Literal["gaussian", "linear"]
 

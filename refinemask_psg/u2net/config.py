@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from common.settings import Data, Images, Optimizer, Schedule, Training
+from common.run.settings import Data, Images, Optimizer, Schedule, Training
 
 INPUT_SIZE = 320
 

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from common import commands, shapes
-from common.coco import CocoDataset, Sample, pair_folders
-from common.distributed import is_main
+from common.data.coco import CocoDataset, Sample, pair_folders
+from common.data.images import IMAGE_SUFFIXES, image_size, read_image
 from common.errors import UserError
-from common.images import IMAGE_SUFFIXES, image_size, read_image
-from common.settings import Training
+from common.run import commands
+from common.run.distributed import is_main
+from common.run.settings import Training
+from maskworks import shapes
 from refinemask_psg.u2net.config import SaliencyData
 
 SHOWN = 3  # faults of a data set

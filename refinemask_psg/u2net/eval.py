@@ -2,7 +2,7 @@
 
 import torch
 
-from common import commands
+from common.run import commands
 from refinemask_psg.u2net.config import VARIANTS
 from refinemask_psg.u2net.data import open_saliency
 from refinemask_psg.u2net.evaluation import SCORING

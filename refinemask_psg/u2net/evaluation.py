@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.commands import Scoring
-from common.distributed import gather, is_main, process_count, process_index
-from common.evaluation import photographs
-from common.mistakes import OVERLAP, Mistakes
-from common.report import Example
 from common.results import Instances
-from common.runlog import Bar
-from common.training import Metrics
+from common.run.commands import Scoring
+from common.run.distributed import gather, is_main, process_count, process_index
+from common.run.evaluation import photographs
+from common.run.runlog import Bar
+from common.run.training import Metrics
+from maskworks.report.mistakes import OVERLAP, Mistakes
+from maskworks.report.report import Example
 from refinemask_psg.u2net.data import Photographs
 from refinemask_psg.u2net.metrics import Scores, measure, summary
 from refinemask_psg.u2net.network import U2Net

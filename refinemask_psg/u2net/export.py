@@ -12,10 +12,10 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from common import commands
 from common.errors import UserError
-from common.onnx_export import export_onnx
-from common.scenes import draw_scene
+from common.run import commands
+from common.run.onnx_export import export_onnx
+from maskworks.shapes.scenes import draw_scene
 from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.u2net.network import U2Net, normalise
 from refinemask_psg.u2net.weights import load

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.batches import Batch
+from common.data.batches import Batch
 from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.u2net.config import VARIANTS, Config
 from refinemask_psg.u2net.losses import u2net_loss

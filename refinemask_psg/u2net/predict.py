@@ -7,10 +7,10 @@ from typing import Any
 import tyro
 from PIL import Image
 
-from common import commands
-from common.distributed import is_main
 from common.errors import UserError
-from common.prediction import Picture, Predict, Work, skip
+from common.run import commands
+from common.run.distributed import is_main
+from common.run.prediction import Picture, Predict, Work, skip
 from refinemask_psg.u2net.postprocess import cut_out
 from refinemask_psg.u2net.weights import load
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from common import commands
-from common.checkpoint import load_weights, read_checkpoint_or_published
-from common.configuration import configure
+from common.data.loader import TrainingSet
 from common.errors import UserError
-from common.loader import TrainingSet
+from common.run import commands
+from common.run.checkpoint import load_weights, read_checkpoint_or_published
+from common.run.configuration import configure
 from refinemask_psg.u2net.augmentation import RescaleAndCrop
 from refinemask_psg.u2net.config import VARIANTS
 from refinemask_psg.u2net.data import open_saliency

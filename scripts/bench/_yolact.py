@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from common.images import resize
-from common.scenes import draw_scene
+from common.data.images import resize
+from maskworks.shapes.scenes import draw_scene
 from yolact.config import VARIANTS
 from yolact.network import YOLACT
 

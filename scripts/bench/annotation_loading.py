@@ -124,8 +124,8 @@ def _load_pycocotools(folder: Path) -> Callable[[], Callable[[], int]]:
 
 
 def _load_ours(folder: Path) -> Callable[[], Callable[[], int]]:
-    from common.annotation_files import RleEntry
-    from common.coco import CocoDataset
+    from common.data.annotation_files import RleEntry
+    from common.data.coco import CocoDataset
 
     def prepared() -> Callable[[], int]:
         dataset = CocoDataset([folder / "images"], [folder / "annotations.json"])

@@ -16,8 +16,8 @@ from _timing import print_table
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from common import rle
 from common.metrics import evaluate_coco
+from common.ops import masks as rle
 
 HEIGHT, WIDTH, CLASSES = 480, 640, 80
 Json = list[dict[str, Any]]

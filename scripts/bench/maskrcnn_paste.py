@@ -21,13 +21,13 @@ from _timing import measure, print_table
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from common.images import resize
-from common.scenes import draw_scene
+from common.data.images import resize
 from maskrcnn.backbone import fold_batch_norms
 from maskrcnn.config import VARIANTS
 from maskrcnn.network import MaskRCNN
 from maskrcnn.pasting import paste, with_border
 from maskrcnn.postprocess import at_original_size
+from maskworks.shapes.scenes import draw_scene
 
 SIZE = (1080, 1920)
 COUNT = 100

@@ -19,9 +19,9 @@ import torch
 import tyro
 from torch import nn
 
-from common.inference import Source
-from common.prediction import Predict, predict
 from common.results import Instances
+from common.run.inference import Source
+from common.run.prediction import Predict, predict
 from solov2 import VARIANTS, SOLOv2
 
 CLASSES = tuple(f"class {number}" for number in range(1, 9))

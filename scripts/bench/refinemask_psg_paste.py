@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.images import resize
-from common.scenes import draw_scene
+from common.data.images import resize
+from maskworks.shapes.scenes import draw_scene
 from refinemask_psg.config import VARIANTS, Test
 from refinemask_psg.network import RefineMask
 from refinemask_psg.postprocess import paste

@@ -1,4 +1,4 @@
-"""Masks -> COCO RLE and back: common.rle beside pycocotools, 100 masks of 480x640 from a torch bool tensor.
+"""Masks -> COCO RLE and back: common.ops.masks beside pycocotools, 100 masks of 480x640 from a torch bool tensor.
 
 python scripts/bench/rle.py
 """
@@ -13,8 +13,8 @@ from _timing import measure, print_table
 from pycocotools import mask as coco
 from torch import Tensor
 
-from common import rle
-from common.native import mask_engine, masks_numpy
+from common.ops import masks as rle
+from common.ops.native import mask_engine, masks_numpy
 
 
 def draw_masks(number: int, height: int, width: int) -> Tensor:
@@ -63,16 +63,16 @@ def main() -> None:
 
     ways: dict[str, Callable[[], object]] = {
         "pycocotools": lambda: pycocotools_encode(masks),
-        "common.rle": lambda: rle.encode(masks),
-        "common.rle in numpy": with_numpy(lambda: rle.encode(masks)),
+        "common.ops.masks": lambda: rle.encode(masks),
+        "common.ops.masks in numpy": with_numpy(lambda: rle.encode(masks)),
         "one read of the memory (numpy sum)": lambda: masks.numpy().view(np.uint64).max(),
     }
     seconds = measure(ways, arguments.rounds)
     print_table(f"Encoding {arguments.masks} masks of 480x640", seconds, "pycocotools", 7 if compiled else 1.5)
     ways = {
         "pycocotools": lambda: coco.decode(rles),
-        "common.rle": lambda: rle.decode(rles),
-        "common.rle in numpy": with_numpy(lambda: rle.decode(rles)),
+        "common.ops.masks": lambda: rle.decode(rles),
+        "common.ops.masks in numpy": with_numpy(lambda: rle.decode(rles)),
     }
     seconds = measure(ways, arguments.rounds)
     print_table(f"Decoding {arguments.masks} masks of 480x640", seconds, "pycocotools")

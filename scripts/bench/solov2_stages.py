@@ -16,9 +16,9 @@ from typing import TypeVar
 import cv2
 import torch
 
-from common import rle
-from common.images import read_image, resize
-from common.scenes import draw_scene
+from common.data.images import read_image, resize
+from common.ops import masks as rle
+from maskworks.shapes.scenes import draw_scene
 from solov2.backbone import fold_batch_norms
 from solov2.config import VARIANTS
 from solov2.network import SOLOv2

@@ -15,7 +15,7 @@ import torch
 from _yolact import network, photograph
 from torch import Tensor
 
-from common.batches import Prepared
+from common.data.batches import Prepared
 from yolact.network import YOLACT
 
 PUBLISHED = {

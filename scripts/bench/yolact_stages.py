@@ -17,8 +17,8 @@ import torch
 from _yolact import network, photograph
 from torch import Tensor
 
-from common import rle
-from common.images import read_image
+from common.data.images import read_image
+from common.ops import masks as rle
 from yolact.config import VARIANTS
 from yolact.masks import enlarge
 from yolact.network import YOLACT

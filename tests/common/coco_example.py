@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as oracle
 
-from common.coco import CocoDataset, Sample
+from common.data.coco import CocoDataset, Sample
 
 HEIGHT, WIDTH = 24, 32
 TRIANGLE = [2.0, 2.0, 20.5, 4.0, 9.25, 18.0]

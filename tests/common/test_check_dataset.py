@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.panoptic_data import PanopticDataset
 from tests.given import given_folder
 from tests.running import python
+from upsnet.panoptic_data import PanopticDataset
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "scripts" / "check_dataset.py"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from common import checkpoint
-from common.checkpoint import Checkpoint
 from common.errors import UserError
-from common.resume import State, differences, load_state, save_state
+from common.run import checkpoint
+from common.run.checkpoint import Checkpoint
+from common.run.resume import State, differences, load_state, save_state
 
 
 def example() -> Checkpoint:

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from common.class_lists import LISTS, classes_of, read_classes
-from common.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES, known_classes
+from common.data.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES, known_classes
 from common.errors import UserError
-from common.origin import Origin
+from common.run.class_lists import LISTS, classes_of, read_classes
+from common.run.origin import Origin
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pycocotools import mask as oracle
 from pycocotools.coco import COCO
 from torch.utils.data import DataLoader
 
-from common.coco import CocoDataset
+from common.data.coco import CocoDataset
 from common.errors import UserError
 from tests.common.coco_example import (
     HEIGHT,

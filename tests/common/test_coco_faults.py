@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from common.coco import CocoDataset, refuse_other_classes
+from common.data.coco import CocoDataset, refuse_other_classes
 from common.errors import UserError
 from tests.common.coco_example import HEIGHT, TRIANGLE, WIDTH, annotation, content, load, write
 

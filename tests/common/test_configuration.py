@@ -2,8 +2,8 @@
 
 import pytest
 
-from common.configuration import configure, from_dict, to_dict, to_yaml
 from common.errors import UserError
+from common.run.configuration import configure, from_dict, to_dict, to_yaml
 from solov2.config import VARIANTS, Config
 
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from common import rle, shapes
-from common.coco import CocoDataset
-from common.evaluation import detect, evaluate_instances, ground_truth
+from common.data.coco import CocoDataset
 from common.metrics import coco_details
+from common.ops import masks as rle
 from common.results import Instances
+from common.run.evaluation import detect, evaluate_instances, ground_truth
+from maskworks import shapes
 
 
 class Oracle(nn.Module):

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common import checkpoint
-from common.commands import evaluation_folder, model_to_evaluate
-from common.configuration import configure, from_dict, to_dict, to_yaml
+from common.data.loader import worker_count
 from common.errors import UserError
-from common.loader import worker_count
+from common.run import checkpoint
+from common.run.commands import evaluation_folder, model_to_evaluate
+from common.run.configuration import configure, from_dict, to_dict, to_yaml
 from solov2.config import VARIANTS, Config
 
 CHECKPOINT = Config(variant="light_r18_448")

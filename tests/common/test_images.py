@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.errors import UserError
-from common.images import (
+from common.data.images import (
     fit_within,
     frame_rate,
     image_size,
@@ -24,6 +23,7 @@ from common.images import (
     resize,
     write_video,
 )
+from common.errors import UserError
 
 
 @pytest.fixture

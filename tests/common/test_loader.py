@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import tv_tensors
 
-from common import distributed, loader
-from common.augment import RandomScale, augmented, flip_and_scale
-from common.batches import Target, collate, normalise
-from common.coco import Sample
+from common.data import loader
+from common.data.augment import RandomScale, augmented, flip_and_scale
+from common.data.batches import Target, collate, normalise
+from common.data.coco import Sample
+from common.data.loader import Steps
 from common.errors import UserError
-from common.loader import Steps
+from common.run import distributed
 
 
 def sizes(wide: int, tall: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from common.memory import keep_freed_memory
+from common.run.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 [torch.ones(2**21) for _ in range(8)]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from common import rle
 from common.errors import UserError
 from common.metrics import coco_details, evaluate_coco
+from common.ops import masks as rle
 from tests.given import given_folder
 
 PQ_CASE = Path(__file__).parents[1] / "parity" / "cases" / "upsnet" / "pq_eval"

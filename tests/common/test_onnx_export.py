@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from common.onnx_export import Found, compare, outside_both, partners
+from common.run.onnx_export import Found, compare, outside_both, partners
 
 MASKS = np.eye(5, dtype=bool)[:, None, :].repeat(4, axis=1)  # [5, 4, 5], each another column
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from common.optimization import (
+from common.run.optimization import (
     MovingAverage,
     group_as_set,
     load_optimizer,
@@ -15,7 +15,7 @@ from common.optimization import (
     make_optimizer,
     parameter_groups,
 )
-from common.settings import Optimizer, Schedule
+from common.run.settings import Optimizer, Schedule
 
 
 def test_steps_drop_after_whole_epochs():

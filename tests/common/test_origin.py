@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from common.config_text import read_config
 from common.errors import UserError
-from common.origin import Origin, Said, choose_recipe, settle
+from common.run.config_text import read_config
+from common.run.origin import Origin, Said, choose_recipe, settle
 
 TEXT = """
 mean = [103.53, 116.28, 123.675]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common import precision
+from common.ops import precision
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [((1.0, 0.5), "bf16"), ((1.0, 0.9), "fp32"), ((1.0, 3.0), "fp32")])

@@ -12,9 +12,10 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from common import native, rle
 from common.errors import UserError
-from common.native import masks_numpy
+from common.ops import masks as rle
+from common.ops import native
+from common.ops.native import masks_numpy
 
 
 @pytest.fixture(params=["compiled", "numpy"], autouse=True, scope="module")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from common.score_tables import print_classes, print_scores
+from common.run.score_tables import print_classes, print_scores
 
 
 def rows(said: str) -> list[list[str]]:

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import shapes
-from common.checkpoint import load
-from common.resume import load_state
+from common.run.checkpoint import load
+from common.run.resume import load_state
+from maskworks import shapes
 from tests.running import python
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.prediction import Predict, predict
 from common.results import Instances
+from common.run.prediction import Predict, predict
 
 CLASSES = ("dark", "light")
 

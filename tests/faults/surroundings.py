@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 import solov2.train
-from common import commands
+from common.run import commands
 
 SMALL = shlex.split(
     "--model.fpn-channels 32 --model.tower-channels 32 --model.tower-depth 1 --augment.long-side 64 "

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from common import rle
-from common.coco import CocoDataset
+from common.data.coco import CocoDataset
 from common.errors import UserError
+from common.ops import masks as rle
 from tests.common.coco_example import HEIGHT, WIDTH, annotation, content
 
 

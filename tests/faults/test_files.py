@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import solov2.predict
-from common import checkpoint
-from common.checkpoint import Checkpoint, load, save
-from common.configuration import to_dict
+from common.data.images import write_video
 from common.errors import UserError, surroundings
-from common.images import write_video
-from common.resume import State, save_state
-from common.runlog import RunLog
+from common.run import checkpoint
+from common.run.checkpoint import Checkpoint, load, save
+from common.run.configuration import to_dict
+from common.run.resume import State, save_state
+from common.run.runlog import RunLog
 from tests.faults.guessing import Guess, contents, guess, pictures, predictions
 from tests.faults.surroundings import full_disk, kill_oneself, killed, only_line, status, train
 from tests.running import small_data

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import solov2
-from common import checkpoint
-from common.checkpoint import Checkpoint, check_weights
-from common.class_lists import classes_of
-from common.configuration import to_dict
-from common.conversion import refusing_fragments
 from common.errors import UserError
-from common.origin import Origin
-from common.resume import load_state
+from common.run import checkpoint
+from common.run.checkpoint import Checkpoint, check_weights
+from common.run.class_lists import classes_of
+from common.run.configuration import to_dict
+from common.run.conversion import refusing_fragments
+from common.run.origin import Origin
+from common.run.resume import load_state
 from scripts import mmdet2pytorch
 from scripts.mmdet2pytorch import NETWORKS, package_of
 from tests.faults.mutation import answer, fuzz, junk, mutated

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.coco import CocoDataset
+from common.data.coco import CocoDataset
 from common.metrics import evaluate_coco
-from common.panoptic_data import PanopticDataset
 from glip.captioned import CaptionedDataset
 from pose2seg.joints import read_for_files
-from refinemask_psg.psg_data import PsgDataset
+from refinemask_psg.psg.data import PsgDataset
 from tests.common.coco_example import HEIGHT, WIDTH, annotation, content
 from tests.faults.mutation import answer, fuzz, mutated
 from tests.refinemask_psg.test_psg_files import entry as psg_entry
 from tests.refinemask_psg.test_psg_files import psg
 from tests.refinemask_psg.test_psg_files import write as write_psg
+from upsnet.panoptic_data import PanopticDataset
 
 KEYPOINTS = [float(number) for joint in range(17) for number in (joint, joint, 2)]
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import rle
-from common.native import masks_numpy
+from common.ops import masks as rle
+from common.ops.native import masks_numpy
 from tests.faults.mutation import NUMBERS, answer, fuzz, junk
 
 HEIGHT, WIDTH = 5, 7

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from common.data.images import image_size, read_image
 from common.errors import UserError
-from common.images import image_size, read_image
 from scripts.mmdet2pytorch import NETWORKS
 from tests.glip.small import small_model as small_glip
 from tests.pose2seg.people import skeletons

@@ -16,12 +16,12 @@ import torch
 import maskrcnn.demo
 import refinemask_psg.predict
 import solov2.predict
-from common.checkpoint import Checkpoint, save
-from common.commands import run
-from common.configuration import to_dict
+from common.data.images import write_video
 from common.errors import UserError
-from common.images import write_video
-from common.prediction import Predict, predict, unique_names
+from common.run.checkpoint import Checkpoint, save
+from common.run.commands import run
+from common.run.configuration import to_dict
+from common.run.prediction import Predict, predict, unique_names
 from tests.faults.guessing import CLASSES, Guess, contents, guess, pictures, predictions
 from tests.running import ROOT, make_photographs, skipped_files
 

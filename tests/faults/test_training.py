@@ -14,9 +14,9 @@ import torch
 from torch.utils.data import get_worker_info
 
 import solov2.eval
-from common.checkpoint import load
-from common.coco import CocoDataset
-from common.resume import load_state
+from common.data.coco import CocoDataset
+from common.run.checkpoint import load
+from common.run.resume import load_state
 from tests.faults.surroundings import SMALL, kill_oneself, only_line, status, train
 from tests.running import ROOT, small_data
 

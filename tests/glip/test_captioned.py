@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from common import shapes
-from common.coco import CocoDataset
+from common.data.coco import CocoDataset
+from common.data.loader import TrainingSet
 from common.errors import UserError
-from common.loader import TrainingSet
 from common.results import Instances
 from glip.augmentation import published
 from glip.captioned import CaptionedDataset, PhraseClasses, has_captions, singular
@@ -18,6 +17,7 @@ from glip.captions import GroundingTarget
 from glip.evaluation import ranks_hit
 from glip.grounding import GroundingSet, list_of_names, writer
 from glip.tokeniser import Tokeniser
+from maskworks import shapes
 from tests.glip.small import small_config
 
 TOKENISER = Tokeniser("built-in", 256)

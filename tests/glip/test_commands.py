@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import glip
-from common import shapes
+from maskworks import shapes
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 
 SMALL = shlex.split(

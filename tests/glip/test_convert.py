@@ -6,9 +6,9 @@ import re
 import pytest
 import torch
 
-from common.conversion import rename
 from common.errors import UserError
-from common.origin import Origin
+from common.run.conversion import rename
+from common.run.origin import Origin
 from glip.config import VARIANTS
 from glip.convert import convert, in_our_order, of_mmdetection, recognise
 from glip.network import GLIP

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import glip
-from common import shapes
 from glip.captioned import CaptionedDataset, PhraseClasses
 from glip.evaluation import evaluate_classes
 from glip.prompts import class_prompt
+from maskworks import shapes
 from tests.learning import cpu_minutes, default_run
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.batches import Target, collate
+from common.data.batches import Target, collate
 from glip.config import VARIANTS, Model
 from glip.dynamic_head import DeformableConv, reread
 from glip.network import GLIP

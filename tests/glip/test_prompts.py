@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.coco_classes import COCO_CLASSES
+from common.data.coco_classes import COCO_CLASSES
 from common.errors import UserError
 from glip.config import BUILT_IN, Text
 from glip.phrases import find_noun_phrases, tag_by_rules

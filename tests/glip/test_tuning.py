@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.settings import Optimizer
+from common.run.settings import Optimizer
 from glip.config import VARIANTS, Tuning
 from glip.network import GLIP
 from glip.tuning import freeze, in_steps, parameter_group

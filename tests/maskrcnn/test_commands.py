@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 import maskrcnn
-from common import shapes
-from common.checkpoint import Checkpoint, save
-from common.configuration import to_dict
+from common.run.checkpoint import Checkpoint, save
+from common.run.configuration import to_dict
+from maskworks import shapes
 from tests.maskrcnn.test_convert import published_by_benchmark
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
-from common.checkpoint import load_weights, read_published
-from common.coco_classes import COCO_CATEGORY_IDS
+from common.data.coco_classes import COCO_CATEGORY_IDS
 from common.errors import UserError
-from common.origin import Origin
+from common.run.checkpoint import load_weights, read_published
+from common.run.origin import Origin
 from maskrcnn.config import VARIANTS
 from maskrcnn.convert import class_count, convert, recognise
 from maskrcnn.network import MaskRCNN

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.batches import Target, collate
-from common.coco import CocoDataset
+from common.data.batches import Target, collate
+from common.data.coco import CocoDataset
 from maskrcnn import demo
 from maskrcnn.backbone import fold_batch_norms
 from maskrcnn.config import VARIANTS, Config
@@ -148,7 +148,7 @@ def test_the_demo_shows_confident_objects_in_its_colours():
 
 
 def test_a_union_of_data_sets_trains_on_both(tmp_path):
-    from common import shapes
+    from maskworks import shapes
 
     made = [shapes.ensure(split, seed=5, count=3, cache=tmp_path) for split in ("train", "val")]
     union = CocoDataset([each.images for each in made], [each.instances for each in made])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from common.batches import Target
+from common.data.batches import Target
 from maskrcnn.config import MMDETECTION, TORCHVISION, Conventions, Proposals, Regions
 from maskrcnn.targets import (
     BACKGROUND,

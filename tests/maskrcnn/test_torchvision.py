@@ -8,8 +8,8 @@ import torch
 from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
-from common.batches import Target, collate
-from common.origin import Classes, Origin
+from common.data.batches import Target, collate
+from common.run.origin import Classes, Origin
 from maskrcnn.convert import convert
 from maskrcnn.network import MaskRCNN
 

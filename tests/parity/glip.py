@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.coco_classes import COCO_CLASSES
-from common.conversion import Converted
+from common.data.coco_classes import COCO_CLASSES
 from common.results import Instances
-from common.scenes import draw_scene
+from common.run.conversion import Converted
 from glip.config import Config, Model, Test, Text
 from glip.convert import convert
 from glip.dynamic_head import Answers
 from glip.network import GLIP, ReadCaption
 from glip.postprocess import instances, phrase_scores, phrase_tokens
 from glip.prompts import class_prompt
+from maskworks.shapes.scenes import draw_scene
 from tests.parity import glip_parts, glip_rounding, glip_training, rules
 from tests.parity.case import Array, Case
 from tests.parity.networks import array, published_checkpoint

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.batches import Prepared
+from common.data.batches import Prepared
 from common.errors import UserError
 from glip.boxes import anchors_of
 from glip.config import BERT, Test, Text

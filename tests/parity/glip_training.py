@@ -12,13 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.augment import augmented
-from common.batches import Batch, Target, collate
-from common.coco import Sample
-from common.conversion import Converted
-from common.relations import box_of
-from common.scene_files import THING_IDS
-from common.scenes import draw_scene
+from common.data.augment import augmented
+from common.data.batches import Batch, Target, collate
+from common.data.coco import Sample
+from common.run.conversion import Converted
 from glip.augmentation import published
 from glip.boxes import anchors_of, decode, encode
 from glip.captions import GroundingTarget, ground
@@ -30,6 +27,9 @@ from glip.network import DIVISOR, GLIP
 from glip.prompts import Caption, class_prompt
 from glip.targets import assign, centerness_of, token_targets
 from glip.text import Tokens
+from maskworks.shapes.relations import box_of
+from maskworks.shapes.scene_files import THING_IDS
+from maskworks.shapes.scenes import draw_scene
 from tests.parity import glip, rules
 from tests.parity.case import Array, Case, sample
 from tests.parity.networks import Gradients, array, gradients, published_checkpoint, total

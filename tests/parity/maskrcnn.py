@@ -16,10 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.batches import Batch, Target, collate
-from common.conversion import Converted
-from common.scene_files import THING_IDS
-from common.scenes import Scene, draw_scene
+from common.data.batches import Batch, Target, collate
+from common.run.conversion import Converted
 from maskrcnn import demo
 from maskrcnn.config import Config
 from maskrcnn.convert import class_count, convert
@@ -34,6 +32,8 @@ from maskrcnn.targets import (
     match_regions,
     region_targets,
 )
+from maskworks.shapes.scene_files import THING_IDS
+from maskworks.shapes.scenes import Scene, draw_scene
 from tests.parity import rules
 from tests.parity.case import Array, Case
 from tests.parity.maskrcnn_settings import with_benchmark_settings, with_mmdetection_settings

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.batches import Batch, Target
+from common.data.batches import Batch, Target
 from common.errors import UserError
-from common.scenes import Scene, draw_scene
+from maskworks.shapes.scenes import Scene, draw_scene
 from pose2seg.alignment import align
 from pose2seg.backbone import STRIDE
 from pose2seg.config import Config

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import torch
 
-from common.images import read_image
+from common.data.images import read_image
 from common.results import Panoptic, Relation, SceneGraph, Segment
-from refinemask_psg.psg_data import PsgDataset
-from refinemask_psg.submission import SubmissionWriter
+from refinemask_psg.psg.data import PsgDataset
+from refinemask_psg.psg.submission import SubmissionWriter
 from scripts.prepare_psg import Prepare, prepare
 from tests.parity import rules
 from tests.parity.case import Array, Case

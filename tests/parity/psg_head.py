@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.batches import Prepared
-from common.conversion import rename
+from common.data.batches import Prepared
 from common.results import Instances
-from refinemask_psg.panoptic_merge import VOID, Merged, entities, entity_masks, merge, semantic_map
-from refinemask_psg.relation_config import Relations
-from refinemask_psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
-from refinemask_psg.relation_decode import best_relations, ranking
-from refinemask_psg.relation_head import Entities, RelationHead, padded, relation_loss, relation_targets
-from refinemask_psg.relation_statistics import relation_statistics
-from refinemask_psg.relation_targets import original_training_entities
-from refinemask_psg.scene_graph import SceneGraphHead
+from common.run.conversion import rename
+from refinemask_psg.psg.panoptic_merge import VOID, Merged, entities, entity_masks, merge, semantic_map
+from refinemask_psg.psg.relation_config import Relations
+from refinemask_psg.psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
+from refinemask_psg.psg.relation_decode import best_relations, ranking
+from refinemask_psg.psg.relation_head import Entities, RelationHead, padded, relation_loss, relation_targets
+from refinemask_psg.psg.relation_statistics import relation_statistics
+from refinemask_psg.psg.relation_targets import original_training_entities
+from refinemask_psg.psg.scene_graph import SceneGraphHead
 from tests.parity import rules
 from tests.parity.case import Array, Case, sample
 from tests.parity.networks import array, gradients, published_checkpoint

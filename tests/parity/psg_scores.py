@@ -11,8 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from refinemask_psg.psg_files import read_psg
-from refinemask_psg.psg_metrics import (
+from refinemask_psg.psg.files import read_psg
+from refinemask_psg.psg.metrics import (
     KS,
     Graph,
     Recalls,
@@ -24,8 +24,8 @@ from refinemask_psg.psg_metrics import (
     recalls,
     unconstrained,
 )
-from refinemask_psg.submission_check import open_submission
-from refinemask_psg.submission_score import Graded, grade, true_graph
+from refinemask_psg.psg.submission_check import open_submission
+from refinemask_psg.psg.submission_score import Graded, grade, true_graph
 from tests.parity import rules
 from tests.parity.case import Array, Case
 from tests.parity.rules import INFINITE, Rule

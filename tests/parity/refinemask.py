@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import rle
-from common.batches import Batch, Target
-from common.conversion import Converted
+from common.data.batches import Batch, Target
+from common.ops import masks as rle
+from common.run.conversion import Converted
 from refinemask_psg.boundary import fuse
 from refinemask_psg.box_head import run_cascade
 from refinemask_psg.config import Config, Model, Test

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import rle
-from common.batches import round_up
-from common.images import fit_within, resize
-from common.scene_files import THING_IDS
-from common.scenes import Scene, draw_scene
+from common.data.batches import round_up
+from common.data.images import fit_within, resize
+from common.ops import masks as rle
+from maskworks.shapes.scene_files import THING_IDS
+from maskworks.shapes.scenes import Scene, draw_scene
 from tests.parity.case import Array, Case
 
 DIVISOR = 32

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.batches import Prepared
-from common.conversion import rename
+from common.data.batches import Prepared
 from common.errors import UserError
+from common.run.conversion import rename
 from refinemask_psg.convert import RULES
 from refinemask_psg.semantic import SemanticU2Head, class_map, semantic_losses, stuff_map
 from refinemask_psg.u2net import Losses, U2Net, as_picture, stretch, u2net_loss

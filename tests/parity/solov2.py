@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.batches import Batch, Target, collate, normalise
-from common.conversion import Converted
+from common.data.batches import Batch, Target, collate, normalise
 from common.errors import UserError
 from common.ops import matrix_nms
-from common.scene_files import THING_IDS
-from common.scenes import Scene, draw_scene
+from common.run.conversion import Converted
+from maskworks.shapes.scene_files import THING_IDS
+from maskworks.shapes.scenes import Scene, draw_scene
 from solov2.config import Config, Model, Test
 from solov2.convert import convert
 from solov2.losses import solov2_losses

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import rle
 from common.metrics import coco_details, evaluate_coco
 from common.ops import convert_targets, matrix_nms, sigmoid_focal_loss
+from common.ops import masks as rle
 from solov2.losses import dice_loss
 from solov2.postprocess import enlarge, points_nms, resize_matrix
 from solov2.targets import quarter

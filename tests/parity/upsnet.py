@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.batches import UNLABELLED
-from common.conversion import Converted
+from common.data.batches import UNLABELLED
 from common.errors import UserError
+from common.run.conversion import Converted
 from tests.parity import rules, upsnet_parts
 from tests.parity.case import Array, Case
 from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.batches import Target
-from common.conversion import Converted
+from common.data.batches import Target
 from common.errors import UserError
-from common.scene_files import THING_IDS
-from common.scenes import Scene, draw_scene
+from common.run.conversion import Converted
+from maskworks.shapes.scene_files import THING_IDS
+from maskworks.shapes.scenes import Scene, draw_scene
 from tests.parity import rules, yolact_ops
 from tests.parity.case import SAMPLE, Array, Case, sample
 from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from common.batches import Target
+from common.data.batches import Target
 from tests.parity import rules
 from tests.parity.case import Array, Case
 from tests.parity.networks import array

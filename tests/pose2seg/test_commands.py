@@ -13,9 +13,10 @@ import torch
 from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
 import pose2seg
-from common import rle, shapes
 from common.errors import UserError
-from common.scene_files import KEYPOINT_NAMES
+from common.ops import masks as rle
+from maskworks import shapes
+from maskworks.shapes.scene_files import KEYPOINT_NAMES
 from pose2seg.eval import main as evaluate
 from tests.pose2seg.test_convert import published
 from tests.running import ROOT, evaluation, make_photographs, run, skipped_files, small_data

@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 
-from common.checkpoint import load_weights, read_published
 from common.errors import UserError
-from common.origin import Origin
+from common.run.checkpoint import load_weights, read_published
+from common.run.origin import Origin
 from pose2seg import VARIANTS, Pose2Seg
 from pose2seg.convert import backbone_weights, class_count, convert, recognise
 

@@ -13,8 +13,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from common import shapes
-from common.coco import CocoDataset
+from common.data.coco import CocoDataset
+from maskworks import shapes
 from pose2seg.evaluation import evaluate_people, largest_overlaps, write_maps
 from pose2seg.joints import Found
 from pose2seg.people import people_who_count, true_joints

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from common import shapes
+from maskworks import shapes
 from tests.learning import cpu_minutes, default_run, train
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.models import resnet50
 
-from common.batches import Batch, Target
+from common.data.batches import Batch, Target
 from common.errors import UserError
 from pose2seg import Pose2Seg
 from pose2seg.backbone import Backbone, fold_batch_norms

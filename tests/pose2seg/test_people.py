@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from common.augment import augmented
-from common.coco import CocoDataset
+from common.data.augment import augmented
+from common.data.coco import CocoDataset
 from common.errors import UserError
 from pose2seg.augmentation import Letterbox
 from pose2seg.geometry import letterbox_matrix, moved

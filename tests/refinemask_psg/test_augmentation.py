@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from common.augment import augmented
-from common.coco import Sample
+from common.data.augment import augmented
+from common.data.coco import Sample
 from refinemask_psg.augmentation import RandomCrop, published
 from refinemask_psg.config import VARIANTS, Augment
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common import shapes
+from maskworks import shapes
 from refinemask_psg import U2Net, export, load
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 

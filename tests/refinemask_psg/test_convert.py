@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.origin import Origin
+from common.run.origin import Origin
 from refinemask_psg.config import VARIANTS, Model
 from refinemask_psg.convert import class_count, convert, recognise
 from refinemask_psg.network import RefineMask

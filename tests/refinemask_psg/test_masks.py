@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from common.batches import Target
+from common.data.batches import Target
 from refinemask_psg import config
 from refinemask_psg.boundary import boundary, enlarge, foreground, fuse, uncertain_regions
 from refinemask_psg.losses import mask_losses, mean_loss, stage_losses

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from common.batches import Batch, Target, collate
-from common.checkpoint import Checkpoint, save
-from common.configuration import to_dict
+from common.data.batches import Batch, Target, collate
 from common.errors import UserError
-from common.optimization import parameter_groups
+from common.run.checkpoint import Checkpoint, save
+from common.run.configuration import to_dict
+from common.run.optimization import parameter_groups
 from refinemask_psg import VARIANTS, RefineMask, load
 from refinemask_psg.box_head import StageAnswers, box_losses
 from refinemask_psg.config import Config, Model

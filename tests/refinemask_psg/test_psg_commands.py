@@ -9,12 +9,13 @@ import pytest
 import torch
 
 import refinemask_psg
-from common import checkpoint, shapes
 from common.errors import UserError
-from refinemask_psg import psg_commands
-from refinemask_psg.psg_data import PsgDataset
-from refinemask_psg.psg_predict import PredictScenes, submit
-from refinemask_psg.submission_check import check_submission, open_submission
+from common.run import checkpoint
+from maskworks import shapes
+from refinemask_psg.psg import commands as psg_commands
+from refinemask_psg.psg.data import PsgDataset
+from refinemask_psg.psg.predict import PredictScenes, submit
+from refinemask_psg.psg.submission_check import check_submission, open_submission
 from tests.running import evaluation, run
 
 SMALL = shlex.split(

@@ -5,13 +5,13 @@ import re
 import pytest
 import torch
 
-from common.conversion import Converted, rename
-from common.origin import Origin
+from common.run.conversion import Converted, rename
+from common.run.origin import Origin
 from refinemask_psg import convert as conversion
 from refinemask_psg.config import VARIANTS
-from refinemask_psg.relation_config import Relations
-from refinemask_psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
-from refinemask_psg.scene_graph import SceneGraphHead
+from refinemask_psg.psg.relation_config import Relations
+from refinemask_psg.psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
+from refinemask_psg.psg.scene_graph import SceneGraphHead
 from scripts import mmdet2pytorch
 
 THEIRS = {

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from common import shapes
 from common.errors import UserError
-from refinemask_psg.psg_data import PsgDataset
-from refinemask_psg.psg_files import read_psg
+from maskworks import shapes
+from refinemask_psg.psg.data import PsgDataset
+from refinemask_psg.psg.files import read_psg
 from scripts.prepare_psg import Prepare, prepare
 from tests.running import run
 

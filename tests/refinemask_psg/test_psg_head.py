@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertModel
 
-from common.batches import Target
+from common.data.batches import Target
 from common.errors import UserError
-from refinemask_psg.relation_config import Relations
-from refinemask_psg.relation_head import Entities, RelationHead, padded, relation_loss, relation_targets
-from refinemask_psg.relation_start import like_pretrained, load_pretrained
-from refinemask_psg.relation_statistics import relation_statistics
-from refinemask_psg.relation_targets import original_class_map, original_training_entities, training_entities
-from refinemask_psg.scene_graph import SceneGraphHead
+from refinemask_psg.psg.relation_config import Relations
+from refinemask_psg.psg.relation_head import Entities, RelationHead, padded, relation_loss, relation_targets
+from refinemask_psg.psg.relation_start import like_pretrained, load_pretrained
+from refinemask_psg.psg.relation_statistics import relation_statistics
+from refinemask_psg.psg.relation_targets import original_class_map, original_training_entities, training_entities
+from refinemask_psg.psg.scene_graph import SceneGraphHead
 
 SMALL = Relations(
     head="bert",

@@ -5,14 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import shapes
-from common.batches import Target
-from refinemask_psg.psg_data import PsgDataset
-from refinemask_psg.psg_metrics import Graph, Regions, recall_of, recalls
-from refinemask_psg.relation_config import Relations
-from refinemask_psg.relation_decode import relations_from
-from refinemask_psg.relation_targets import training_entities
-from refinemask_psg.scene_graph import SceneGraphHead
+from common.data.batches import Target
+from maskworks import shapes
+from refinemask_psg.psg.data import PsgDataset
+from refinemask_psg.psg.metrics import Graph, Regions, recall_of, recalls
+from refinemask_psg.psg.relation_config import Relations
+from refinemask_psg.psg.relation_decode import relations_from
+from refinemask_psg.psg.relation_targets import training_entities
+from refinemask_psg.psg.scene_graph import SceneGraphHead
 
 SIDE = 24
 

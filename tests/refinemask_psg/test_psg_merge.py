@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.batches import Prepared
+from common.data.batches import Prepared
 from common.results import Instances
-from refinemask_psg import panoptic_merge
-from refinemask_psg.panoptic_merge import (
+from refinemask_psg.psg import panoptic_merge
+from refinemask_psg.psg.panoptic_merge import (
     VOID,
     SemanticMap,
     entities,
@@ -19,7 +19,7 @@ from refinemask_psg.panoptic_merge import (
     semantic_map,
     visiting_order,
 )
-from refinemask_psg.relation_decode import best_relations, ranking, relations_from
+from refinemask_psg.psg.relation_decode import best_relations, ranking, relations_from
 
 CLASSES, THINGS = 6, 4
 NAMES = ("a", "b", "c", "d", "sky", "sea")

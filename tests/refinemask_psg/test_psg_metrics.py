@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refinemask_psg.psg_metrics import (
+from refinemask_psg.psg.metrics import (
     KS,
     Found,
     Graph,

@@ -11,9 +11,9 @@ import torch
 
 from common.errors import UserError
 from common.results import Panoptic, Relation, SceneGraph, Segment
-from refinemask_psg.submission import Check, Score, SubmissionWriter, check, colours_of, score
-from refinemask_psg.submission_check import check_submission, open_submission
-from refinemask_psg.submission_score import score_submission
+from refinemask_psg.psg.submission import Check, Score, SubmissionWriter, check, colours_of, score
+from refinemask_psg.psg.submission_check import check_submission, open_submission
+from refinemask_psg.psg.submission_score import score_submission
 
 NAMES = tuple(f"class {index}" for index in range(133))
 PREDICATES = tuple(f"predicate {index}" for index in range(56))

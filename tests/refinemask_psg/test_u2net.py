@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.batches import UNLABELLED, Prepared, Target
+from common.data.batches import UNLABELLED, Prepared, Target
 from refinemask_psg import U2Net, load_u2net
 from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.semantic import SemanticU2Head, class_map, semantic_losses, semantic_target, stuff_map

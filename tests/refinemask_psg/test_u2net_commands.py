@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from common import commands
-from common.batches import Batch, Target
-from common.checkpoint import load as load_checkpoint
-from common.training import Trainer
+from common.data.batches import Batch, Target
+from common.run import commands
+from common.run.checkpoint import load as load_checkpoint
+from common.run.training import Trainer
 from refinemask_psg.u2net import U2Net, load, u2net_loss
 from tests.running import evaluation, small_data
 

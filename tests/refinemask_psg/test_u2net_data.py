@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from common.coco import CocoDataset
+from common.data.coco import CocoDataset
 from common.errors import UserError
-from common.settings import Images, Training
+from common.run.settings import Images, Training
 from refinemask_psg.u2net.augmentation import RescaleAndCrop
 from refinemask_psg.u2net.config import Augment, SaliencyData
 from refinemask_psg.u2net.data import open_saliency

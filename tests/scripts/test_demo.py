@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from common import rle
-from common.checkpoint import Checkpoint, save
-from common.configuration import to_dict
 from common.errors import UserError
+from common.ops import masks as rle
 from common.results import Instances, Panoptic, Relation, SceneGraph, Segment
+from common.run.checkpoint import Checkpoint, save
+from common.run.configuration import to_dict
 from scripts.demo import Demo, Studio, as_json, find_weights, main, package_of, serve, shown, summary
 from scripts.mmdet2pytorch import NETWORKS
 

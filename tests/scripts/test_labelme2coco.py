@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from common.coco import CocoDataset
-from common.commands import run
+from common.data.coco import CocoDataset
 from common.errors import UserError
+from common.run.commands import run
 from scripts.check_dataset import examine
 from scripts.labelme2coco import Convert, circle, convert, main
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from common.coco import CocoDataset
-from common.commands import run
+from common.data.coco import CocoDataset
 from common.errors import UserError
+from common.run.commands import run
 from scripts.check_dataset import examine
 from scripts.yolo2coco import Convert, convert, main
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 import solov2
-from common import shapes
 from common.errors import UserError
+from maskworks import shapes
 from solov2 import export
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 from tests.solov2.test_convert import published_by_solo

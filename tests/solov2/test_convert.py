@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.checkpoint import load_weights
 from common.errors import UserError
-from common.origin import Origin
+from common.run.checkpoint import load_weights
+from common.run.origin import Origin
 from solov2.config import VARIANTS, Model, Test
 from solov2.convert import TOLD_BY_SHAPES, convert, model_of
 from solov2.network import SOLOv2

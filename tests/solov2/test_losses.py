@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.batches import Target
+from common.data.batches import Target
 from solov2.config import Model
 from solov2.losses import dice_loss, solov2_losses
 from solov2.targets import assign

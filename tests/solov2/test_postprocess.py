@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.batches import Prepared
+from common.data.batches import Prepared
 from solov2.config import Test as Settings
 from solov2.postprocess import (
     Candidates,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from common.batches import Target
+from common.data.batches import Target
 from solov2.augmentation import published
 from solov2.config import Augment
 from solov2.targets import assign, moments

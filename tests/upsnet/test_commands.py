@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import upsnet
-from common import shapes
 from common.metrics import evaluate_panoptic
+from maskworks import shapes
 from tests.running import READ, ROOT, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 
 SMALL = shlex.split(

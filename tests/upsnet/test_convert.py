@@ -8,10 +8,10 @@ import torch
 import torchvision
 
 import upsnet
-from common.checkpoint import Checkpoint, save
-from common.configuration import to_dict
 from common.errors import UserError
-from common.origin import Origin
+from common.run.checkpoint import Checkpoint, save
+from common.run.configuration import to_dict
+from common.run.origin import Origin
 from upsnet.backbone import make_backbone
 from upsnet.classes import CITYSCAPES, COCO, COCO_STUFF
 from upsnet.convert import EFFICIENTNET_DEPTHS, backbone_weights, class_count, convert, known_classes, recognise

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from common.batches import UNLABELLED
+from common.data.batches import UNLABELLED
 from upsnet.losses import (
     box_loss,
     cells_loss,

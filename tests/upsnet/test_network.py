@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 
 import upsnet
-from common.batches import UNLABELLED, Batch, Target
-from common.scenes import draw_scene
+from common.data.batches import UNLABELLED, Batch, Target
+from maskworks.shapes.scenes import draw_scene
 from upsnet.backbone import DeformableConv2d, EfficientNetBackbone, TensorFlowConv2d, make_backbone
 from upsnet.classes import CITYSCAPES, COCO
 from upsnet.heads import level_of

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.batches import Prepared
+from common.data.batches import Prepared
 from upsnet.config import Test as Settings
 from upsnet.panoptic import (
     VOID,

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from common import shapes
-from common.augment import augmented
-from common.coco import CocoDataset
+from common.data.augment import augmented
+from common.data.coco import CocoDataset
 from common.errors import UserError
 from common.metrics import evaluate_panoptic
-from common.panoptic_data import PanopticDataset
-from common.panoptic_evaluation import confuse, evaluate_panoptic_model, mean_iou, panoptic_truth
 from common.results import Instances
+from maskworks import shapes
 from scripts.prepare_cityscapes_panoptic import prepare
 from tests.given import given_folder
 from upsnet.augmentation import published
 from upsnet.config import Augment
+from upsnet.panoptic_data import PanopticDataset
+from upsnet.panoptic_evaluation import confuse, evaluate_panoptic_model, mean_iou, panoptic_truth
 
 
 @pytest.fixture(scope="module")

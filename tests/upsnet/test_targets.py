@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.batches import UNLABELLED
+from common.data.batches import UNLABELLED
 from tests.given import given_folder
 from tests.parity import upsnet as adapter
 from tests.parity.case import read_case

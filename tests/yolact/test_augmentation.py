@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.augment import augmented
-from common.coco import Sample
+from common.data.augment import augmented
+from common.data.coco import Sample
 from yolact.augmentation import SSDAugmentation
 from yolact.config import VARIANTS, Augment, Config
 

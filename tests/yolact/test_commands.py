@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import yolact
-from common import shapes
-from common.configuration import to_yaml
+from common.data.images import read_frames
 from common.errors import UserError
-from common.images import read_frames
+from common.run.configuration import to_yaml
+from maskworks import shapes
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 from tests.yolact.test_convert import published_by_dbolya
 from yolact.eval import main as evaluate

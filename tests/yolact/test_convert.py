@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.checkpoint import load_weights
 from common.errors import UserError
-from common.origin import Origin
+from common.run.checkpoint import load_weights
+from common.run.origin import Origin
 from yolact.config import VARIANTS
 from yolact.convert import backbone_weights, class_count, convert
 from yolact.network import YOLACT

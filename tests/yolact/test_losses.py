@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.batches import Target
+from common.data.batches import Target
 from yolact.boxes import make_priors
 from yolact.config import VARIANTS, Losses
 from yolact.losses import class_loss, hardest_background, mask_iou_loss, mask_terms, semantic_loss, yolact_losses

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.batches import Batch, Target
+from common.data.batches import Batch, Target
 from common.errors import UserError
 from yolact.backbone import DeformableConv2d
 from yolact.config import VARIANTS, Config

@@ -1,0 +1,302 @@
+"""Every check of a data set, once: the loader and scripts/check_dataset.py both use these."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from common.data.annotation_files import (
+    FARTHEST,
+    NO_MASK,
+    POLYGONS,
+    RLE,
+    Annotations,
+    Fault,
+    Int,
+    RleEntry,
+    Segmentation,
+    read_columns,
+)
+from common.data.images import read_image
+from common.errors import UserError
+from common.files import leads_inside
+from common.ops import masks as rle
+
+
+def read_annotations(path: Path) -> tuple[Annotations, list[Fault]]:
+    """A COCO-format file in columns, with all its faults; `usable` is false for annotations to leave out."""
+    annotations, faults = read_columns(path)
+    faults += check_ids(annotations) + check_boxes(annotations) + check_masks(annotations)
+    return annotations, faults
+
+
+def check_ids(a: Annotations) -> list[Fault]:
+    """Ids that are not unique, that name nothing, and 0."""
+    categories = np.array([category.id for category in a.categories], np.int64)
+    faults = _duplicates(a.image_ids, "image") + _duplicates(categories, "category") + _duplicates(a.ids, "annotation")
+    for index in np.flatnonzero(a.image_index < 0):
+        problem = "its image_id is not among the file's images"
+        faults.append(
+            Fault(
+                "fatal",
+                "unknown image",
+                f"annotation {a.ids[index]}",
+                problem,
+                "add the image or remove the annotation",
+            )
+        )
+    for index in np.flatnonzero(a.labels < 0):
+        problem = "its category_id is not among the file's categories"
+        faults.append(
+            Fault(
+                "fatal",
+                "unknown category",
+                f"annotation {a.ids[index]}",
+                problem,
+                "add the category or correct it",
+            )
+        )
+    if (a.ids == 0).any():
+        problem = "pycocotools counts an annotation with id 0 as missed even when it is found"
+        faults.append(Fault("noted", "id 0", "annotation 0", problem, "number annotations from 1 (harmless here)"))
+    return faults
+
+
+def _duplicates(ids: Int, kind: str) -> list[Fault]:
+    values, counts = np.unique(ids, return_counts=True)
+    return [
+        Fault(
+            "fatal",
+            f"duplicate {kind} id",
+            f"{kind} {value}",
+            f"{count} entries with this id",
+            "give each its own id",
+        )
+        for value, count in zip(values[counts > 1], counts[counts > 1], strict=True)
+    ]
+
+
+def check_boxes(a: Annotations) -> list[Fault]:
+    """Boxes and areas that are not finite, negative, without extent or outside of their image."""
+    fatal, dropped = [], []
+    size = a.sizes[a.image_index, ::-1] if len(a.sizes) else np.zeros((len(a.ids), 2), np.int32)
+    corner, extent = a.boxes[:, :2], a.boxes[:, 2:]
+    finite = (np.abs(a.boxes) <= FARTHEST).all(axis=1)
+    with np.errstate(invalid="ignore"):
+        outside = (corner >= size).any(axis=1) | (corner + extent <= 0).any(axis=1)
+        negative, flat, bad_area = (
+            (extent < 0).any(axis=1),
+            (extent == 0).any(axis=1),
+            (a.areas < 0) | np.isinf(a.areas),
+        )
+    for wrong, kind, problem in (
+        (~finite, "NaN box", "is not finite, or out of range"),
+        (finite & negative, "negative box", "has a negative width or height, expected x, y, width, height"),
+    ):
+        for index in np.flatnonzero(wrong):
+            where, box = f"annotation {a.ids[index]}", a.boxes[index].tolist()
+            fatal.append(Fault("fatal", kind, where, f"its bbox {box} {problem}", "correct its bbox"))
+    for index in np.flatnonzero(bad_area):
+        problem = f"its area is {a.areas[index]}, expected a number of pixels"
+        fatal.append(Fault("fatal", "bad area", f"annotation {a.ids[index]}", problem, "correct its area"))
+    degenerate = finite & ~negative & (flat | ((a.image_index >= 0) & outside))
+    for index in np.flatnonzero(degenerate):
+        problem = f"its bbox {a.boxes[index].tolist()} has no extent inside its image"
+        remedy = "remove or correct it (it is left out)"
+        dropped.append(Fault("dropped", "degenerate box", f"annotation {a.ids[index]}", problem, remedy))
+    a.usable &= ~degenerate
+    return fatal + dropped
+
+
+def check_masks(a: Annotations) -> list[Fault]:
+    """RLE that does not fit its image, and masks without a pixel (as far as shows without drawing)."""
+    faults: list[Fault] = []
+    empty = (a.kinds == NO_MASK) & bool((a.kinds != NO_MASK).any())  # a file of boxes only is as good
+    coded = np.flatnonzero((a.kinds == RLE) & (a.image_index >= 0))
+    for begin in range(0, len(coded), 1000):
+        batch = coded[begin : begin + 1000]
+        codes = [a.segmentation(index) for index in batch]
+        for index, area in zip(batch, _areas(codes, a.sizes[a.image_index[batch]]), strict=True):
+            if isinstance(area, str):
+                faults.append(Fault("fatal", "bad RLE", f"annotation {a.ids[index]}", area, "encode it again"))
+            else:
+                empty[index] = area == 0
+    for index in np.flatnonzero(empty):
+        remedy = "remove it or give it a mask (it is left out)"
+        faults.append(Fault("dropped", "empty mask", f"annotation {a.ids[index]}", "its mask has no pixel", remedy))
+    a.usable &= ~empty
+    return faults
+
+
+def _areas(codes: Sequence[Segmentation], sizes: NDArray[np.int32]) -> list[int | str]:
+    """Number of pixels of each RLE, or what is wrong with it."""
+    answers: list[int | str] = [0] * len(codes)
+    strings: dict[int, dict[str, Any]] = {}
+    for at, (code, size) in enumerate(zip(codes, sizes.tolist(), strict=True)):
+        assert isinstance(code, RleEntry)
+        if isinstance(code.counts, list):
+            counts = np.array(code.counts) if code.counts else np.zeros(1, np.int64)
+            # The sum in floats cannot overflow, and is exact as long as it is right.
+            if list(code.size) == size and counts.min() >= 0 and counts.sum(dtype=np.float64) == size[0] * size[1]:
+                answers[at] = int(counts[1::2].sum())
+                continue
+        entry = msgspec.to_builtins(code)
+        answers[at] = rle.check(entry, *size) or 0
+        if not answers[at]:
+            strings[at] = entry
+    for at, area in zip(strings, rle.area(list(strings.values())), strict=True):
+        answers[at] = int(area)
+    return answers
+
+
+def check_files(folder: Path, image_ids: Iterable[int], file_names: Iterable[str]) -> list[Fault]:
+    """Images that are missing, or whose path leads out of their folder (also through a symbolic link)."""
+    faults = []
+    inventory = Inventory(folder)
+    for image_id, name in zip(image_ids, file_names, strict=True):
+        where = f"image {image_id} ({name[:100]!r})"
+        if not inventory.is_inside(name):
+            problem = f"its file_name leads out of the images folder {folder}"
+            faults.append(Fault("fatal", "path outside", where, problem, "use a path inside of that folder"))
+        elif not inventory.exists(name):
+            problem = f"there is no such file in {folder}"
+            faults.append(Fault("fatal", "missing image", where, problem, "add the image or correct the images folder"))
+    return faults
+
+
+class Inventory:
+    """What is in a folder of images; its subfolders are listed once, instead of asking for each file."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder of images; check the path")
+        self.folder = folder
+        self.root = folder.resolve()
+        self.listed: dict[str, frozenset[str]] = {}
+
+    def is_inside(self, name: str) -> bool:
+        return name.rpartition("/")[2] in self._plain_files(name) or leads_inside(self.folder / name, self.root)
+
+    def exists(self, name: str) -> bool:
+        try:
+            return name.rpartition("/")[2] in self._plain_files(name) or (self.folder / name).is_file()
+        except OSError:
+            return False
+
+    def _plain_files(self, name: str) -> frozenset[str]:
+        """The files beside this one, without links, if its folder is inside."""
+        parent = name.rpartition("/")[0]
+        if parent not in self.listed:
+            path = (self.folder / name).parent
+            self.listed[parent] = frozenset()
+            if leads_inside(path, self.root) and path.is_dir():
+                with os.scandir(path) as entries:
+                    self.listed[parent] = frozenset(e.name for e in entries if e.is_file(follow_symlinks=False))
+        return self.listed[parent]
+
+
+def check_image(path: Path, height: int, width: int) -> NDArray[np.uint8]:
+    """The decoded image, if it is readable and of the size that the annotations say."""
+    image = read_image(path)
+    if image.shape[:2] != (height, width):
+        raise UserError(
+            f"{path}: the image is {image.shape[1]} x {image.shape[0]}, but its annotation file says "
+            f"{width} x {height}; correct width and height or replace the image"
+        )
+    return image
+
+
+def check_pictures(
+    folder: Path, image_ids: Sequence[int], file_names: Sequence[str], sizes: Sequence[tuple[int, int]]
+) -> list[Fault]:
+    """Decode every image that is there: unreadable and truncated ones, and other sizes than the file says."""
+    root = folder.resolve()
+
+    def check(index: int) -> Fault | None:
+        path = folder / file_names[index]
+        if not leads_inside(path, root) or not path.is_file():
+            return None  # check_files names it
+        try:
+            check_image(path, *sizes[index])
+        except UserError as error:
+            problem, _, remedy = str(error).partition("; ")
+            kind = "wrong size" if "annotation file says" in problem else "bad image"
+            return Fault("fatal", kind, f"image {image_ids[index]}", problem, remedy)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        return [fault for fault in pool.map(check, range(len(file_names))) if fault]
+
+
+def check_drawing(a: Annotations) -> list[Fault]:
+    """Draw every mask: those that cannot be drawn, turn out to have no pixel, or contradict their area or box."""
+    faults = []
+    for index in np.flatnonzero((a.kinds != NO_MASK) & (a.image_index >= 0)).tolist():
+        where = f"annotation {a.ids[index]}"
+        try:
+            mask = drawn(msgspec.to_builtins(a.segmentation(index)), *a.sizes[a.image_index[index]].tolist())
+        except UserError as error:
+            if a.kinds[index] == POLYGONS:  # check_masks names bad RLE
+                faults.append(Fault("fatal", "bad polygon", where, str(error), "correct the polygon"))
+            continue
+        pixels, box = int(rle.area([mask])[0]), rle.boxes([mask])[0]
+        if not pixels and a.kinds[index] == POLYGONS:
+            faults.append(Fault("noted", "empty mask", where, "its polygons cover no pixel", "remove or correct it"))
+        if pixels and area_contradicts(a.areas[index], pixels):
+            problem = f"its area is {a.areas[index]:g}, its mask has {pixels} pixels; APs, APm and APl go by the area"
+            faults.append(Fault("noted", "wrong area", where, problem, "--fix counts it again"))
+        if pixels and box_contradicts(a.boxes[index], box):
+            problem = f"its bbox is {a.boxes[index].tolist()}, its mask's {box.tolist()} (x, y, width, height)"
+            faults.append(Fault("noted", "wrong box", where, problem, "--fix takes the mask's"))
+    return faults
+
+
+def drawn(segmentation: Any, height: int, width: int) -> rle.Rle:
+    """The mask of polygons (of those with corners enough) or an RLE; a UserError where it can't be drawn."""
+    if isinstance(segmentation, list):
+        polygons = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
+        return rle.from_polygons(polygons, height, width)
+    if problem := rle.check(segmentation, height, width):
+        raise UserError(problem)
+    return {"size": list(segmentation["size"]), "counts": segmentation["counts"]}
+
+
+def area_contradicts(area: float, pixels: int) -> bool:
+    """Outlines enclose a little more or less than the pixels that they cover: COCO's areas stay well within this."""
+    return abs(area - pixels) > 10 and not pixels / 1.5 <= area <= pixels * 1.5
+
+
+def box_contradicts(box: NDArray[np.float64], tight: NDArray[np.float64]) -> bool:
+    """Whether boxes x, y, width, height overlap by less than half, as where corners were taken for extents."""
+    overlap = np.minimum(box[:2] + box[2:], tight[:2] + tight[2:]) - np.maximum(box[:2], tight[:2])
+    common = overlap.clip(min=0).prod()
+    return bool((np.abs(overlap) < FARTHEST).all() and (box[2:] > 0).all()) and bool(
+        common < 0.5 * (box[2:].prod() + tight[2:].prod() - common)
+    )
+
+
+def check_classes(a: Annotations) -> list[Fault]:
+    """Classes of which there is no example that can be used, and names used twice."""
+    counts = np.bincount(a.labels[a.usable & (a.labels >= 0)], minlength=len(a.categories))
+    faults = [
+        Fault(
+            "noted",
+            "class without examples",
+            f"category {c.id} ({c.name})",
+            "no annotation has it",
+            "add some or remove it",
+        )
+        for c, count in zip(a.categories, counts, strict=True)
+        if not count
+    ]
+    for name, count in Counter(category.name for category in a.categories).items():
+        if count > 1:
+            problem = f"{count} categories have this name"
+            faults.append(Fault("noted", "duplicate class name", f"category name {name}", problem, "rename one"))
+    return faults

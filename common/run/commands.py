@@ -1,0 +1,357 @@
+"""What train.py and eval.py of all packages share: processes and devices, data sets, the run's folder, the scores."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import nn
+
+from common.data.coco import CocoDataset, LabelledImages, refuse_other_classes
+from common.data.loader import Trainable, mix
+from common.errors import UserError, surroundings
+from common.files import write_text
+from common.ops.precision import autocast
+from common.run.checkpoint import Checkpoint
+from common.run.configuration import configure, to_dict, to_yaml
+from common.run.distributed import barrier, is_main, process_count
+from common.run.evaluation import Evaluation, evaluate_instances, examples
+from common.run.memory import keep_freed_memory
+from common.run.optimization import ParameterGroup
+from common.run.score_tables import print_classes, print_scores
+from common.run.settings import Data, Images, Optimizer, Schedule, Training
+from common.run.training import Metrics, Trainer
+from maskworks import shapes
+from maskworks.report.mistakes import THRESHOLD, Mistakes
+from maskworks.report.report import Example, write_training_report
+from upsnet.panoptic_data import PanopticDataset
+
+EXAMPLES_IN_REPORT = 16
+M = TypeVar("M", bound=nn.Module)
+
+
+class Config(Protocol):
+    """The sections that every package's configuration has."""
+
+    @property
+    def variant(self) -> str: ...
+
+    @property
+    def training(self) -> Training: ...
+
+    @property
+    def data(self) -> Data: ...
+
+    @property
+    def optimizer(self) -> Optimizer: ...
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+
+class Evaluated(Protocol):
+    """What scoring a model leaves."""
+
+    @property
+    def metrics(self) -> Metrics: ...
+
+    @property
+    def per_class(self) -> Mapping[str, Mapping[str, float]]: ...  # name of a score -> class name -> its value
+
+    @property
+    def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]: ...  # class name -> precision at rising recall
+
+    def mistakes(self, dataset: Any, threshold: float) -> Mistakes: ...  # of what scores at least so much
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a package's models are scored: of instances by COCO's mAP, unless it says otherwise."""
+
+    evaluate: Callable[[nn.Module, Any, int, int], Evaluated] = evaluate_instances
+    """(model, data set, images at once, workers)"""
+    examples: Callable[[nn.Module, Any, Sequence[int]], list[Example]] = examples
+    """(model, data set, numbers of images): pictures for the report."""
+    decisive: tuple[str, ...] = ("segm", "AP")
+    """Where in the metrics the score stands by which the best weights are kept."""
+    threshold: float = THRESHOLD
+    """What the report draws and counts of the predictions."""
+
+
+INSTANCES = Scoring()
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command; a user's mistake, a full disk and the like are one line on the terminal and exit status 2."""
+    try:
+        main()
+    except (UserError, OSError, RuntimeError) as error:
+        line = str(error) if isinstance(error, UserError) else surroundings(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def start(settings: Training) -> torch.device:
+    """Join the processes that torchrun started, seed, and take this process's device."""
+    device = choose_device(settings.device)
+    if "RANK" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    torch.manual_seed(mix(settings.seed))
+    return device
+
+
+def choose_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {name}: not to be had here ({str(error).splitlines()[0]}); try --device cpu"
+        ) from error
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
+        torch.cuda.set_device(device)
+    return device
+
+
+def open_dataset(data: Data, split: shapes.Split, settings: Training) -> CocoDataset:
+    """The training or validation set that the configuration names; without annotations, the built-in one."""
+    images, annotations = find_data(data, split, lambda made: made.instances)
+    keep_empty = data.keep_empty or split == "val"
+    return CocoDataset(images, annotations, limit=settings.limit or None, keep_empty=keep_empty)
+
+
+def open_panoptic(data: Data, split: shapes.Split, settings: Training) -> PanopticDataset:
+    """Likewise, with panoptic annotations."""
+    images, annotations = find_data(data, split, lambda made: made.panoptic)
+    keep_empty = data.keep_empty or split == "val"
+    return PanopticDataset(images, annotations, limit=settings.limit or None, keep_empty=keep_empty)
+
+
+def find_data(
+    data: Data, split: shapes.Split, annotations: Callable[[shapes.ShapesFolder], Path]
+) -> tuple[Sequence[str | Path], Sequence[str | Path]]:
+    """Image folders and annotation files; those of the built-in data set, drawn if need be, where none are named."""
+    named: Images = data.train if split == "train" else data.val
+    if named.annotations:
+        return named.images, named.annotations
+    if named.images:
+        raise UserError(f"--data.{split}.images needs --data.{split}.annotations too")
+    if is_main():
+        shapes.ensure(split, data.seed)  # one process draws, the others find it done
+    barrier()
+    made = shapes.ensure(split, data.seed)
+    return [made.images], [annotations(made)]
+
+
+def run_folder(package: str, config: Config) -> Path:
+    return Path(config.training.run or Path("runs") / package / config.variant)
+
+
+def train(
+    package: str,
+    config: Config,
+    model: nn.Module,
+    class_names: Sequence[str],
+    training_set: Trainable,
+    validation_data: LabelledImages,
+    divisor: int,
+    *,
+    scoring: Scoring = INSTANCES,
+    parameter_group: ParameterGroup | None = None,
+) -> None:
+    """Train, evaluate and report; the run's folder holds everything afterwards."""
+    keep_freed_memory()
+    training_data = training_set.dataset
+    refuse_different_classes(training_data, validation_data)
+    folder = prepare_run(package, config)
+    latest: list[Evaluated] = []
+
+    def describe(module: nn.Module) -> Checkpoint:
+        ids = training_data.category_ids
+        return Checkpoint(package, to_dict(config), tuple(class_names), ids, module.state_dict())
+
+    def evaluate(module: nn.Module) -> Metrics:
+        latest[:] = [score(module, validation_data, config.training, scoring)]
+        return latest[0].metrics
+
+    trainer = Trainer(
+        model,
+        training_set,
+        divisor,
+        config.training,
+        config.optimizer,
+        config.schedule,
+        folder,
+        describe,
+        evaluate,
+        scoring.decisive,
+        parameter_group,
+    )
+    trained = trainer.fit().eval()
+    metrics = trainer.metrics if latest else evaluate(trained)  # a run resumed after its end has none yet
+    if is_main():
+        write_scores(folder, metrics)
+        if config.training.report:
+            write_report(folder, f"{package} {config.variant}", config, trained, validation_data, latest[0], scoring)
+        print(f"weights: {(folder / 'best.safetensors').resolve()}")
+
+
+def prepare_run(package: str, config: Config) -> Path:
+    """The run's folder with config.yaml in it; an older run that was there is moved aside unless it goes on."""
+    folder = run_folder(package, config)
+    if is_main():
+        if not config.training.resume:
+            move_aside(folder)
+        write_text(folder / "config.yaml", to_yaml(config))
+    barrier()
+    return folder
+
+
+def refuse_different_classes(training_data: LabelledImages, validation_data: LabelledImages) -> None:
+    if validation_data.class_names != training_data.class_names:
+        raise UserError(
+            "the training and validation sets have different classes: "
+            f"{list(training_data.class_names)} and {list(validation_data.class_names)}"
+        )
+
+
+def score(model: nn.Module, dataset: LabelledImages, settings: Training, scoring: Scoring = INSTANCES) -> Evaluated:
+    share = max(1, settings.batch_size // (process_count() * settings.accumulate))  # what fits when training fits
+    with autocast(next(model.parameters()).device, settings.precision):
+        return scoring.evaluate(model, dataset, share, settings.workers)
+
+
+def write_report(
+    folder: Path,
+    title: str,
+    config: Config,
+    model: nn.Module,
+    dataset: LabelledImages,
+    evaluation: Evaluated,
+    scoring: Scoring = INSTANCES,
+) -> None:
+    mistakes = evaluation.mistakes(dataset, scoring.threshold)
+    write_training_report(
+        folder / "report.html",
+        folder / "log.jsonl",
+        metrics=evaluation.metrics,
+        per_class=evaluation.per_class,
+        precision=evaluation.precision,
+        examples=scoring.examples(model, dataset, mistakes.worst(EXAMPLES_IN_REPORT)),
+        mistakes=mistakes,
+        threshold=scoring.threshold,
+        title=title,
+        config=msgspec.to_builtins(config),
+    )
+    print(f"report: {(folder / 'report.html').resolve()}")
+
+
+def evaluate(
+    package: str, config: Config, model: nn.Module, dataset: CocoDataset, scoring: Scoring = INSTANCES
+) -> Path:
+    """Print the score tables; write metrics.json and the predictions in COCO's format into the folder returned."""
+    folder = evaluation_folder(package, config)
+    evaluation = score(model, dataset, config.training, scoring)
+    if is_main():
+        written = [write_scores(folder, evaluation.metrics, evaluation.per_class)]
+        if isinstance(evaluation, Evaluation):
+            written.append(folder / "predictions.json")
+            write_text(written[-1], json.dumps(evaluation.detections))
+        print(f"written: {', '.join(map(str, written))}")
+    return folder
+
+
+def evaluate_command(
+    package: str,
+    variants: Mapping[str, Any],
+    load: Callable[[Path], M],
+    prepare: Callable[[M], object] = lambda model: None,
+    scoring: Scoring = INSTANCES,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """The whole eval.py of a model that finds instances; `prepare` readies the loaded model, once, for speed."""
+    model, config = model_to_evaluate(package, variants, load, arguments)
+    prepare(model)
+    device = start(config.training)
+    dataset = open_dataset(config.data, "val", config.training)
+    refuse_other_classes(dataset, model.class_names)  # type: ignore[arg-type]
+    evaluate(package, config, model.to(device).to(memory_format=torch.channels_last), dataset, scoring)
+
+
+def model_to_evaluate(
+    package: str, variants: Mapping[str, Any], load: Callable[[Path], M], arguments: Sequence[str] | None = None
+) -> tuple[M, Any]:
+    """The checkpoint that the command line names; its own settings changed by the file's, changed by the flags'.
+
+    `training.weights` then says which file it is, `training.run` where its evaluations go.
+    """
+    asked = configure(variants, arguments, prog="eval.py", evaluating=True)
+    named = asked.training.weights
+    path = Path(named or run_folder(package, asked) / "best.safetensors")
+    if not named and not path.exists():
+        raise UserError(f"{path}: no such file; train first (python train.py), or name a checkpoint with --weights")
+    model = load(path)
+    config = configure(variants, arguments, model.config, "eval.py", evaluating=True)
+    config.training.weights = str(path)
+    if not named or (not config.training.run and (path.parent / "config.yaml").exists()):
+        config.training.run = str(path.parent)  # a run's checkpoint is evaluated in the run's folder
+    model.config = config
+    return model, config
+
+
+def evaluation_folder(package: str, config: Config, data: str = "") -> Path:
+    """RUN/eval-WEIGHTS-DATA-DIGEST, where the digest is of all that decides the scores; what is there stays there."""
+    weights = Path(config.training.weights)
+    named = config.data.val.annotations
+    data = data or (Path(named[0]).stem if named else "shapes")
+    settings = json.dumps([to_dict(config), str(weights.resolve())], sort_keys=True)
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:6]
+    folder = run_folder(package, config) / f"eval-{weights.stem}-{data}-{digest}"
+    keep_existing(folder, config.training)
+    if is_main():
+        print(f"evaluating {weights}")
+    return folder
+
+
+def keep_existing(folder: Path, settings: Training) -> None:
+    """Stop before anything is computed that would replace an earlier evaluation's files."""
+    if folder.is_dir() and any(folder.iterdir()) and not settings.overwrite:
+        raise UserError(
+            f"{folder}: has been evaluated before; --overwrite replaces the files, --run DIR writes elsewhere"
+        )
+
+
+def write_scores(folder: Path, metrics: Metrics, per_class: Mapping[str, Mapping[str, float]] | None = None) -> Path:
+    """metrics.json, and tables of it on the terminal."""
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    print_scores(metrics)
+    print_classes(per_class or {})
+    return folder / "metrics.json"
+
+
+def move_aside(folder: Path) -> None:
+    """A new run neither mixes its files with an old one's nor throws those away."""
+    if not (folder / "log.jsonl").exists():
+        return
+    number = 1
+    while (older := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    folder.rename(older)
+    print(f"the run that was in {folder} is now in {older}; --resume would have gone on with it")

@@ -1,0 +1,63 @@
+"""What every package's convert.py shares: renaming a published state dict, and what comes of it."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Generic, ParamSpec, TypeVar
+
+from torch import Tensor
+
+from common.errors import UserError
+from common.run.origin import Decision
+
+C = TypeVar("C")
+P = ParamSpec("P")
+R = TypeVar("R")
+Rules = list[tuple[str, str]]  # pattern and replacement, applied one after the other
+
+
+@dataclass
+class Converted(Generic[C]):
+    """A published checkpoint, ready for the network's load_state_dict."""
+
+    source: str  # whose names the file has
+    config: C
+    weights: dict[str, Tensor]
+    names: dict[str, str]  # published name -> name here
+    decisions: list[Decision] = field(default_factory=list)  # what the tensors don't tell, and who says it
+
+
+def rename(name: str, rules: Rules) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def count(names: Iterable[str], pattern: str) -> int:
+    """How many different first groups a pattern finds among names: the blocks of a stage, the layers of a tower."""
+    return len({match[1] for name in names if (match := re.fullmatch(pattern, name))})
+
+
+def whole(function: Callable[P, R]) -> Callable[P, R]:
+    """For the functions that look into a published state dict: any of its tensors may be missing or misshapen."""
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        with refusing_fragments():
+            return function(*args, **kwargs)
+
+    return checked
+
+
+@contextmanager
+def refusing_fragments() -> Iterator[None]:
+    """Where a network is derived from weights, an error means that they are not those of a whole network."""
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(f"the checkpoint has no {error.args[0]}; was it changed, or is it a part of one?") from error
+    except (ArithmeticError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"the checkpoint's weights are of no network known here ({reason}); was it changed?") from error

@@ -1,0 +1,161 @@
+"""Run a model over a COCO-format data set and score it; photographs are shared out over the processes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from common.data.coco import CocoDataset, LabelledImages, Sample
+from common.data.images import read_image
+from common.data.loader import single_threaded, worker_count
+from common.errors import UserError
+from common.metrics import CocoDetails, coco_details
+from common.metrics.coco_input import Kind
+from common.results import Instances
+from common.run.distributed import gather, is_main, process_count, process_index
+from common.run.runlog import Bar
+from maskworks.report.mistakes import Mistakes, find_mistakes
+from maskworks.report.report import Example
+
+Detection = dict[str, Any]
+
+
+def ask(model: nn.Module, numbers: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Instances]:
+    """The usual way to a model's results: from the photographs alone."""
+    results: list[Instances] = model.predict(images)  # type: ignore[operator]
+    return results
+
+
+# model, the photographs' numbers in the data set, the photographs -> results; other ways know more than the pixels
+Answer = Callable[[nn.Module, Sequence[int], Sequence[NDArray[np.uint8]]], list[Instances]]
+
+
+@dataclass
+class Evaluation:
+    """The scores of a model on a data set; complete in every process."""
+
+    details: dict[str, CocoDetails]  # for "segm" and "bbox"
+    detections: list[Detection]  # in COCO's results format
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        return {kind: details.summary for kind, details in self.details.items()}
+
+    @property
+    def kind(self) -> Literal["segm", "bbox"]:
+        """What the report goes into."""
+        return "segm" if "segm" in self.details else "bbox"
+
+    @property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        return {f"{kind} AP": details.per_class for kind, details in self.details.items()}
+
+    @property
+    def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
+        return self.details[self.kind].precision
+
+    def mistakes(self, dataset: CocoDataset, threshold: float) -> Mistakes:
+        detections = scored_for(self.kind, self.detections)
+        return find_mistakes(dataset.annotations_json(), detections, self.kind, threshold)
+
+
+def evaluate_instances(
+    model: nn.Module,
+    dataset: CocoDataset,
+    batch_size: int,
+    workers: int,
+    kinds: tuple[Kind, ...] = ("segm", "bbox"),
+    answer: Answer = ask,
+) -> Evaluation:
+    detections = gather(detect(model, dataset, batch_size, workers, answer))
+    annotations = dataset.annotations_json()
+    details: dict[str, CocoDetails] = {
+        kind: coco_details(annotations, scored_for(kind, detections), kind) for kind in kinds
+    }
+    return Evaluation(details, detections)
+
+
+def scored_for(kind: Kind, detections: list[Detection]) -> list[Detection]:
+    """Masks are ranked by their own scores where a model gives any."""
+    if kind != "segm" or not any("mask_score" in detection for detection in detections):
+        return detections
+    return [detection | {"score": detection.get("mask_score", detection["score"])} for detection in detections]
+
+
+def detect(
+    model: nn.Module, dataset: CocoDataset, batch_size: int, workers: int, answer: Answer = ask
+) -> list[Detection]:
+    """This process's share of the detections; of each image only their RLE is kept."""
+    detections: list[Detection] = []
+    indices = range(process_index(), len(dataset), process_count())
+    with Bar("evaluating", len(dataset), show=is_main()) as bar:
+        for numbers, images in photographs(dataset, indices, batch_size, workers):
+            results = answer(model, numbers, images)
+            for number, result in zip(numbers, results, strict=True):
+                detections += result.to_coco(int(dataset.image_ids[number]), dataset.category_ids)
+            bar.advance(len(images) * process_count())
+    return detections
+
+
+def photographs(
+    dataset: LabelledImages, indices: range, batch_size: int, workers: int
+) -> Iterator[tuple[list[int], list[NDArray[np.uint8]]]]:
+    """Batches of a data set's photographs with their numbers, read ahead by workers."""
+    loader: DataLoader[Any] = DataLoader(
+        _Photographs(dataset, indices),
+        batch_size,
+        num_workers=worker_count(workers),
+        collate_fn=list,
+        worker_init_fn=single_threaded,
+    )
+    for batch in loader:
+        for item in batch:
+            if isinstance(item, UserError):
+                raise item
+        yield [number for number, _ in batch], [image.numpy() for _, image in batch]
+
+
+class _Photographs(Dataset[Any]):
+    def __init__(self, dataset: LabelledImages, indices: range):
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> tuple[int, Tensor] | UserError:
+        number = self.indices[position]
+        try:
+            return number, torch.from_numpy(read_image(self.dataset.path(number)))
+        except UserError as error:  # returned, so that it crosses the process border as one line
+            return error
+
+
+def examples(model: nn.Module, dataset: LabelledImages, numbers: Sequence[int], answer: Answer = ask) -> list[Example]:
+    """Images of the data set with ground truth and prediction, for the report."""
+    found = []
+    for number in numbers:
+        sample = dataset[number]
+        prediction = answer(model, [number], [sample.image])[0]
+        truth = ground_truth(sample, dataset.class_names)
+        found.append(Example(sample.path.name, sample.image, truth, prediction))
+    return found
+
+
+def ground_truth(sample: Sample, class_names: tuple[str, ...]) -> Instances:
+    """A sample's annotations, crowds left out, in the form of a result."""
+    keep = ~sample.crowd
+    labels = torch.from_numpy(sample.labels[keep])
+    return Instances(
+        scores=torch.ones(len(labels)),
+        labels=labels,
+        boxes=torch.from_numpy(sample.boxes[keep]),
+        masks=torch.from_numpy(sample.masks[keep]),
+        size=(sample.image.shape[0], sample.image.shape[1]),
+        class_names=class_names,
+        image=sample.image,
+    )

@@ -1,0 +1,148 @@
+"""Writing and checking ONNX files; needs the extra `export`."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.files import write_atomically
+
+LARGEST_DIFFERENCE = 1e-2  # of scores, boxes as parts of the picture, masks' IoU or probabilities
+ROUNDING = 2.0**-20  # of single precision, added up over a network
+COPIES = 3  # models that show what rounding decides
+M = TypeVar("M", bound=nn.Module)
+
+
+def export_onnx(
+    graph: nn.Module,
+    inputs: dict[str, Tensor],
+    out: Path,
+    outputs: Sequence[str],
+    dynamic_shapes: dict[str, Any] | None = None,
+) -> Any:
+    """Export a module for inputs of these sizes, but for what `dynamic_shapes` (as torch.export takes it) leaves open.
+
+    Refuses operations that only PyTorch knows.
+
+    Returns an onnxruntime session of the file.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401 (torch.onnx needs it)
+    except ImportError as error:
+        raise UserError(f"exporting needs {error.name}; install it with: pip install 'maskworks[export]'") from error
+    exported = torch.export.export(graph, (), inputs, dynamic_shapes=dynamic_shapes, strict=False)
+    program = torch.onnx.export(exported, (), dynamo=True, output_names=list(outputs), verbose=False)
+    assert program is not None
+    write_atomically(out, lambda temporary: program.save(str(temporary)))
+    model = onnx.load(out)
+    onnx.checker.check_model(model)
+    foreign = sorted(
+        {f"{node.domain}::{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+    )
+    if foreign:
+        raise UserError(f"{out}: holds operations that only PyTorch knows: {', '.join(foreign)}")
+    return onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in one picture; of n instances."""
+
+    scores: NDArray[np.floating[Any]]  # [n]
+    labels: NDArray[np.integer[Any]]  # [n]
+    masks: NDArray[Any]  # [n, ...] bool, or probabilities
+    boxes: NDArray[np.floating[Any]] | None = None  # [n, 4], as parts of the picture
+
+
+def compare(
+    find: Callable[[M], Found],
+    model: M,
+    theirs: Found,
+    masks_apart: Callable[[NDArray[Any], NDArray[Any]], float],
+    title: str,
+) -> list[Found]:
+    """Hold a file's instances against PyTorch's: all that is decided by more than rounding must be the same.
+
+    What rounding decides is seen from models whose weights differ by as much (`rounded`): an instance that one of
+    them has not, or only they have, is a tie, and counted. Returns what these models find.
+    """
+    ours, others = find(model), [find(rounded(model, number)) for number in range(COPIES)]
+    apart = distances(ours, theirs, masks_apart)
+    ours_to_theirs = partners(apart)
+    others_to_ours = [partners(distances(ours, other, masks_apart)) for other in others]
+    decided = np.all([found >= 0 for found in others_to_ours], axis=0)
+    extra = np.setdiff1d(np.arange(len(theirs.scores)), ours_to_theirs)
+    known = [partners(distances(theirs, other, masks_apart))[extra] >= 0 for other in others]
+    unknown = int((~np.any(known, axis=0)).sum())
+    ties, lost = int((~decided).sum()), int((decided & (ours_to_theirs < 0)).sum())
+    matched = np.flatnonzero(ours_to_theirs >= 0)
+    worst = apart[matched, ours_to_theirs[matched]].max(initial=0.0) * LARGEST_DIFFERENCE
+    print(
+        f"{title}: {len(decided)} found, {len(matched)} of them in the file's answer too, scores, boxes and masks "
+        f"within {worst:.1e}; {ties + len(extra) - unknown} ties that rounding decides"
+    )
+    if lost or unknown > ties:
+        raise UserError(
+            f"onnxruntime and PyTorch do not agree ({lost} of {int(decided.sum())} that rounding doesn't decide are "
+            f"missing from the file's answer, {unknown} are in nobody else's); the file is not to be trusted"
+        )
+    if len(decided) and not decided.any():
+        raise UserError(
+            f"all {len(decided)} that were found are decided by rounding alone: nothing shows that the file is right; "
+            "export trained weights, or name another photograph with --image"
+        )
+    return others
+
+
+def rounded(model: M, number: int) -> M:
+    """A copy whose weights differ by some roundings of single precision."""
+    copy, random = deepcopy(model), torch.Generator().manual_seed(number)
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            parameter.mul_(1 + ROUNDING * torch.randn(parameter.shape, generator=random))
+    return copy
+
+
+def distances(
+    ours: Found, theirs: Found, masks_apart: Callable[[NDArray[Any], NDArray[Any]], float]
+) -> NDArray[np.float64]:
+    """How far each of ours is from each of theirs [n, m]: up to 1 they are the same."""
+    apart: NDArray[np.float64] = np.abs(ours.scores[:, None].astype(float) - theirs.scores)
+    if ours.boxes is not None and theirs.boxes is not None:
+        apart = np.maximum(apart, np.abs(ours.boxes[:, None] - theirs.boxes).max(axis=2))
+    apart = np.where(ours.labels[:, None] == theirs.labels, apart / LARGEST_DIFFERENCE, np.inf)
+    for one, other in np.argwhere(apart <= 1):
+        difference = masks_apart(ours.masks[one], theirs.masks[other]) / LARGEST_DIFFERENCE
+        apart[one, other] = max(apart[one, other], difference)
+    return apart
+
+
+def partners(apart: NDArray[np.float64]) -> NDArray[np.int64]:
+    """For each row its nearest column that no row before it took, -1 where none is near enough."""
+    free, found = apart.copy(), np.full(len(apart), -1)
+    for row in range(len(free) if free.size else 0):
+        column = int(free[row].argmin())
+        if free[row, column] <= 1:
+            found[row], free[:, column] = column, np.inf
+    return found
+
+
+def outside_both(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
+    """What two masks lack of an IoU of 1; nothing where both are empty."""
+    either = int((ours | theirs).sum())
+    return 1 - int((ours & theirs).sum()) / either if either else 0.0
+
+
+def mask_agreement(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The IoU of each pair of masks [N, H, W]; 1 where both are empty."""
+    both, either = (ours & theirs).sum(axis=(1, 2)), (ours | theirs).sum(axis=(1, 2))
+    return np.where(either == 0, 1.0, both / np.maximum(either, 1))

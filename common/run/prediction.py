@@ -1,0 +1,307 @@
+"""What every predict.py shares: photographs, folders, globs and videos -> drawings, masks, JSON, a report.
+
+- torchrun shares the images out over its processes; each is noted in OUT/journal once its files are written.
+- Nothing grows with the number of images but the list of their names: predictions.json is put together from the
+  journal at the end, one image at a time.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import tyro
+from numpy.typing import NDArray
+from torch import nn
+
+from common.data.images import frame_rate, is_video, list_images, read_frames, read_image, write_video
+from common.errors import UserError
+from common.ops.precision import autocast, fastest
+from common.results import Result
+from common.run.commands import choose_device
+from common.run.distributed import is_main, process_count, process_index
+from common.run.journal import Journal
+from common.run.prediction_files import Output, Remarks, categories
+from common.run.runlog import Bar
+from maskworks.report.report import Entry
+
+Picture = NDArray[np.uint8]
+Json = dict[str, Any]
+Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why
+Answer = Callable[[Path, Picture], tuple[Result, Notes]]  # a file and its picture -> what is found
+Film = Callable[[Path, Path], Notes]  # a video and the file to draw it to
+KINDS = ("drawings", "masks", "panoptic", "journal")  # the folders under --out
+NO_MATTER = {"images", "out", "device", "limit", "max_megapixels", "report_images", "resume"}  # to an image's result
+NO_IMAGE = "not an image or a video"
+
+
+@dataclass
+class Predict:
+    """Find the objects in photographs and videos."""
+
+    images: Annotated[list[str], tyro.conf.Positional]
+    """Photographs, folders, globs, videos; torchrun shares them out over its processes."""
+    weights: str
+    """A checkpoint of ours."""
+    out: str = "predictions"
+    """Folder to write to: drawings/, masks/ or panoptic/, predictions.json, report.html."""
+    threshold: float = 0.3
+    """Instances with a lower score are not drawn; predictions.json holds all."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes the best there is."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    """Number format of the forward pass; auto: bf16 where a trial finds it clearly faster."""
+    limit: int = 0
+    """Use only the first so many images; 0: all."""
+    max_megapixels: float = 100.0
+    """Larger photographs are skipped before they are decoded."""
+    report_images: int = 500
+    """report.html shows at most so many photographs; predictions.json holds all."""
+    resume: bool = False
+    """Go on with a run that was stopped: what OUT/journal lists as finished is kept, not predicted again."""
+
+
+def predict(
+    model: nn.Module,
+    class_names: Sequence[str],
+    category_ids: Sequence[int],
+    options: Predict,
+    thing_count: int | None = None,
+    remarks: Remarks = lambda result: (),
+) -> None:
+    """Predict everything that the command line names; what can't be read is named in a line and skipped.
+
+    Of a panoptic model's classes the first `thing_count` are things.
+    """
+    device = choose_device(options.device)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    precision = fastest(device) if options.precision == "auto" else options.precision
+
+    def answer(_: Path, image: Picture) -> tuple[Result, Notes]:
+        return predict_one(model, image, precision), ()
+
+    def film(path: Path, target: Path) -> Notes:
+        predict_video(model, path, target, options, precision)
+        return ()
+
+    done = predict_all(options, categories(class_names, category_ids, thing_count), answer, film, remarks)
+    if done and done.report:
+        print(f"{done.photographs} photographs done, {done.skipped} files skipped; {done.report.resolve()}")
+
+
+@dataclass
+class Done:
+    """What a run has done, once it is complete."""
+
+    photographs: int
+    annotations: int
+    skipped: int
+    notes: int
+    report: Path | None  # none without photographs
+
+
+def predict_all(
+    options: Predict, classes: list[Json], answer: Answer, film: Film, remarks: Remarks = lambda result: ()
+) -> Done | None:
+    """All that a command line names, a share of it in each process; the main one learns what they have done."""
+    output = Output(Path(options.out), [entry["id"] for entry in classes], options.threshold, remarks)
+
+    def photograph(path: Path, name: str, image: Picture, shown: bool) -> Json:
+        result, notes = answer(path, image)
+        return output.write(path, name, image, result, shown) | {"notes": list(notes)}
+
+    with Work(options, {"classes": classes}) as work:
+        work.photographs(photograph)
+        work.films(lambda path, name: {"notes": list(film(path, output.folder / f"{name}.mp4"))})
+        work.journal.gather()
+        if not is_main():
+            return None
+        done = finish(work, output, classes)
+        work.journal.remove()
+    if work.stills and not done.photographs:
+        raise UserError("none of the photographs could be read")
+    return done
+
+
+def finish(work: "Work", output: Output, classes: list[Json]) -> Done:
+    """Put predictions.json and the report together from the journal; without photographs there is neither."""
+    stills = [path for path in work.stills if work.is_done(path)]
+    skipped = [Entry(str(path), skipped=NO_IMAGE) for path in work.others]
+    skipped += [Entry(str(path), skipped=reason) for path in work.images if (reason := work.reason(path))]
+    notes: list[Entry] = []
+    annotations = 0
+    for content in (work.done(path) for path in work.images if work.is_done(path)):
+        notes += [Entry(name, skipped=reason) for name, reason in content["notes"]]
+        annotations += len(content.get("annotations", ()))
+    report = None
+    if work.stills:
+        limit = work.options.report_images
+        report = output.finish(lambda: map(work.done, stills), classes, skipped + notes, len(stills), limit)
+    return Done(len(stills), annotations, len(skipped), len(notes), report)
+
+
+class Work:
+    """The images that a command line names, shared out over the processes, each noted when it is finished."""
+
+    def __init__(self, options: Predict, settings: Json):
+        """`settings` are what the results depend on beside the options."""
+        join_processes()
+        self.options = options
+        out = Path(options.out)
+        found, self.others = find_images(options.images, out)
+        self.stills = [path for path in found if not is_video(path)][: options.limit or None]
+        self.videos = [path for path in found if is_video(path)]
+        self.images = self.stills + self.videos
+        everything = asdict(options) | settings | {"weights": fingerprint(Path(options.weights)) if is_main() else ""}
+        decisive = {name: value for name, value in everything.items() if name not in NO_MATTER}
+        self.journal = Journal(out / "journal", decisive, options.resume)
+        self.names = self._name_outputs(self.stills) | self._name_outputs(self.videos)
+        for path in self.others if is_main() else ():
+            skip(path, NO_IMAGE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.journal.close()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            raise UserError("interrupted; add --resume to the same command to go on") from None
+
+    def _name_outputs(self, paths: Sequence[Path]) -> dict[Path, str]:
+        """A name for each image's files; those that a stopped run has finished keep theirs."""
+        kept = {path: self.done(path)["name"] for path in paths if self.is_done(path)}
+        rest = [path for path in paths if path not in kept]
+        return kept | dict(zip(rest, unique_names(rest, kept.values()), strict=True))
+
+    def is_done(self, path: Path) -> bool:
+        return f"done {path}" in self.journal.places
+
+    def done(self, path: Path) -> Json:
+        """What the journal holds of an image that is done."""
+        return self.journal.read(f"done {path}")
+
+    def reason(self, path: Path) -> str:
+        """Why an image was skipped; empty if it wasn't."""
+        key = f"skipped {path}"
+        skipped = key in self.journal.places and not self.is_done(path)
+        return str(self.journal.read(key)["reason"]) if skipped else ""
+
+    def photographs(self, handle: Callable[[Path, str, Picture, bool], Json]) -> None:
+        """handle(path, name, picture, whether the report shows it) -> what the journal is to hold."""
+        share = self._share(self.stills)
+        with Bar("predicting", len(share), show=is_main()) as bar:
+            for number, path in share:
+                try:
+                    image = read_image(path, int(self.options.max_megapixels * 1e6))
+                except UserError as error:
+                    self._skip(path, str(error))
+                else:
+                    self._finish(path, handle(path, self.names[path], image, number < self.options.report_images))
+                bar.advance()
+
+    def films(self, handle: Callable[[Path, str], Json]) -> None:
+        """handle(path, name) -> what the journal is to hold."""
+        for _, path in self._share(self.videos):
+            try:
+                self._finish(path, handle(path, self.names[path]))
+            except UserError as error:
+                self._skip(path, str(error))
+
+    def _share(self, paths: Sequence[Path]) -> list[tuple[int, Path]]:
+        """What is left to this process, with each image's place in the list."""
+        left = [(number, path) for number, path in enumerate(paths) if not self.is_done(path)]
+        return left[process_index() :: process_count()]
+
+    def _finish(self, path: Path, content: Json) -> None:
+        self.journal.write(f"done {path}", {"name": self.names[path]} | content)
+
+    def _skip(self, path: Path, reason: str) -> None:
+        self.journal.write(f"skipped {path}", {"reason": skip(path, reason).skipped})
+
+
+def join_processes() -> None:
+    """Those that torchrun started. They meet at the start and at the end, where the first waits for the last."""
+    if "RANK" in os.environ and not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=timedelta(days=30))
+
+
+def find_images(sources: Sequence[str], out: Path) -> tuple[list[Path], list[Path]]:
+    """The images and videos to work on, and the folders' other files; without what an earlier run wrote."""
+    inside = any(Path(source).resolve() in out.resolve().parents for source in sources)
+    folders = [out.absolute()] if inside else [(out / kind).absolute() for kind in KINDS]
+    files = {(out / name).absolute() for name in ("predictions.json", "report.html")}
+
+    def foreign(path: Path) -> bool:
+        path = path.absolute()
+        return path not in files and not any(path.is_relative_to(folder) for folder in folders)
+
+    found = list_images(sources)
+    images = [path for path in found if foreign(path)]
+    if not images:
+        raise UserError(f"{' '.join(sources)}: no image but those that were written to --out {out} before; name others")
+    return images, [path for path in other_files(sources, found) if foreign(path)]
+
+
+def other_files(sources: Sequence[str], found: Sequence[Path]) -> list[Path]:
+    """The files in the named folders that are none of those found; hidden ones aside."""
+    known = set(found)
+    files = {path for source in sources for path in Path(source).rglob("*") if path.is_file()}
+    return sorted(path for path in files - known if not path.name.startswith("."))
+
+
+def fingerprint(path: Path) -> str:
+    """Of a file's content."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def skip(path: Path, reason: str) -> Entry:
+    reason = reason.removeprefix(f"{path}: ")
+    print(f"skipped: {path}: {reason}", file=sys.stderr)
+    return Entry(str(path), skipped=reason)
+
+
+def unique_names(paths: Sequence[Path], taken: Iterable[str] = ()) -> list[str]:
+    """A name for each photograph's outputs: its own, numbered where several folders use it."""
+    known, names = set(taken), []
+    counts: dict[str, int] = {}
+    for path in paths:
+        name = path.stem
+        while name in known:
+            counts[path.stem] = counts.get(path.stem, 1) + 1
+            name = f"{path.stem}-{counts[path.stem]}"
+        known.add(name)
+        names.append(name)
+    return names
+
+
+def predict_one(model: nn.Module, image: Picture, precision: str) -> Result:
+    with autocast(next(model.parameters()).device, precision):
+        result: Result = model.predict([image])[0]  # type: ignore[operator]
+    return result
+
+
+def predict_video(model: nn.Module, source: Path, target: Path, options: Predict, precision: str) -> None:
+    """A video with the instances drawn onto every frame."""
+    if target.exists() and target.samefile(source):
+        raise UserError(f"{source}: would be replaced by its drawing; name another folder with --out")
+
+    def drawn() -> Iterator[Picture]:
+        for index, frame in enumerate(read_frames(source)):
+            if options.limit and index >= options.limit:
+                return
+            result = predict_one(model, frame, precision)
+            yield np.asarray(result.draw(frame, options.threshold))
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_video(target, drawn(), frame_rate(source))
+    print(f"video: {target.resolve()}")

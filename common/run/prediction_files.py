@@ -1,0 +1,131 @@
+"""What a prediction run writes: drawings and masks at once, predictions.json and the report at the end."""
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from common.files import naming, write_atomically
+from common.results import Instances, Result, SceneGraph
+from maskworks.report.report import Entry, make_entry, write_prediction_report
+
+Picture = NDArray[np.uint8]
+Json = dict[str, Any]
+Remarks = Callable[[Result], Sequence[Json]]  # what predictions.json is to say more of each object of a result
+
+
+@dataclass
+class Output:
+    """The folder with what was found."""
+
+    folder: Path
+    category_ids: Sequence[int]
+    threshold: float
+    remarks: Remarks
+
+    def write(self, path: Path, name: str, image: Picture, result: Result, shown: bool) -> Json:
+        """Draw a result and write its masks; returns what predictions.json and, if `shown`, the report say of it."""
+        drawing = result.draw(image, self.threshold)
+        self._save("drawings", f"{name}.jpg", drawing, quality=90)
+        found = self._write_masks(name, result)
+        for annotation, remark in zip(found, self.remarks(result), strict=False):  # most models have none
+            annotation.update(remark)
+        height, width = image.shape[:2]
+        return {
+            "image": {"file_name": str(path), "height": height, "width": width},
+            "annotations": found,
+            "entry": pack(make_entry(str(path), drawing, result, self.threshold)) if shown else None,
+        }
+
+    def _write_masks(self, name: str, result: Result) -> list[Json]:
+        """A result's masks as a PNG; returns its annotations, in COCO's format but for the image's number."""
+        if isinstance(result, Instances):
+            if result.masks is not None:
+                self._write("masks", f"{name}.png", cv2.imencode(".png", instance_map(result))[1].tobytes())
+            return result.to_coco(0, self.category_ids)
+        panoptic = result.panoptic if isinstance(result, SceneGraph) else result
+        self._save("panoptic", f"{name}.png", panoptic.to_png())
+        entry = panoptic.to_coco(0, self.category_ids, f"{name}.png")
+        if isinstance(result, SceneGraph):
+            entry["relations"] = result.to_json()["relations"]
+        return [entry]
+
+    def _save(self, kind: str, name: str, picture: Image.Image, quality: int = 75) -> None:
+        buffer = BytesIO()  # Pillow's own writing to files hides what the system says of a full disk
+        picture.save(buffer, "PNG" if name.endswith(".png") else "JPEG", quality=quality)
+        self._write(kind, name, buffer.getvalue())
+
+    def _write(self, kind: str, name: str, content: bytes) -> None:
+        path = self.folder / kind / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with naming(path):
+            path.write_bytes(content)
+
+    def finish(
+        self, written: Callable[[], Iterable[Json]], classes: list[Json], remarks: list[Entry], count: int, limit: int
+    ) -> Path:
+        """Write predictions.json, and the report of the first `limit` of `count` photographs; returns its path.
+
+        `written` goes through what write() returned, in order; `remarks` are the report's lines on what was left out.
+        """
+        write_atomically(self.folder / "predictions.json", lambda path: write_predictions(path, written, classes))
+        shown = [unpack(content["entry"]) for content in islice(written(), limit)]
+        title = "Predictions" if count <= limit else f"Predictions: the first {limit} of {count} photographs"
+        report = self.folder / "report.html"
+        write_prediction_report(report, shown + remarks, [entry["name"] for entry in classes], title)
+        return report
+
+
+def write_predictions(path: Path, written: Callable[[], Iterable[Json]], classes: list[Json]) -> None:
+    """{"images": [..], "categories": [..], "annotations": [..]}, one image at a time; images count from 1."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"images": [')
+        write_items(file, ({"id": number} | content["image"] for number, content in enumerate(written(), start=1)))
+        file.write(f'], "categories": {json.dumps(classes)}, "annotations": [')
+        annotations = (
+            annotation | {"image_id": number}
+            for number, content in enumerate(written(), start=1)
+            for annotation in content["annotations"]
+        )
+        write_items(file, annotations)
+        file.write("]}")
+
+
+def write_items(file: TextIO, items: Iterable[Json]) -> None:
+    for number, item in enumerate(items):
+        file.write((", " if number else "") + json.dumps(item))
+
+
+def pack(entry: Entry) -> Json:
+    """A report's entry as JSON."""
+    return vars(entry) | {"picture": base64.b64encode(entry.picture).decode("ascii")}
+
+
+def unpack(packed: Json) -> Entry:
+    return Entry(**packed | {"picture": base64.b64decode(packed["picture"])})
+
+
+def instance_map(result: Instances) -> NDArray[np.uint16]:
+    """[H, W]: 0, or the number (from 1, in the order of the scores) of the best instance at each pixel."""
+    assert result.masks is not None
+    if len(result) == 0:
+        return np.zeros(result.size, np.uint16)
+    first = result.masks.to(torch.uint8).argmax(dim=0) + 1
+    return (first * result.masks.any(dim=0)).cpu().numpy().astype(np.uint16)
+
+
+def categories(class_names: Sequence[str], category_ids: Sequence[int], thing_count: int | None) -> list[Json]:
+    entries: list[Json] = [{"id": number, "name": name} for number, name in zip(category_ids, class_names, strict=True)]
+    if thing_count is None:
+        return entries
+    return [entry | {"isthing": int(label < thing_count)} for label, entry in enumerate(entries)]

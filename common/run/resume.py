@@ -1,0 +1,76 @@
+"""last.state: what exact resuming needs besides the code, as safetensors and JSON; nothing is unpickled."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from common.errors import UserError
+from common.run.checkpoint import read_tensors, write_tensors
+
+
+@dataclass
+class State:
+    """A run between two optimizer steps."""
+
+    step: int
+    best: float  # the best score so far
+    metrics: dict[str, Any]  # of the last evaluation
+    config: dict[str, Any]
+    model: dict[str, Tensor]
+    average: dict[str, Tensor] | None  # the moving average's weights
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+
+
+def save_state(path: Path, state: State) -> None:
+    tensors: dict[str, Tensor] = {}
+    outline = _take_tensors(vars(state), "", tensors)
+    write_tensors(path, tensors, {"state": json.dumps(outline)})
+
+
+def load_state(path: Path) -> State:
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file; --resume goes on with a run that has saved one, in the folder --run names"
+        )
+    tensors, metadata = read_tensors(path)
+    if "state" not in metadata:
+        raise UserError(f"{path}: not a run's last.state")
+    state = State(**_put_tensors(json.loads(metadata["state"]), tensors))
+    # JSON has only text as keys; the optimizer numbers its parameters
+    state.optimizer["state"] = {int(number): value for number, value in state.optimizer["state"].items()}
+    return state
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Where two configurations differ: "optimizer.lr: 0.01 before, 0.005 now"."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [*before, *(key for key in now if key not in before)]
+        found = [differences(before.get(key), now.get(key), f"{name}.{key}".lstrip(".")) for key in keys]
+        return [line for lines in found for line in lines]
+    return [] if before == now else [f"{name}: {before} before, {now} now"]
+
+
+def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """`value` with each tensor replaced by {"tensor": its name}, and the tensors put aside under these names."""
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {key: _take_tensors(item, f"{name}/{key}", tensors) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_take_tensors(item, f"{name}/{index}", tensors) for index, item in enumerate(value)]
+    return value
+
+
+def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"tensor"} and isinstance(value["tensor"], str):
+            return tensors[value["tensor"]]
+        return {key: _put_tensors(item, tensors) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_put_tensors(item, tensors) for item in value]
+    return value

@@ -1,0 +1,105 @@
+"""What a run tells while it goes: log.jsonl, TensorBoard, and a progress bar or plain lines on the terminal."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from common.files import naming, write_text
+
+SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal to draw a bar on
+
+
+class RunLog:
+    """One JSON line for each optimizer step and each evaluation, and the same as TensorBoard scalars."""
+
+    def __init__(self, run: Path, first_step: int):
+        path = run / "log.jsonl"
+        # what a killed run logged after its last resume point will be logged again
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= first_step] if first_step else []
+        write_text(path, "".join(line + "\n" for line in kept))
+        self.file = path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(run), purge_step=first_step or None)
+
+    def step(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        self._line({"step": step, "epoch": epoch, **values})
+        for name, value in values.items():
+            self.board.add_scalar(f"train/{name}", value, step)
+
+    def metrics(self, step: int, epoch: int, metrics: dict[str, dict[str, Any]]) -> None:
+        self._line({"step": step, "epoch": epoch, "metrics": metrics})
+        self._scalars(metrics, "", step)
+
+    def _scalars(self, values: Mapping[str, Any], prefix: str, step: int) -> None:
+        for name, value in values.items():
+            if isinstance(value, Mapping) and name != "per_class":
+                self._scalars(value, f"{prefix}{name}/", step)
+            elif isinstance(value, float):
+                self.board.add_scalar(f"{prefix}{name}", value, step)
+
+    def close(self) -> None:
+        self.file.close()
+        self.board.close()
+
+    def _line(self, values: dict[str, Any]) -> None:
+        with naming(Path(self.file.name)):
+            self.file.write(json.dumps(values) + "\n")
+            self.file.flush()
+
+
+class Bar:
+    """A progress bar with the time left; without a terminal, a line every so often."""
+
+    def __init__(self, title: str, total: int, done: int = 0, show: bool = True):
+        self.title, self.total, self.done, self.show = title, total, done, show
+        self.started, self.start, self.last_line = time.monotonic(), done, 0.0
+        console = Console(file=sys.stderr)
+        self.drawn = show and console.is_terminal
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not self.drawn,
+            speed_estimate_period=120,
+        )
+        self.task = self.progress.add_task(title, total=total, completed=done, note="")
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+        self.progress.update(self.task, completed=self.done, note=note)
+        now = time.monotonic()
+        finished = self.done >= self.total
+        if self.show and not self.drawn and (finished or now - self.last_line > SECONDS_BETWEEN_LINES):
+            self.last_line = now
+            elapsed = now - self.started
+            left = elapsed / max(self.done - self.start, 1) * (self.total - self.done)
+            print(
+                f"{self.title} {self.done}/{self.total}, {elapsed:.0f} s, {left:.0f} s left  {note}",
+                file=sys.stderr,
+            )
+
+
+def _lines(path: Path) -> list[str]:
+    """The whole lines of a log; a kill may have cut the last one."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1].splitlines()

@@ -1,0 +1,285 @@
+"""One training loop for all models: torchrun/DDP, mixed precision, accumulation, EMA, exact resume.
+
+- A run is a folder: config.yaml, log.jsonl, TensorBoard events, last.safetensors, best.safetensors, last.state.
+- Everything random follows from (seed, epoch, index) or (seed, step), so going on from last.state is exact.
+- The loop knows nothing of a model but `losses(batch)`, and nothing of scores but which number decides.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from common.data.batches import Batch
+from common.data.loader import Steps, Trainable, mix, steps_per_epoch, training_loader
+from common.errors import UserError
+from common.ops.precision import autocast
+from common.run.checkpoint import Checkpoint, remove_unfinished, save
+from common.run.configuration import UNPREFIXED
+from common.run.distributed import any_process, is_main, mean_over_processes, process_count, process_index
+from common.run.optimization import (
+    MovingAverage,
+    ParameterGroup,
+    clip_gradients,
+    load_optimizer,
+    lr_factor,
+    make_optimizer,
+    set_learning_rate,
+)
+from common.run.resume import State, differences, load_state, save_state
+from common.run.runlog import Bar, RunLog
+from common.run.settings import Optimizer, Schedule, Training
+
+Metrics = dict[str, dict[str, Any]]  # {"segm": {"AP": ..}, ..}
+
+
+class Trainer:
+    """A run: made, perhaps resumed, and then `fit`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        training_set: Trainable,
+        divisor: int,
+        settings: Training,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        run: Path,
+        describe: Callable[[nn.Module], Checkpoint],
+        evaluate: Callable[[nn.Module], Metrics],
+        decisive: tuple[str, ...],
+        parameter_group: ParameterGroup | None = None,
+    ):
+        self.model, self.training_set, self.divisor = model, training_set, divisor
+        self.settings, self.optimizer_settings, self.schedule = settings, optimizer, schedule
+        self.run, self.describe, self.evaluate, self.decisive = run, describe, evaluate, decisive
+        self.device = next(model.parameters()).device
+        self.optimizer = make_optimizer(model, optimizer, parameter_group)
+        self.average = MovingAverage(model, optimizer.ema) if optimizer.ema else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        self.step, self.best, self.metrics = settings.start_step, -math.inf, Metrics()
+        self.epoch_steps = steps_per_epoch(len(training_set), settings.batch_size)
+        self.total_steps = settings.steps or settings.epochs * self.epoch_steps
+
+    def fit(self) -> nn.Module:
+        """Train to the end, or until the time is up or Ctrl-C; returns the model to use."""
+        if self.settings.resume:
+            self._resume()
+        elif self.step:
+            self._start_late()
+        self.model.train()
+        if self.settings.compile:
+            self.model.compile()
+        computes_losses = _parallel(_Losses(self.model), self.device)
+        log = RunLog(self.run, self.step) if is_main() else None
+        interrupted = _Interruption()
+        started = time.monotonic()
+        stopped = False
+        with interrupted, Bar("training", self.total_steps, self.step, show=is_main()) as bar:
+            batches = self._batches()
+            while self.step < self.total_steps:
+                epoch, began = self.step // self.epoch_steps, time.monotonic()
+                values = self._train_step(computes_losses, batches)
+                self.step += 1
+                values["images_per_second"] = self.settings.batch_size / (time.monotonic() - began)
+                if log:
+                    log.step(self.step, epoch, values)
+                bar.advance(note=f"loss {values.get('loss', math.nan):.3f}")
+                late = bool(self.settings.minutes) and time.monotonic() - started > 60 * self.settings.minutes
+                late = any_process(late, self.device)
+                stopped = any_process(interrupted.seen, self.device)
+                if not stopped and (late or self._evaluation_due()):
+                    self._evaluate(log)
+                if stopped or late or self.step % self.settings.save_every == 0 or self.step == self.total_steps:
+                    self._save()
+                if stopped or late:
+                    break
+        if log:
+            log.close()
+        if stopped:
+            raise UserError(f"interrupted at step {self.step}; add --resume to the same command to go on")
+        return self.evaluated_model
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        return self.average.model if self.average else self.model
+
+    def _batches(self) -> "Iterator[Batch | UserError]":
+        settings = self.settings
+        steps = Steps(
+            self.training_set.dataset.sizes,
+            settings.batch_size,
+            settings.seed,
+            self.step,
+            self.total_steps,
+            settings.accumulate,
+        )
+        pin = self.device.type == "cuda"
+        return iter(training_loader(self.training_set, steps, self.divisor, settings.workers, pin))
+
+    def _train_step(self, computes_losses: nn.Module, batches: "Iterator[Batch | UserError]") -> dict[str, float]:
+        settings = self.settings
+        torch.manual_seed(mix(settings.seed, self.step, process_index()))  # for dropout and the like
+        factor = lr_factor(self.step, self.epoch_steps, self.total_steps, self.schedule)
+        set_learning_rate(self.optimizer, self.optimizer_settings.lr * factor)
+        sums: dict[str, float] = {}
+        skip = False
+        for part in range(settings.accumulate):
+            batch = next(batches)
+            if isinstance(batch, UserError):
+                raise batch
+            last = part == settings.accumulate - 1
+            unsynchronised = isinstance(computes_losses, DistributedDataParallel) and not last
+            with computes_losses.no_sync() if unsynchronised else nullcontext():  # type: ignore[operator]
+                with autocast(self.device, settings.precision):
+                    losses: dict[str, Tensor] = computes_losses(batch.to(self.device))
+                total = torch.stack(list(losses.values())).sum() / settings.accumulate
+                self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+            terms = _as_numbers(losses)  # waits for the device: not before the backward pass is on its way
+            if not all(map(math.isfinite, terms.values())):
+                if settings.not_finite == "stop":
+                    raise _not_finite(terms, batch)
+                skip = True
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value / settings.accumulate
+        if skip:
+            self.optimizer.zero_grad()
+            return {"skipped": 1.0, "lr": self.optimizer_settings.lr * factor}
+        self.scaler.unscale_(self.optimizer)
+        clip_gradients(self.model, self.optimizer_settings.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.average:
+            self.average.update(self.model, self.step)
+        return {"loss": sum(sums.values()), **sums, "lr": self.optimizer_settings.lr * factor}
+
+    def _evaluation_due(self) -> bool:
+        epochs, rest = divmod(self.step, self.epoch_steps)
+        every = self.settings.evaluate_every
+        return self.step == self.total_steps or (bool(every) and rest == 0 and epochs % every == 0)
+
+    def _evaluate(self, log: RunLog | None) -> None:
+        model = self.evaluated_model.eval()
+        self.metrics = self.evaluate(model)
+        self.model.train()
+        if log:
+            log.metrics(self.step, (self.step - 1) // self.epoch_steps, self.metrics)
+            score = _find(self.metrics, self.decisive)
+            if score > self.best:
+                self.best = score
+                save(self.run / "best.safetensors", self.describe(model))
+
+    def _save(self) -> None:
+        if not is_main():
+            return
+        save(self.run / "last.safetensors", self.describe(self.evaluated_model))
+        state = State(
+            step=self.step,
+            best=self.best,
+            metrics=self.metrics,
+            config=self._configuration(),
+            model=self.model.state_dict(),
+            average=self.average.model.state_dict() if self.average else None,
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.scaler.state_dict(),
+        )
+        save_state(self.run / "last.state", state)
+
+    def _configuration(self) -> dict[str, Any]:
+        """As JSON gives it back; with the machine's settings, which a checkpoint leaves out."""
+        settings = self.describe(self.model).config | {UNPREFIXED: self.settings}
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(settings))
+        return plain
+
+    def _resume(self) -> None:
+        path = self.run / "last.state"
+        state = load_state(path)
+        if is_main():
+            for name in ("last.safetensors", "best.safetensors", "last.state"):
+                remove_unfinished(self.run / name)
+        changes = [line for line in differences(state.config, self._configuration()) if "resume" not in line]
+        if changes and is_main():
+            print("the configuration has changed since the run was saved:\n  " + "\n  ".join(changes))
+        try:
+            self.model.load_state_dict(state.model)
+            load_optimizer(self.optimizer, state.optimizer)
+            if self.average:
+                self.average.model.load_state_dict(state.average or state.model)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{path}: does not fit the network or the optimizer of this configuration: {error}"
+            ) from error
+        if state.scaler:
+            self.scaler.load_state_dict(state.scaler)
+        self.step, self.best, self.metrics = state.step, state.best, state.metrics
+
+    def _start_late(self) -> None:
+        if not 0 < self.step < self.total_steps:
+            raise UserError(f"--start-step {self.step}: expected a step of the run, which has {self.total_steps}")
+        if is_main():
+            where = f"step {self.step} (epoch {self.step // self.epoch_steps}) of {self.total_steps}"
+            print(f"goes on at {where}; weights hold no state of an optimizer: its running averages start anew")
+
+
+class _Losses(nn.Module):
+    """Makes `losses` the forward pass, which is all that DDP looks at."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.model.losses(batch)  # type: ignore[operator]
+        return losses
+
+
+class _Interruption:
+    """While it is entered, the first Ctrl-C only sets a flag; the second one is a KeyboardInterrupt again."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __enter__(self) -> None:
+        self.previous = signal.signal(signal.SIGINT, self._notice)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self.previous)
+
+    def _notice(self, *_: object) -> None:
+        self.seen = True
+        signal.signal(signal.SIGINT, self.previous)
+
+
+def _parallel(module: nn.Module, device: torch.device) -> nn.Module:
+    if process_count() == 1:
+        return module
+    return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def _find(metrics: Metrics, path: Sequence[str]) -> float:
+    """The score that stands at a path of keys; one that could not be computed is worse than any."""
+    value: Any = metrics
+    for key in path:
+        value = value[key]
+    return -math.inf if value is None else float(value)
+
+
+def _as_numbers(losses: dict[str, Tensor]) -> dict[str, float]:
+    """The loss terms, each its mean over the processes, so that all processes see the same."""
+    stacked = torch.stack([value.detach().float() for value in losses.values()])
+    return dict(zip(losses, mean_over_processes(stacked).tolist(), strict=True))
+
+
+def _not_finite(terms: dict[str, float], batch: Batch) -> UserError:
+    images = ", ".join(target.name for target in batch.targets)
+    listed = ", ".join(f"{name} {value}" for name, value in terms.items())
+    return UserError(f"the loss is not finite ({listed}) on {images}; lower --optimizer.lr or check these images")

@@ -1,0 +1,112 @@
+"""What train.py and eval.py do for models with relations: other data, other scores."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.data.loader import TrainingSet
+from common.errors import UserError
+from common.run import commands
+from maskworks import shapes
+from refinemask_psg.augmentation import published
+from refinemask_psg.config import Config
+from refinemask_psg.network import DIVISOR, RefineMask
+from refinemask_psg.psg.data import PsgDataset
+from refinemask_psg.psg.evaluation import evaluate_scene_graphs, scene_graph_examples
+from refinemask_psg.psg.relation_config import Relations
+from refinemask_psg.psg.relation_start import like_pretrained, load_pretrained
+from refinemask_psg.weights import initialise, parameter_group
+
+SCORING = commands.Scoring(evaluate_scene_graphs, scene_graph_examples, decisive=("relations", "R@20"))
+
+
+def open_psg(config: Config, split: shapes.Split) -> PsgDataset:
+    """The training or validation set that the configuration names; without annotations, the built-in one."""
+    images, files = commands.find_data(config.data, split, lambda made: made.scene_graph)
+    named = config.data.train if split == "train" else config.data.val
+    if not named.annotations:
+        images = [Path(files[0]).parent]  # PSG's file names start beside the images folder
+    return PsgDataset(
+        images,
+        files,
+        split,
+        limit=config.training.limit or None,
+        keep_empty=config.data.keep_empty or split == "val",
+        original_faults=config.relations.original_faults,
+    )
+
+
+def refuse_other_data(dataset: PsgDataset, class_names: tuple[str, ...], predicates: tuple[str, ...]) -> None:
+    """Stop if a data set has not the classes and predicates of a checkpoint, or of the training set."""
+    for kind, expected, found in (
+        ("classes", class_names, dataset.class_names),
+        ("predicates", predicates, dataset.predicate_names),
+    ):
+        if expected != found:
+            raise UserError(
+                f"{dataset.file}: its {kind} are not those that the model has; use data with the same in the same "
+                f"order. Data: {list(found)}. Model: {list(expected)}"
+            )
+
+
+# --- training
+
+
+def train(config: Config) -> None:
+    """Detector, semantic network and relation head together, or the relation head alone."""
+    refuse_settings(config)
+    device = commands.start(config.training)
+    training_data, validation_data = open_psg(config, "train"), open_psg(config, "val")
+    refuse_other_data(validation_data, training_data.class_names, training_data.predicate_names)
+    config.relations = described(config, training_data)
+    model = RefineMask(config, training_data.class_names)
+    assert model.scene_graph is not None
+    load_pretrained(model.scene_graph.relation_head, config.relations)
+    initialise(model, config.training.weights)
+    commands.train(
+        "refinemask_psg",
+        config,
+        model.to(device).to(memory_format=torch.channels_last),
+        model.class_names,
+        TrainingSet(training_data, published(config.augment), config.training.seed),
+        validation_data,
+        DIVISOR,
+        scoring=SCORING,
+        parameter_group=parameter_group,
+    )
+
+
+def refuse_settings(config: Config) -> None:
+    """Stop where the settings ask for what scene graphs don't have."""
+    if not config.model.semantic_head:
+        raise UserError("--relations.head: relations need the semantic network too; choose --model.semantic-head")
+    if config.model.mask_targets == "polygons":
+        raise UserError("--model.mask-targets polygons: segments have no outlines; choose bitmaps")
+    if config.augment.crop:
+        raise UserError("--augment.crop: a crop may lose segments that relations name; choose 0")
+
+
+def described(config: Config, training_data: PsgDataset) -> Relations:
+    """The settings of relations with what predicting needs to know of the data, as they go into the checkpoint."""
+    kinds = [training_data.relations(index)[:, 2] for index in range(len(training_data))]
+    counts = np.bincount(np.concatenate(kinds), minlength=len(training_data.predicate_names))
+    return replace(
+        like_pretrained(config.relations),
+        predicates=training_data.predicate_names,
+        things=training_data.thing_count,
+        predicate_counts=tuple(counts.tolist()),
+    )
+
+
+# --- evaluating
+
+
+def evaluate(model: RefineMask, config: Config) -> None:
+    """Print the tables, the baseline in them, and write metrics.json."""
+    device = commands.start(config.training)
+    dataset = open_psg(config, "val")
+    refuse_other_data(dataset, model.class_names, config.relations.predicates)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    commands.evaluate("refinemask_psg", config, model, dataset, SCORING)  # type: ignore[arg-type]

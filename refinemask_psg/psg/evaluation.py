@@ -1,0 +1,278 @@
+"""Run a scene graph model over PSG images and score it: panoptic quality, relations, and a baseline beside them.
+
+- "relations": relations between what the model found (SGDet); "predcls": between the true regions (PredCls).
+- The baseline relates the same regions by the training set's most frequent predicates.
+- As OpenPSG does, images without relations are left out; unlike there, one without predictions counts 0.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.metrics.panoptic import IDS, Segments, collect, count_pairs, match, occurs, summarize
+from common.results import Panoptic, Relation, SceneGraph, Segment
+from common.run.distributed import gather, is_main, process_count, process_index
+from common.run.evaluation import photographs
+from common.run.runlog import Bar
+from common.run.training import Metrics
+from maskworks.report.mistakes import Mistakes, compare_segments, sum_up
+from maskworks.report.report import Example
+from refinemask_psg.network import RefineMask
+from refinemask_psg.psg.data import PsgDataset, SegmentTable
+from refinemask_psg.psg.metrics import KS, Found, Graph, Regions, final_score, recall_of, recalls, without_duplicates
+from refinemask_psg.psg.relation_decode import best_relations, ranking, relations_from
+from refinemask_psg.psg.relation_head import relation_targets
+from refinemask_psg.psg.relation_statistics import relation_statistics
+
+Int = NDArray[np.int64]
+STATISTICS = ("precision", "recall", "f1")
+KINDS = ("relations", "relations_baseline", "predcls", "predcls_baseline")
+
+
+@dataclass
+class ImageScores:
+    """What one image adds to the scores."""
+
+    number: int  # in the data set
+    recalls: dict[str, Found]  # by kind, of KINDS
+    statistics: dict[str, float]  # of the logits between true regions
+    pairs: tuple[Int, Int, Int]  # of true and predicted ids that meet, and in how many pixels
+    true: Segments
+    found: Segments
+
+
+@dataclass
+class SceneGraphEvaluation:
+    """The scores of a model on a data set; complete in every process."""
+
+    metrics: Metrics
+    wrong: Mistakes
+
+    @property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """Quality of the segments' classes, recall of the predicates."""
+        rows = self.metrics["panoptic"]["per_class"]
+        quality = {name: row["pq"] if occurs(row) else math.nan for name, row in rows.items()}
+        predicates = self.metrics.get("relations", {}).get("per_class", {})
+        return {"PQ": quality, "R@20": {name: row["R@20"] for name, row in predicates.items()}}
+
+    @property
+    def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
+        return {}
+
+    def mistakes(self, dataset: PsgDataset, threshold: float) -> Mistakes:
+        return self.wrong  # every segment counts, however unsure
+
+
+def evaluate_scene_graphs(
+    model: torch.nn.Module, dataset: PsgDataset, batch_size: int, workers: int
+) -> SceneGraphEvaluation:
+    assert isinstance(model, RefineMask)
+    images = sorted(gather(list(score_images(model, dataset, batch_size, workers))), key=lambda each: each.number)
+    metrics = {"panoptic": panoptic_quality(images, dataset)} | relation_scores(images, dataset)
+    if "relations" in metrics:
+        quality = metrics["panoptic"]["All"]["pq"] or 0.0
+        metrics["relations"]["final"] = final_score(metrics["relations"] | {"PQ": quality})
+    compared = (compare_segments(each.pairs, each.true, each.found, len(dataset.class_names)) for each in images)
+    return SceneGraphEvaluation(metrics, sum_up(dataset.class_names, compared, threshold=None))
+
+
+def score_images(model: RefineMask, dataset: PsgDataset, batch_size: int, workers: int) -> Iterator[ImageScores]:
+    """This process's share of the images."""
+    indices = range(process_index(), len(dataset), process_count())
+    with Bar("evaluating", len(dataset), show=is_main()) as bar:
+        for numbers, pictures in photographs(dataset, indices, batch_size, workers):
+            for number, picture, graph in zip(numbers, pictures, model.predict(pictures), strict=True):
+                assert isinstance(graph, SceneGraph)
+                yield score_image(model, dataset, number, picture, graph)
+            bar.advance(len(pictures) * process_count())
+
+
+def score_image(
+    model: RefineMask, dataset: PsgDataset, number: int, picture: NDArray[np.uint8], graph: SceneGraph
+) -> ImageScores:
+    table, segment_map = dataset.segments(number), dataset.segment_map(number)
+    masks = segment_map == table.ids[:, None, None]
+    true = Graph(
+        table.labels,
+        Regions(masks=masks),
+        without_duplicates(numbered(dataset.relations(number), table)),
+    )
+    ids = graph.panoptic.segments.cpu().numpy().astype(np.int64)
+    recalls_of_image: dict[str, Found] = {}
+    statistics: dict[str, float] = {}
+    if len(true.triplets):
+        recalls_of_image, statistics = region_recalls(model, true, picture, segment_map, table)
+        recalls_of_image |= graph_recalls(model, true, graph, ids)
+    return ImageScores(
+        number,
+        recalls_of_image,
+        statistics,
+        count_pairs(as_picture(segment_map), as_picture(ids)),
+        Segments(table.ids, table.labels, table.crowd, masks.sum(axis=(1, 2)).astype(np.float64)),
+        found_segments(graph.panoptic),
+    )
+
+
+def numbered(relations: Int, table: SegmentTable) -> Int:
+    """Relations between rows of the table, those of segments without extent left out."""
+    rows = np.full(int(table.places.max(initial=-1)) + 1, -1)
+    rows[table.places] = np.arange(len(table.places))
+    known = (relations[:, :2] < len(rows)).all(axis=1)
+    kept = relations[known].copy()
+    kept[:, :2] = rows[kept[:, :2]]
+    return kept[(kept >= 0).all(axis=1)]
+
+
+def graph_recalls(model: RefineMask, true: Graph, graph: SceneGraph, ids: Int) -> dict[str, Found]:
+    """Relations between what the model found, and the baseline's between the same."""
+    infos = graph.panoptic.infos
+    labels = np.array([info.label for info in infos], np.int64)
+    regions = Regions(masks=ids == np.array([info.id for info in infos], np.int64)[:, None, None])
+    scores = torch.tensor([info.score for info in infos])
+    return both_recalls(model, true, labels, regions, graph.relations, scores, "relations")
+
+
+def region_recalls(
+    model: RefineMask, true: Graph, picture: NDArray[np.uint8], segment_map: Int, table: SegmentTable
+) -> tuple[dict[str, Found], dict[str, float]]:
+    """Relations between the true regions; and how well the sign of their logits tells which hold."""
+    logits = region_logits(model, picture, segment_map, table)
+    sure = torch.ones(len(table.ids))
+    relations = relations_from(logits, sure, model.config.relations.max_relations)
+    targets = relation_targets([torch.from_numpy(true.triplets)], len(logits), len(sure))
+    figures = relation_statistics(logits[None], targets, torch.ones(1, len(sure), dtype=torch.bool))
+    statistics = {name: float(figures[name]) for name in STATISTICS}
+    return both_recalls(model, true, table.labels, true.regions, relations, sure, "predcls"), statistics
+
+
+def both_recalls(
+    model: RefineMask,
+    true: Graph,
+    labels: Int,
+    regions: Regions,
+    relations: Sequence[Relation],
+    scores: Tensor,
+    kind: str,
+) -> dict[str, Found]:
+    settings = model.config.relations
+    triplets = np.array([(each.subject, each.object, each.predicate) for each in relations], np.int64).reshape(-1, 3)
+    found = {kind: recall_of(true, Graph(labels, regions, triplets))}
+    if settings.predicate_counts:
+        frequent = frequent_relations(scores, settings.predicate_counts, settings.max_relations)
+        found[f"{kind}_baseline"] = recall_of(true, Graph(labels, regions, frequent))
+    return found
+
+
+@torch.inference_mode()
+def region_logits(model: RefineMask, picture: NDArray[np.uint8], segment_map: Int, table: SegmentTable) -> Tensor:
+    """What the model says about given regions of a photograph: [predicates, subjects, objects]"""
+    assert model.scene_graph is not None
+    device = next(model.parameters()).device
+    prepared = model.preprocess(picture)
+    feature = model.pyramids(prepared.tensor[None].to(device))[-1][0][0]
+    order = np.argsort(table.ids)
+    place = np.minimum(np.searchsorted(table.ids[order], segment_map), len(order) - 1)
+    rows = np.where(table.ids[order][place] == segment_map, order[place], -1)  # [H, W] row in the table
+    labels = torch.from_numpy(table.labels).to(device)
+    numbers = torch.arange(len(labels), device=device)
+    logits: Tensor = model.scene_graph.pair_logits(
+        feature, torch.from_numpy(rows).to(device), numbers, labels, prepared
+    )
+    return logits.float().cpu()
+
+
+def frequent_relations(scores: Tensor, counts: Sequence[int], limit: int) -> Int:
+    """The baseline's triplets [K, 3]: the surest pairs of segments with the most frequent predicates."""
+    logits = torch.tensor(counts, dtype=torch.float32).log()[:, None, None].expand(-1, len(scores), len(scores))
+    if len(scores) < 2:
+        return np.zeros((0, 3), np.int64)
+    triplets: Int = best_relations(ranking(logits, scores), limit)[0].numpy()
+    return triplets
+
+
+# --- summing up ---
+
+
+def relation_scores(images: Sequence[ImageScores], dataset: PsgDataset) -> dict[str, dict[str, Any]]:
+    scores: dict[str, dict[str, Any]] = {}
+    for kind in KINDS:
+        own = [image.recalls[kind] for image in images if kind in image.recalls]
+        if not own:
+            continue
+        found = recalls(own, len(dataset.predicate_names))
+        scores[kind] = dict(found.summary())
+        scores[kind]["per_class"] = {
+            name: {f"R@{k}": float(found.per_predicate[index, column]) for column, k in enumerate(KS)}
+            for index, name in enumerate(dataset.predicate_names)
+            if found.occurs[index]
+        }
+    told = [image.statistics for image in images if image.statistics]
+    if told:
+        scores["predcls"] |= {name: float(np.mean([each[name] for each in told])) for name in STATISTICS}
+    return scores
+
+
+def panoptic_quality(images: Sequence[ImageScores], dataset: PsgDataset) -> dict[str, Any]:
+    """As of common.metrics.evaluate_panoptic; classes by name."""
+    categories = np.arange(len(dataset.class_names))
+    true, found = (joined([getattr(image, which) for image in images]) for which in ("true", "found"))
+    matched = match(true, found, collect([image.pairs for image in images]), categories)
+    result = summarize(matched, dict(enumerate(dataset.is_thing.tolist())))
+    result["per_class"] = {dataset.class_names[index]: row for index, row in result["per_class"].items()}
+    return result
+
+
+def joined(parts: Sequence[Segments]) -> Segments:
+    return Segments(
+        np.concatenate([index * IDS + each.keys for index, each in enumerate(parts)]),
+        np.concatenate([each.categories for each in parts]),
+        np.concatenate([each.crowd for each in parts]),
+        np.concatenate([each.areas for each in parts]),
+    )
+
+
+def found_segments(panoptic: Panoptic) -> Segments:
+    ids = np.array([info.id for info in panoptic.infos], np.int64)
+    labels = np.array([info.label for info in panoptic.infos], np.int64)
+    return Segments(ids, labels, np.zeros(len(ids), bool), np.zeros(len(ids)))
+
+
+def as_picture(ids: Int) -> NDArray[np.uint8]:
+    """Ids [H, W] -> [H, W, 3] blue, green, red, as common.metrics counts them."""
+    return np.stack((ids >> 16 & 255, ids >> 8 & 255, ids & 255), axis=2).astype(np.uint8)
+
+
+# --- the report ---
+
+
+def scene_graph_examples(model: torch.nn.Module, dataset: PsgDataset, numbers: Sequence[int]) -> list[Example]:
+    """Images of the data set with true and predicted scene graph."""
+    assert isinstance(model, RefineMask)
+    found = []
+    for number in numbers:
+        sample = dataset[number]
+        prediction = model.predict([sample.image])[0]
+        found.append(Example(sample.path.name, sample.image, true_scene_graph(dataset, number), prediction))
+    return found
+
+
+def true_scene_graph(dataset: PsgDataset, number: int) -> SceneGraph:
+    """An image's annotations in the form of a result."""
+    table, segment_map = dataset.segments(number), dataset.segment_map(number)
+    infos = [
+        Segment(int(segment), int(label), bool(thing))
+        for segment, label, thing in zip(table.ids, table.labels, table.is_thing, strict=True)
+    ]
+    known = np.where(np.isin(segment_map, table.ids), segment_map, 0).astype(np.int32)
+    size = (known.shape[0], known.shape[1])
+    panoptic = Panoptic(torch.from_numpy(known), infos, dataset.class_names, size, dataset.path(number))
+    triplets = numbered(dataset.relations(number), table).tolist()
+    relations = [Relation(subject, target, predicate, 1.0) for subject, target, predicate in triplets]
+    return SceneGraph(panoptic, relations, dataset.predicate_names)

@@ -1,0 +1,83 @@
+"""From the detector's features, instances and semantic logits to a scene graph, and the relation head's training."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from common.data.batches import Prepared, Target, round_up
+from common.results import Instances, SceneGraph
+from refinemask_psg.psg.panoptic_merge import entities, entity_masks, merge, panoptic, semantic_map
+from refinemask_psg.psg.relation_config import Relations
+from refinemask_psg.psg.relation_decode import relations_from
+from refinemask_psg.psg.relation_head import Entities, RelationHead, padded, relation_loss, relation_targets
+from refinemask_psg.psg.relation_targets import original_class_map, original_training_entities, training_entities
+
+DIVISOR = 32
+
+
+class SceneGraphHead(nn.Module):
+    """What comes after the detector and the semantic network."""
+
+    def __init__(self, relations: Relations, classes: int, channels: int = 256):
+        super().__init__()
+        self.settings = relations
+        self.relation_head = RelationHead(relations, classes, channels)
+
+    def losses(self, features: Tensor, targets: Sequence[Target], sizes: Tensor) -> dict[str, Tensor]:
+        """The weighted relation loss of a batch, from the finest pyramid level [N, C, h, w] and sizes [N, 2]."""
+        found = [self._training_entities(features, target, size) for target, size in zip(targets, sizes, strict=True)]
+        images = [index for index, each in enumerate(found) if len(each.labels)]
+        if not images:  # a zero that every parameter takes part in, as processes wait for each other's gradients
+            return {"relation": torch.stack([each.sum() for each in self.parameters()]).sum() * 0.0}
+        rows = [self.relation_head.tokens(features[index], found[index]) for index in images]
+        tokens, present = padded(rows, self.settings.max_entities)
+        logits = self.relation_head(tokens, present)
+        relations = [relations_of(targets[index]) for index in images]
+        truth = relation_targets(relations, self.relation_head.predicates, tokens.shape[1])
+        return {"relation": self.settings.loss_weight * relation_loss(logits, truth, present)}
+
+    def _training_entities(self, features: Tensor, target: Target, size: Tensor) -> Entities:
+        feature_size = (features.shape[2], features.shape[3])
+        if not self.settings.original_faults:
+            return training_entities(target, feature_size)
+        assert target.semantic is not None
+        resized = (int(size[0]), int(size[1]))
+        height, width = (round_up(side, DIVISOR) for side in resized)
+        things = target.labels < self.settings.things
+        return original_training_entities(
+            target.masks[things, :height, :width],
+            target.labels[things],
+            target.labels,
+            original_class_map(target.semantic, resized, feature_size),
+            resized,
+        )
+
+    def result(self, feature: Tensor, semantic_logits: Tensor, instances: Instances, prepared: Prepared) -> SceneGraph:
+        """One image: feature [C, h, w], semantic logits [classes + 1, h, w], instances with masks -> scene graph."""
+        settings = self.settings
+        merged = merge(
+            semantic_map(semantic_logits, prepared),
+            instances,
+            settings.things,
+            settings.score_threshold,
+            original_faults=settings.original_faults,
+        )
+        found = entities(merged, len(instances.class_names))
+        graph = panoptic(merged, found, settings.things, instances.class_names)
+        labels = torch.tensor([info.label for info in graph.infos], device=feature.device, dtype=torch.int64)
+        logits = self.pair_logits(feature, merged.ids, found.ids, labels, prepared)
+        return SceneGraph(graph, relations_from(logits, found.scores, settings.max_relations), settings.predicates)
+
+    def pair_logits(self, feature: Tensor, segments: Tensor, ids: Tensor, labels: Tensor, prepared: Prepared) -> Tensor:
+        """For the entities `ids` of a map [H, W], whose labels are [E]: logits [predicates, subjects E, objects E]."""
+        if len(ids) == 0:
+            return feature.new_zeros(self.relation_head.predicates, 0, 0)
+        masks = entity_masks(segments, ids, prepared, (feature.shape[1], feature.shape[2]))
+        tokens = self.relation_head.tokens(feature, Entities(masks, labels))
+        logits: Tensor = self.relation_head(tokens[None], torch.ones_like(labels[None], dtype=torch.bool))[0]
+        return logits
+
+
+def relations_of(target: Target) -> Tensor:
+    return target.labels.new_zeros(0, 3) if target.relations is None else target.relations

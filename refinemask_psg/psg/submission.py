@@ -1,0 +1,138 @@
+"""The challenge's submission: relation.json, panseg/*.png and the zip; and what can be wrong with one.
+
+python -m refinemask_psg.psg.submission check FILE.zip --annotations psg_val_test.json
+python -m refinemask_psg.psg.submission score FILE.zip --annotations psg.json --images FOLDER
+"""
+
+import json
+import random
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from common.errors import UserError
+from common.files import write_text
+from common.results import Panoptic, SceneGraph
+from common.run import commands
+from refinemask_psg.psg.submission_check import check_submission, open_submission
+from refinemask_psg.psg.submission_score import score_submission
+
+FOLDER = "submission"
+Colour = tuple[int, int, int]
+
+
+class SubmissionWriter:
+    """Writes one image after the other into DIR/submission, and at last DIR/submission.zip."""
+
+    def __init__(self, folder: Path, seed: int = 0):
+        self.folder, self.random = Path(folder), random.Random(seed)
+        self.entries: list[dict[str, Any]] = []
+        panseg = self.folder / FOLDER / "panseg"
+        panseg.mkdir(parents=True, exist_ok=True)
+        for earlier in panseg.glob("[0-9]*.png"):
+            earlier.unlink()
+
+    def add(self, graph: SceneGraph, number: int | None = None) -> None:
+        """The next image; its PNG has the image's number in the list of all images."""
+        panoptic = graph.panoptic
+        name = f"{len(self.entries) if number is None else number}.png"
+        colours = colours_of(len(panoptic.infos), self.random)
+        Image.fromarray(coloured(panoptic, colours)).save(self.folder / FOLDER / "panseg" / name)
+        self.entries.append(
+            {
+                "relations": [[each.subject, each.object, each.predicate + 1] for each in graph.relations],
+                "segments_info": [
+                    {"category_id": info.label + 1, "id": red + 256 * green + 65536 * blue}
+                    for info, (red, green, blue) in zip(panoptic.infos, colours, strict=True)
+                ],
+                "pan_seg_file_name": name,
+            }
+        )
+
+    def finish(self) -> Path:
+        write_text(self.folder / FOLDER / "relation.json", json.dumps(self.entries))
+        packed = self.folder / f"{FOLDER}.zip"
+        unfinished = packed.with_suffix(".unfinished")
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
+            for entry in self.entries:
+                name = f"panseg/{entry['pan_seg_file_name']}"
+                archive.write(self.folder / FOLDER / name, f"{FOLDER}/{name}")
+            archive.write(self.folder / FOLDER / "relation.json", f"{FOLDER}/relation.json")
+        return unfinished.replace(packed)
+
+
+def colours_of(count: int, source: random.Random) -> list[Colour]:
+    """Random colours; unlike the original's never black, which is void, and never the same twice."""
+    colours: list[Colour] = []
+    while len(colours) < count:
+        red, green, blue = source.choices(range(255), k=3)
+        if (red, green, blue) != (0, 0, 0) and (red, green, blue) not in colours:
+            colours.append((red, green, blue))
+    return colours
+
+
+def coloured(panoptic: Panoptic, colours: list[Colour]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The panoptic map as a picture [H, W, 3] RGB; void is black."""
+    ids = panoptic.segments.cpu().numpy()
+    picture = np.zeros((*ids.shape, 3), np.uint8)
+    for info, colour in zip(panoptic.infos, colours, strict=True):
+        picture[ids == info.id] = colour
+    return picture
+
+
+@dataclass
+class Check:
+    """Say what is wrong with a submission."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """The zip."""
+    annotations: Path | None = None
+    """psg_val_test.json: how many images there must be, and their sizes."""
+
+
+@dataclass
+class Score:
+    """Score a submission as the challenge does."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """The zip."""
+    annotations: Path
+    """psg.json, or another file with the truth: its test images that have relations are scored, in its order."""
+    images: Path
+    """The folder that the panoptic PNGs' names start from."""
+
+
+def check(options: Check) -> None:
+    submission = open_submission(options.file)
+    faults, notes = check_submission(submission, options.annotations)
+    for note in notes:
+        print(f"note: {note}")
+    for fault in faults:
+        print(f"fault: {fault}")
+    if faults:
+        raise UserError(f"{options.file}: {len(faults)} faults; correct them before you submit it")
+    print(f"{options.file}: {len(submission.entries)} images, no faults")
+
+
+def score(options: Score) -> None:
+    submission = open_submission(options.file)
+    scores = score_submission(submission, options.annotations, options.images)
+    for name in ("R@20", "mR@20", "PQ", "final"):
+        print(f"{name}: {scores[name]:.6f}")
+
+
+def main() -> None:
+    options = tyro.cli(Check | Score, prog="python -m refinemask_psg.psg.submission")
+    if isinstance(options, Check):
+        check(options)
+    else:
+        score(options)
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,252 @@
+"""Reports: one file that loads nothing, shows what the run logged, and cannot be broken by a name."""
+
+import base64
+import json
+import math
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.results import Panoptic, Relation, SceneGraph, Segment
+from maskworks.report.curves import loss_charts, read_log, thin
+from maskworks.report.report import (
+    Entry,
+    Example,
+    make_entry,
+    most_confused,
+    write_prediction_report,
+    write_training_report,
+)
+from tests.maskworks.report_examples import HOSTILE, NAMES, make_instances, prediction_report, training_report
+
+REPORTS = pytest.mark.parametrize("write", [training_report, prediction_report])
+
+
+class Page(HTMLParser):
+    """The elements of a page as a parser sees them: what a browser would run and load."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.scripts: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] == "script" and self.scripts:
+            self.scripts[-1] += data
+        self.texts.append(data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@REPORTS
+def test_a_hostile_name_stays_text(write: Any, tmp_path: Path) -> None:
+    page = Page(write(tmp_path))
+    assert [script.get("type") for script in page.of("script")] == ["application/json", None]
+    assert len(page.of("pre")) == (2 if write is training_report else 0)
+    assert any(HOSTILE in text for text in page.texts)
+    json.loads(page.scripts[0])
+
+
+@REPORTS
+def test_nothing_is_loaded_from_anywhere(write: Any, tmp_path: Path) -> None:
+    page = Page(write(tmp_path))
+    sources = [
+        attributes[key]
+        for _, attributes in page.tags
+        for key in ("src", "href", "data", "action", "srcset")
+        if attributes.get(key)
+    ]
+    assert sources
+    assert all(source is not None and source.startswith("data:image/jpeg;base64,") for source in sources)
+    policy = next(tag["content"] for tag in page.of("meta") if tag.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_the_training_report_shows_scores_classes_configuration_and_command(tmp_path: Path) -> None:
+    page = Page(training_report(tmp_path))
+    text = "\n".join(page.texts)
+    for expected in (
+        "0.400",
+        "0.750",
+        "0.250",
+        "AP by class",
+        "epochs: 12",
+        "</pre>",
+        "python train.py --name '</pre>'",
+        "torch",
+    ):
+        assert expected in text
+    assert "nan" not in page.texts
+    assert "PQ by class" not in text  # nothing to show
+    assert "-1.000" not in text  # COCO's -1: nothing to measure
+    charts = json.loads(page.scripts[0])["charts"]
+    assert set(charts) == {"score segm", "curve loss", "curve lr", "curve images_per_second", "precision"}
+    assert charts["score segm"]["series"][0] == {"name": "AP", "x": [1, 2], "y": [0.2, 0.4]}
+
+
+def test_the_training_report_shows_which_classes_are_taken_for_which(tmp_path: Path) -> None:
+    page = Page(training_report(tmp_path))
+    titles = [str(tag["title"]) for tag in page.of("td") if tag.get("title")]
+    assert len(titles) == 16
+    assert f"cat, {HOSTILE}: 1 of 8" in titles
+    assert f"{HOSTILE}, cat: 3 of 3" in titles
+    assert "cat, not found: 2 of 8" in titles
+    assert "nothing there, cat: 1 of 1" in titles
+    text = "\n".join(page.texts)
+    assert "The worst images (2 of 2)" in text
+    assert "0.25 to 0.75" in text
+
+
+def test_of_many_classes_those_with_the_most_mistakes_are_shown() -> None:
+    confusion = np.zeros((41, 41), np.int64)
+    confusion[range(40), range(40)] = 1000  # what is right counts for nothing
+    confusion[7, 33] = 5
+    confusion[40, 21] = 3  # made up
+    confusion[2, 40] = 2  # missed
+    chosen = most_confused(confusion)
+    assert len(chosen) == 20
+    assert {2, 7, 21, 33} < set(chosen)
+    assert chosen == sorted(chosen)
+
+
+def test_what_is_drawn_is_counted(tmp_path: Path) -> None:
+    found = make_instances([0, 0, 1], [0.9, 0.4, 0.6])
+    entries = [make_entry(f"{threshold}.jpg", found.draw(), found, threshold) for threshold in (0.3, 0.5)]
+    write_prediction_report(tmp_path / "predictions.html", entries, NAMES)
+    texts = Page(tmp_path / "predictions.html").texts
+    assert f"2 {NAMES[0]}, 1 {NAMES[1]}" in "".join(texts)
+    assert f"1 {NAMES[0]}, 1 {NAMES[1]}" in "".join(texts)
+    example = Example("one.png", np.full((40, 60, 3), 120, np.uint8), found, found)
+    write_training_report(
+        tmp_path / "report.html",
+        tmp_path / "missing.jsonl",
+        {},
+        [example],
+        per_class={},
+        precision={},
+        title="sure",
+        config={},
+        threshold=0.5,
+    )
+    text = "\n".join(Page(tmp_path / "report.html").texts)
+    assert "from a score of 0.50" in text
+    assert "3 annotated, 2 predicted" in text
+
+
+def test_examples_show_ground_truth_and_prediction_enlarged(tmp_path: Path) -> None:
+    page = Page(training_report(tmp_path))
+    pictures = [tag for tag in page.of("img") if tag.get("src")]
+    assert [tag["alt"] for tag in pictures[:2]] == ["one.png, ground truth", "one.png, prediction"]
+    assert len(pictures) == 4
+    data = base64.b64decode(str(pictures[0]["src"]).split(",", 1)[1])
+    assert Image.open(BytesIO(data)).size == (480, 320)  # 60 x 40, eight times
+
+
+def test_a_report_without_log_details_and_examples_is_written(tmp_path: Path) -> None:
+    write_training_report(
+        tmp_path / "new" / "report.html",
+        tmp_path / "missing.jsonl",
+        metrics={},
+        examples=[],
+        per_class={},
+        precision={},
+        title="nothing",
+        config={},
+    )
+    assert "nothing" in (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+    write_prediction_report(tmp_path / "none.html", [], NAMES)
+    assert "0 images, 0 skipped" in (tmp_path / "none.html").read_text(encoding="utf-8")
+
+
+def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("the old one", encoding="utf-8")
+    with pytest.raises(ValueError, match="JSON"):
+        write_prediction_report(path, [Entry("a.jpg", b"", [0], [math.nan])], NAMES)
+    assert path.read_text(encoding="utf-8") == "the old one"
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_gallery_lists_skipped_files_with_the_reason(tmp_path: Path) -> None:
+    text = "\n".join(Page(prediction_report(tmp_path)).texts)
+    assert "Skipped files (2)" in text
+    assert f"not an image {HOSTILE}" in text
+    assert "odd?.jpg" in text  # a name that is not valid Unicode
+
+
+def test_a_panoptic_result_makes_an_entry() -> None:
+    segments = torch.ones(40, 60, dtype=torch.int32)
+    picture = np.full((40, 60, 3), 120, np.uint8)
+    result = Panoptic(segments, [Segment(1, 2, False, 0.5)], NAMES, (40, 60), picture)
+    entry = make_entry("p.jpg", result.draw(), result)
+    assert (entry.labels, entry.scores) == ([2], [0.5])
+
+
+def test_a_scene_graphs_entry_shows_the_graph_beside_the_drawing() -> None:
+    segments = torch.ones(60, 80, dtype=torch.int32)
+    segments[:, 40:] = 2
+    panoptic = Panoptic(segments, [Segment(1, 0, True), Segment(2, 0, True)], ("cow",), (60, 80))
+    graph = SceneGraph(panoptic, [Relation(0, 1, 0, 0.9)], ("beside",))
+    drawing = graph.draw(np.zeros((60, 80, 3), np.uint8))
+    entry = make_entry("pair.jpg", drawing, graph)
+    picture = np.asarray(Image.open(BytesIO(entry.picture)))
+    assert picture.shape[1] == 2 * drawing.width
+    graph_alone = picture[:, drawing.width :]
+    assert (graph_alone > 200).any()  # paper
+    assert (graph_alone < 100).any()  # and ink
+
+
+def test_the_log_survives_a_crash_and_a_resume(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    lines = [
+        '{"step": 1, "loss": 5}',
+        '{"step": 2, "loss": 9}',
+        '{"step": 2, "loss": 4}',
+        "[]",
+        '{"step": 3, "lo',
+    ]
+    log.write_text("\n".join(lines), encoding="utf-8")
+    steps, evaluations = read_log(log)
+    assert [line["loss"] for line in steps] == [5, 4]
+    assert evaluations == []
+
+
+def test_a_long_log_is_averaged_down_and_gaps_stay_gaps() -> None:
+    values = np.arange(6000.0)
+    values[:20] = np.nan
+    values[25] = np.inf
+    series = thin("loss", list(range(6000)), values.tolist())
+    assert len(series["x"]) == len(series["y"]) == 600
+    assert series["y"][:2] == [None, None]
+    assert series["y"][2] == pytest.approx(np.mean([20, 21, 22, 23, 24, 26, 27, 28, 29]), rel=1e-5)
+    assert series["y"][-1] == pytest.approx(5994.5)
+
+
+def test_loss_terms_come_before_lr_and_speed() -> None:
+    charts = loss_charts([{"step": 1, "epoch": 0, "lr": 1.0, "images_per_second": 3.0, "loss": 2.0, "note": "x"}])
+    assert list(charts) == ["curve loss", "curve lr", "curve images_per_second"]
+
+
+def test_the_gallery_says_a_folder_that_all_photographs_are_in_once(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.html"
+    write_prediction_report(
+        path, [Entry("trip/day/a.jpg"), Entry("trip/b.jpg"), Entry("trip/c.jpg", skipped="bad")], NAMES
+    )
+    texts = [text.strip() for text in Page(path).texts]
+    assert "2 images, 1 skipped; in trip" in texts
+    assert {"day/a.jpg", "b.jpg", "trip/c.jpg"} < set(texts)

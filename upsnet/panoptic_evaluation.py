@@ -1,0 +1,253 @@
+"""Run a panoptic model over a data set and score it; photographs are shared out over the processes.
+
+What a process keeps of an image is small: which ids of truth and prediction meet in how many pixels, the instances'
+RLE, and how often each class was taken for which. So the scores of many processes are those of one, to the last bit.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from common.data.batches import UNLABELLED
+from common.data.coco import Sample
+from common.metrics import CocoDetails, coco_details
+from common.metrics.coco_input import Kind
+from common.metrics.panoptic import (
+    Segments,
+    collect,
+    count_pairs,
+    match,
+    occurs,
+    read_picture,
+    read_segments,
+    summarize,
+)
+from common.ops import masks as rle
+from common.results import Instances, Panoptic, Segment
+from common.run.distributed import gather, is_main, process_count, process_index
+from common.run.evaluation import photographs
+from common.run.runlog import Bar
+from maskworks.report.mistakes import Mistakes, compare_segments, sum_up
+from maskworks.report.report import Example
+from upsnet.panoptic_data import PanopticDataset
+
+Json = dict[str, Any]
+Int = NDArray[np.int64]
+
+
+class Found(Protocol):
+    """What a model says about one photograph; only the panoptic map is needed."""
+
+    @property
+    def panoptic(self) -> Panoptic: ...
+
+    @property
+    def instances(self) -> Instances | None: ...
+
+    @property
+    def semantic(self) -> Tensor | None: ...  # [H, W] index into class_names
+
+
+@dataclass
+class Counted:
+    """What is kept of one image."""
+
+    number: int  # in the data set
+    pairs: tuple[Int, Int, Int]  # true and predicted ids that meet, and in how many pixels
+    prediction: Json  # the entry of COCO's panoptic format
+    detections: list[Json] | None  # in COCO's result format
+    objects: list[Json]  # the true things, as COCO annotates objects
+    confusion: Int | None  # [classes, classes] pixels of each true class that were given each class
+
+
+@dataclass
+class PanopticEvaluation:
+    """The scores of a model on a data set; complete in every process."""
+
+    metrics: dict[str, Json]  # "panoptic", and "segm", "bbox", "semantic" as far as the model has them
+    predictions: list[Json]  # the entries of COCO's panoptic format
+    wrong: Mistakes
+    details: dict[str, CocoDetails] = field(default_factory=dict)
+
+    @property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """Quality of all classes, AP of things."""
+        names, rows = self.wrong.class_names, self.metrics["panoptic"]["per_class"].values()
+        quality = {name: row["pq"] if occurs(row) else math.nan for name, row in zip(names, rows, strict=True)}
+        return {"PQ": quality} | {f"{kind} AP": details.per_class for kind, details in self.details.items()}
+
+    @property
+    def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
+        return self.details["segm"].precision if self.details else {}
+
+    def mistakes(self, dataset: PanopticDataset, threshold: float) -> Mistakes:
+        return self.wrong  # every segment counts, however unsure
+
+
+Answer = Callable[[nn.Module, Sequence[NDArray[np.uint8]]], Sequence[Found]]
+
+
+def evaluate_panoptic_model(
+    model: nn.Module, dataset: PanopticDataset, workers: int, answer: Answer, folder: Path | None = None
+) -> PanopticEvaluation:
+    """All scores; the predicted PNGs are written into the folder, if one is named.
+
+    Photographs are answered one at a time: in a batch, numbers may round otherwise, and the batches would change with
+    the number of processes.
+    """
+    counted: list[Counted] = []
+    indices = range(process_index(), len(dataset), process_count())
+    with Bar("evaluating", len(dataset), show=is_main()) as bar:
+        for numbers, images in photographs(dataset, indices, 1, workers):
+            for number, found in zip(numbers, answer(model, images), strict=True):
+                counted.append(count(dataset, number, found))
+                if folder is not None:
+                    found.panoptic.to_png().save(folder / counted[-1].prediction["file_name"])
+            bar.advance(len(images) * process_count())
+    return score(dataset, sorted(gather(counted), key=lambda each: each.number))
+
+
+def count(dataset: PanopticDataset, number: int, found: Found) -> Counted:
+    """Compare one image's answer with its ground truth."""
+    identity = int(dataset.image_ids[number])
+    segments, labels = dataset.segments(number), dataset.segment_labels(number)
+    prediction = found.panoptic.to_coco(identity, dataset.category_ids, f"{dataset.picture_path(number).stem}.png")
+    picture = np.ascontiguousarray(np.asarray(found.panoptic.to_png())[..., ::-1])  # blue, green, red
+    confusion = None
+    if found.semantic is not None:
+        truth = np.append(labels, UNLABELLED)[segments]
+        confusion = confuse(truth, found.semantic.cpu().numpy().astype(np.int64), len(dataset.class_names))
+    return Counted(
+        number,
+        count_pairs(read_picture(dataset.picture_path(number)), picture, dataset.picture_path(number)),
+        prediction,
+        None if found.instances is None else found.instances.to_coco(identity, dataset.category_ids),
+        objects_of(dataset, number, segments) if found.instances is not None else [],
+        confusion,
+    )
+
+
+def confuse(truth: Int, found: Int, classes: int) -> Int:
+    """[classes, classes]: pixels of each true class (rows) that were given each class; unlabelled ones left out."""
+    labelled = truth != UNLABELLED
+    return np.bincount(truth[labelled] * classes + found[labelled], minlength=classes**2).reshape(classes, classes)
+
+
+def objects_of(dataset: PanopticDataset, number: int, segments: Int) -> list[Json]:
+    """The things of one image's PNG as COCO's annotations of objects; they are numbered later."""
+    labels, crowd = dataset.segment_labels(number), dataset.segment_crowd(number)
+    things = [at for at in np.flatnonzero(labels < dataset.thing_count).tolist() if (segments == at).any()]
+    masks = np.stack([segments == at for at in things]) if things else np.zeros((0, *segments.shape), bool)
+    codes = rle.encode(masks)
+    return [
+        {
+            "image_id": int(dataset.image_ids[number]),
+            "category_id": dataset.category_ids[labels[at]],
+            "iscrowd": int(crowd[at]),
+            "area": float(area),
+            "bbox": box,
+            "segmentation": code,
+        }
+        for at, code, area, box in zip(things, codes, rle.area(codes).tolist(), rle.boxes(codes).tolist(), strict=True)
+    ]
+
+
+def score(dataset: PanopticDataset, counted: Sequence[Counted]) -> PanopticEvaluation:
+    """The scores of all images, in the data set's order."""
+    predictions = [each.prediction for each in counted]
+    metrics: dict[str, Json] = {"panoptic": panoptic_quality(dataset, [each.pairs for each in counted], predictions)}
+    details: dict[str, CocoDetails] = {}
+    if all(each.detections is not None for each in counted):
+        details = instance_details(dataset, counted)
+        metrics |= {kind: each.summary for kind, each in details.items()}
+    if all(each.confusion is not None for each in counted):
+        confusion = np.sum([each.confusion for each in counted if each.confusion is not None], axis=0)
+        metrics["semantic"] = {"mIoU": mean_iou(confusion)}
+    return PanopticEvaluation(metrics, predictions, panoptic_mistakes(dataset, counted), details)
+
+
+def panoptic_quality(
+    dataset: PanopticDataset, pairs: Sequence[tuple[Int, Int, Int]], predictions: Sequence[Json]
+) -> Json:
+    """What common.metrics.evaluate_panoptic says about the written files."""
+    truth = dataset.annotations_json()
+    categories = {category["id"]: category["isthing"] == 1 for category in truth["categories"]}
+    matches = match(
+        read_segments(truth["annotations"], "the annotations", given_areas=True),
+        read_segments(list(predictions), "the predictions", given_areas=False),
+        collect(list(pairs)),
+        np.array(list(categories), np.int64),
+    )
+    return summarize(matches, categories)
+
+
+def panoptic_mistakes(dataset: PanopticDataset, counted: Sequence[Counted]) -> Mistakes:
+    """Which segments are taken for which."""
+    labels = {identity: label for label, identity in enumerate(dataset.category_ids)}
+
+    def segments(entry: Json, name: str) -> Segments:
+        own = read_segments([entry], name, given_areas=False)
+        return replace(own, categories=np.array([labels[each] for each in own.categories.tolist()], np.int64))
+
+    truths = dataset.annotations_json()["annotations"]
+    compared = (
+        compare_segments(
+            each.pairs,
+            segments(truth, "the annotations"),
+            segments(each.prediction, "the predictions"),
+            len(labels),
+        )
+        for truth, each in zip(truths, counted, strict=True)
+    )
+    return sum_up(dataset.class_names, compared, threshold=None)
+
+
+def instance_details(dataset: PanopticDataset, counted: Sequence[Counted]) -> dict[str, CocoDetails]:
+    """Box and mask AP of the things, as the PNGs show them: where objects overlap, only what is in front."""
+    objects = [entry for each in counted for entry in each.objects]
+    sizes = zip(dataset.image_ids.tolist(), dataset.sizes.tolist(), strict=True)
+    things = list(zip(dataset.category_ids, dataset.class_names, strict=True))[: dataset.thing_count]
+    annotations = {
+        "images": [{"id": identity, "height": height, "width": width} for identity, (height, width) in sizes],
+        "annotations": [{"id": number} | entry for number, entry in enumerate(objects, start=1)],
+        "categories": [{"id": identity, "name": name} for identity, name in things],
+    }
+    detections = [entry for each in counted for entry in each.detections or []]
+    kinds: tuple[Kind, ...] = ("segm", "bbox")
+    return {kind: coco_details(annotations, detections, kind) for kind in kinds}
+
+
+def mean_iou(confusion: Int) -> float | None:
+    """Intersection over union, averaged over the classes that occur in the ground truth."""
+    right, true, found = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    occurs = true > 0
+    return float((right[occurs] / (true + found - right)[occurs]).mean()) if occurs.any() else None
+
+
+def panoptic_examples(model: nn.Module, dataset: PanopticDataset, numbers: Sequence[int]) -> list[Example]:
+    """Images of the data set with ground truth and prediction, for the report."""
+    found = []
+    for number in numbers:
+        sample = dataset[number]
+        prediction: Panoptic = model.predict([sample.image])[0]  # type: ignore[operator]
+        found.append(Example(sample.path.name, sample.image, panoptic_truth(dataset, number, sample), prediction))
+    return found
+
+
+def panoptic_truth(dataset: PanopticDataset, number: int, sample: Sample) -> Panoptic:
+    """A sample's ground truth in the form of a result."""
+    segments, labels = dataset.segments(number), dataset.segment_labels(number).tolist()
+    return Panoptic(
+        segments=torch.from_numpy(segments + 1).to(torch.int32),
+        infos=[Segment(at + 1, label, label < dataset.thing_count) for at, label in enumerate(labels)],
+        class_names=dataset.class_names,
+        size=(sample.image.shape[0], sample.image.shape[1]),
+        image=sample.image,
+    )
