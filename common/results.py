@@ -1,10 +1,9 @@
-"""What a model answers for one image: Instances, Panoptic or SceneGraph; each to JSON and to a drawing."""
+"""What a model answers for one image: Instances or Panoptic; each to JSON and to a drawing."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -15,17 +14,14 @@ from torch import Tensor
 
 from common.data.images import read_image
 from common.drawing import (
-    PAPER,
     Colour,
     Picture,
     Tag,
     label_colours,
-    paint_arrow,
     paint_box,
     paint_keypoints,
     paint_mask,
     paint_tags,
-    with_legend,
 )
 from common.errors import UserError
 from common.ops.masks import encode
@@ -86,6 +82,14 @@ class Instances:
             for entry, points in zip(entries, self.keypoints.flatten(1).tolist(), strict=True):
                 entry["keypoints"] = points
         return entries
+
+    def pictures(self, image: Picture, threshold: float) -> dict[str, Image.Image]:
+        """What shows it, by the folder that predict.py puts it into."""
+        return {"drawings": self.draw(image, threshold)}
+
+    def labels_and_scores(self) -> tuple[list[int], list[float]]:
+        """Of the objects found."""
+        return self.labels.tolist(), self.scores.float().tolist()
 
     def draw(
         self,
@@ -164,14 +168,22 @@ class Panoptic:
             entries.append(entry | {"isthing": int(info.is_thing), "score": info.score})
         return {"image_id": image_id, "file_name": file_name, "segments_info": entries}
 
+    def pictures(self, image: Picture, threshold: float) -> dict[str, Image.Image]:
+        """What shows it, by the folder that predict.py puts it into."""
+        return {"drawings": self.draw(image, threshold)}
+
+    def labels_and_scores(self) -> tuple[list[int], list[float]]:
+        """Of the segments found."""
+        return [info.label for info in self.infos], [info.score for info in self.infos]
+
     def draw(self, image: PictureSource = None, threshold: float = 0.3, *, scale: int = 1) -> Image.Image:
         """The picture with every segment that scores at least the threshold: tinted, outlined and named."""
         picture = enlarge(load_picture(self.image if image is None else image, self.size), scale)
-        shown, colours, points = self._paint(picture, threshold, scale)
-        paint_tags(picture, [self._tag(index, points, colours) for index in shown])
+        shown, colours, points = self.paint(picture, threshold, scale)
+        paint_tags(picture, [self.tag(index, points, colours) for index in shown])
         return Image.fromarray(picture)
 
-    def _paint(
+    def paint(
         self, picture: Picture, threshold: float, scale: int = 1
     ) -> tuple[list[int], list[Colour], list[Point | None]]:
         """Tint the segments; which ones, and for every segment its colour and a point well inside."""
@@ -187,7 +199,7 @@ class Panoptic:
         shown = [index for index, info in enumerate(self.infos) if info.score >= threshold and points[index]]
         return shown, colours, points
 
-    def _tag(self, index: int, points: list[Point | None], colours: list[Colour], name: str = "") -> Tag:
+    def tag(self, index: int, points: list[Point | None], colours: list[Colour], name: str = "") -> Tag:
         x, y = points[index] or (0, 0)
         name = name or self.class_names[self.infos[index].label]
         return Tag(name, (x, y, x, y), colours[index], centred=True)
@@ -203,127 +215,16 @@ class Panoptic:
         ]
 
 
-@dataclass
-class Relation:
-    """Subject, predicate, object: "person 2" "riding" "horse 1"."""
+class Result(Protocol):
+    """What a model finds in one image, as it is drawn and told; Instances, Panoptic, or a package's own."""
 
-    subject: int  # index into Panoptic.infos
-    object: int  # index into Panoptic.infos
-    predicate: int  # index into predicate_names
-    score: float
+    image: PictureSource
 
+    def draw(self, image: PictureSource = None, threshold: float = 0.3, *, scale: int = 1) -> Image.Image: ...
 
-@dataclass
-class SceneGraph:
-    """A panoptic map and what its segments have to do with one another; the best relation first."""
+    def pictures(self, image: Picture, threshold: float) -> dict[str, Image.Image]: ...
 
-    panoptic: Panoptic
-    relations: list[Relation]
-    predicate_names: tuple[str, ...]
-
-    @property
-    def image(self) -> PictureSource:
-        return self.panoptic.image
-
-    @image.setter
-    def image(self, image: PictureSource) -> None:
-        self.panoptic.image = image
-
-    def __len__(self) -> int:
-        return len(self.relations)
-
-    def to_json(self) -> dict[str, Any]:
-        """Segments and relations with their names: {"segments": [...], "relations": [...]}."""
-        panoptic = self.panoptic
-        segments = [
-            {
-                "id": info.id,
-                "label": info.label,
-                "name": panoptic.class_names[info.label],
-                "is_thing": info.is_thing,
-                "score": info.score,
-            }
-            for info in panoptic.infos
-        ]
-        relations = [
-            {
-                "subject": relation.subject,
-                "object": relation.object,
-                "predicate": relation.predicate,
-                "name": self.predicate_names[relation.predicate],
-                "score": relation.score,
-            }
-            for relation in self.relations
-        ]
-        return {"segments": segments, "relations": relations}
-
-    def draw(
-        self, image: PictureSource = None, threshold: float = 0.3, limit: int = 12, *, scale: int = 1
-    ) -> Image.Image:
-        """The panoptic drawing with an arrow for each of the best relations of at least the threshold, and a legend."""
-        panoptic = self.panoptic
-        picture = enlarge(load_picture(panoptic.image if image is None else image, panoptic.size), scale)
-        _, colours, points = panoptic._paint(picture, threshold, scale)
-        shown, names = self._best(threshold, limit), panoptic.names()
-        self._paint_graph(picture, shown, names, points, colours)
-        rows = [
-            (
-                (names[relation.subject], colours[relation.subject]),
-                (self.predicate_names[relation.predicate], PAPER),
-                (names[relation.object], colours[relation.object]),
-            )
-            for relation in shown
-        ]
-        return Image.fromarray(with_legend(picture, rows))
-
-    def diagram(self, threshold: float = 0.3, limit: int = 12, size: tuple[int, int] = (480, 640)) -> Image.Image:
-        """The graph alone, its segments in a ring, on a white picture of size (height, width)."""
-        shown = self._best(threshold, limit)
-        picture = np.full((*size, 3), 255, np.uint8)
-        points: list[Point | None] = [None] * len(self.panoptic.infos)
-        ends = list(dict.fromkeys(index for relation in shown for index in (relation.subject, relation.object)))
-        for place, index in enumerate(ends):
-            angle = 2 * math.pi * place / len(ends)
-            x, y = 0.5 + 0.38 * math.cos(angle), 0.5 + 0.42 * math.sin(angle)
-            points[index] = round(x * size[1]), round(y * size[0])
-        colours = label_colours([info.label for info in self.panoptic.infos])
-        self._paint_graph(picture, shown, self.panoptic.names(), points, colours)
-        return Image.fromarray(picture)
-
-    def _best(self, threshold: float, limit: int) -> list[Relation]:
-        best = sorted(self.relations, key=lambda relation: -relation.score)
-        return [relation for relation in best if relation.score >= threshold][:limit]
-
-    def _paint_graph(
-        self,
-        picture: Picture,
-        shown: list[Relation],
-        names: list[str],
-        points: list[Point | None],
-        colours: list[Colour],
-    ) -> None:
-        """Arrows between the points, with the names of segments and predicates."""
-        ends = sorted({index for relation in shown for index in (relation.subject, relation.object)})
-        tags = [self.panoptic._tag(index, points, colours, names[index]) for index in ends if points[index]]
-        paint_tags(picture, tags + self._paint_arrows(picture, shown, points, colours))
-
-    def _paint_arrows(
-        self, picture: Picture, shown: list[Relation], points: list[Point | None], colours: list[Colour]
-    ) -> list[Tag]:
-        """Several predicates of one pair share an arrow; returns the tags with their names."""
-        names: dict[tuple[int, int], list[str]] = {}
-        for relation in shown:
-            names.setdefault((relation.subject, relation.object), []).append(self.predicate_names[relation.predicate])
-        tags = []
-        for (subject, target), predicates in names.items():
-            start, end = points[subject], points[target]
-            if start and end and start != end:
-                (x, y), *elsewhere = paint_arrow(picture, start, end, colours[subject])
-                tags.append(Tag(", ".join(predicates), (x, y, x, y), PAPER, True, tuple(elsewhere)))
-        return tags
-
-
-Result = Instances | Panoptic | SceneGraph
+    def labels_and_scores(self) -> tuple[list[int], list[float]]: ...
 
 
 def inner_point(mask: NDArray[np.bool_]) -> Point | None:

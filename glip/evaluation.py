@@ -12,16 +12,15 @@ from torchvision.ops import box_iou
 
 from common.data.coco import CocoDataset
 from common.metrics import coco_details
+from common.metrics.mistakes import Mistakes
 from common.results import Instances
 from common.run.commands import Scoring
 from common.run.distributed import gather, is_main, process_count, process_index
-from common.run.evaluation import Evaluation, evaluate_instances, examples, photographs
+from common.run.evaluation import Evaluation, Example, evaluate_instances, examples, photographs
 from common.run.runlog import Bar
 from glip.captioned import CaptionedDataset, PhraseClasses
 from glip.network import GLIP
 from glip.prompts import Caption, Prompt, class_prompt
-from maskworks.report.mistakes import Mistakes
-from maskworks.report.report import Example
 
 RANKS = (1, 5, 10)
 OVERLAP = 0.5  # of a box that finds a phrase

@@ -13,6 +13,7 @@ from common.run.prediction import Predict, predict
 from glip.evaluation import SURE
 from glip.network import GLIP
 from glip.prompts import Prompt, class_prompt, read_prompt
+from maskworks import report
 
 
 @dataclass
@@ -42,7 +43,10 @@ def main() -> None:
     model.config.text.vocabulary = options.vocabulary or model.config.text.vocabulary
     prompt = model.prompt = chosen_prompt(model, options)
     numbers = range(1, len(prompt.names) + 1)
-    predict(model, prompt.names, tuple(numbers), options.predict, remarks=lambda result: remarks(result, prompt))
+    folder = predict(
+        model, prompt.names, tuple(numbers), options.predict, remarks=lambda result: remarks(result, prompt)
+    )
+    report.of_predictions(folder)
 
 
 def chosen_prompt(model: GLIP, options: Options) -> Prompt:

@@ -14,6 +14,7 @@ from glip.grounding import GroundingSet, writer
 from glip.network import DIVISOR, GLIP
 from glip.tuning import freeze, in_steps, parameter_group
 from glip.weights import initialise
+from maskworks import report
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     freeze(model)
     config.schedule = in_steps(config, len(training_data))
     inner = TrainingSet(training_data, published(config.augment), config.training.seed)
-    commands.train(
+    folder = commands.train(
         "glip",
         config,
         model.to(device),
@@ -39,6 +40,7 @@ def main() -> None:
         scoring=CAPTIONS if captioned else CLASSES,
         parameter_group=parameter_group(config.tuning),
     )
+    report.of_run(folder)
 
 
 if __name__ == "__main__":

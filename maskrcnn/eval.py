@@ -1,13 +1,23 @@
 """Score Mask R-CNN: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations FILE] [--flags]."""
 
+import torch
+
 import maskrcnn
+from common.data.coco import refuse_other_classes
 from common.run import commands
 from maskrcnn.backbone import fold_batch_norms
 from maskrcnn.scoring import scoring
+from maskworks import shapes
 
 
 def main() -> None:
-    commands.evaluate_command("maskrcnn", maskrcnn.VARIANTS, maskrcnn.load, fold_batch_norms, scoring(masks=True))
+    model, config = commands.model_to_evaluate("maskrcnn", maskrcnn.VARIANTS, maskrcnn.load)
+    fold_batch_norms(model)
+    device = commands.start(config.training)
+    dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
+    refuse_other_classes(dataset, model.class_names)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    commands.evaluate("maskrcnn", config, model, dataset, scoring(masks=True))
 
 
 if __name__ == "__main__":

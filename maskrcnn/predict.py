@@ -6,13 +6,14 @@ import maskrcnn
 from common.run import commands
 from common.run.prediction import Predict, predict
 from maskrcnn.backbone import fold_batch_norms
+from maskworks import report
 
 
 def main() -> None:
     options = tyro.cli(Predict, prog="predict.py")
     model = maskrcnn.load(options.weights)
     fold_batch_norms(model)
-    predict(model, model.class_names, model.category_ids, options)
+    report.of_predictions(predict(model, model.class_names, model.category_ids, options))
 
 
 if __name__ == "__main__":

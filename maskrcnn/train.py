@@ -12,18 +12,20 @@ from maskrcnn.config import VARIANTS
 from maskrcnn.network import MaskRCNN
 from maskrcnn.scoring import scoring
 from maskrcnn.weights import initialise
+from maskworks import report, shapes
 
 
 def main() -> None:
     config = configure(VARIANTS, sys.argv[1:], prog="train.py")
     device = commands.start(config.training)
-    training_data = commands.open_dataset(config.data, "train", config.training)
-    validation_data = commands.open_dataset(config.data, "val", config.training)
+    data = shapes.fill_in(config.data, "train", "val")
+    training_data = commands.open_dataset(data, "train", config.training)
+    validation_data = commands.open_dataset(data, "val", config.training)
     model = MaskRCNN(config, training_data.class_names)
     initialise(model, config.training.weights)
     polygons = config.model.masks and config.conventions.mask_targets == "polygons"
     transforms = published(config.augment, config.conventions)
-    commands.train(
+    folder = commands.train(
         "maskrcnn",
         config,
         model.to(device).to(memory_format=torch.channels_last),
@@ -33,6 +35,7 @@ def main() -> None:
         config.conventions.size_divisor,
         scoring=scoring(config.model.masks),
     )
+    report.of_run(folder)
 
 
 if __name__ == "__main__":

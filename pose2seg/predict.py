@@ -19,6 +19,7 @@ from common.results import Instances
 from common.run import commands
 from common.run.prediction import Notes, Predict, predict_all, predict_video
 from common.run.prediction_files import categories
+from maskworks import report
 from pose2seg.alignment import NEEDED_JOINTS
 from pose2seg.backbone import fold_batch_norms
 from pose2seg.joints import Detector, Found, Picture, read_for_files
@@ -82,7 +83,8 @@ def main() -> None:
     model = pose2seg.load(options.weights)
     fold_batch_norms(model)
     device = commands.choose_device(options.device)
-    predict(model.to(device).to(memory_format=torch.channels_last), options, finder(options, device))
+    model = model.to(device).to(memory_format=torch.channels_last)
+    report.of_predictions(predict(model, options, finder(options, device)))
 
 
 def finder(options: PredictPeople, device: torch.device) -> Finder:
@@ -94,7 +96,7 @@ def finder(options: PredictPeople, device: torch.device) -> Finder:
     return lambda path, image: known(path)
 
 
-def predict(model: Pose2Seg, options: PredictPeople, find: Finder) -> None:
+def predict(model: Pose2Seg, options: PredictPeople, find: Finder) -> Path | None:
     """Photographs, then videos; what can't be read is named in a line and skipped."""
     device = model.templates.device
     precision = fastest(device) if options.precision == "auto" else options.precision
@@ -114,9 +116,11 @@ def predict(model: Pose2Seg, options: PredictPeople, find: Finder) -> None:
     done = predict_all(options, categories(model.class_names, model.category_ids, None), answer, film)
     if done and done.photographs and not (done.annotations or done.notes) and options.keypoints:
         raise UserError(f"{options.keypoints}: it has nobody in these photographs; are its files called as they are?")
-    if done and done.report:
-        people = f"{done.annotations} people, {done.notes} left out"
-        print(f"{done.photographs} photographs done ({people}), {done.skipped} files skipped; {done.report.resolve()}")
+    if not done or not done.photographs:
+        return None
+    people = f"{done.annotations} people, {done.notes} left out"
+    print(f"{done.photographs} photographs done ({people}), {done.skipped} files skipped")
+    return Path(options.out)
 
 
 def segment(model: Pose2Seg, image: Picture, people: Found) -> Instances:

@@ -7,6 +7,7 @@ import torch
 from common.data.loader import TrainingSet
 from common.run import commands
 from common.run.configuration import configure
+from maskworks import report
 from pose2seg.augmentation import Letterbox
 from pose2seg.config import VARIANTS
 from pose2seg.evaluation import people_scoring
@@ -22,7 +23,7 @@ def main() -> None:
     validation_data = open_people(config.data, "val", config.training)
     model = Pose2Seg(config, training_data.class_names)
     initialise(model, config.training.weights)
-    commands.train(
+    folder = commands.train(
         "pose2seg",
         config,
         # PyTorch sums a batch's statistics on a processor in single precision here, 1e-5 to 1e-4 off, and in double in
@@ -34,6 +35,7 @@ def main() -> None:
         config.model.input_size,
         scoring=people_scoring(config.test.occlusion),
     )
+    report.of_run(folder)
 
 
 if __name__ == "__main__":

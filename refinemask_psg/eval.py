@@ -3,6 +3,7 @@
 import refinemask_psg
 from common.data.coco import refuse_other_classes
 from common.run import commands
+from maskworks import shapes
 from refinemask_psg.resnet import fold_batch_norms
 
 
@@ -15,7 +16,7 @@ def main() -> None:
         psg_commands.evaluate(model, config)
         return
     device = commands.start(config.training)
-    dataset = commands.open_dataset(config.data, "val", config.training)
+    dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)
     commands.evaluate("refinemask_psg", config, model.to(device), dataset)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.data.batches import Batch, Prepared, Target, normalise, round_up
 from common.data.images import fit_within, resize
-from common.results import Instances, SceneGraph
+from common.results import Instances
 from common.run.inference import Source, predict_in_groups
 from refinemask_psg.box_head import BoxHead, StageAnswers, answer, box_losses, hardness, next_proposals, run_cascade
 from refinemask_psg.composite import CompositeSwin
@@ -21,6 +21,7 @@ from refinemask_psg.fpn import FeaturePyramid
 from refinemask_psg.losses import mask_losses
 from refinemask_psg.mask_head import MaskAnswers, PlainMaskHead, RefineMaskHead
 from refinemask_psg.postprocess import Detections, detections, paste, probabilities
+from refinemask_psg.psg.results import SceneGraph
 from refinemask_psg.resnet import ResNetBackbone
 from refinemask_psg.rois import with_image_index
 from refinemask_psg.rpn import TRAINING_NMS, Proposals, RegionProposals, propose, rpn_losses

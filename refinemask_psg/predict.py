@@ -8,6 +8,7 @@ import tyro
 import refinemask_psg
 from common.run import commands
 from common.run.prediction import predict
+from maskworks import report
 from refinemask_psg.psg.predict import PredictScenes, submit
 from refinemask_psg.resnet import fold_batch_norms
 from refinemask_psg.u2net.predict import predict_saliency
@@ -34,7 +35,7 @@ def main() -> None:
         submit(model, options)
         return
     things = None if model.scene_graph is None else model.config.relations.things
-    predict(model, model.class_names, model.category_ids, options, thing_count=things)
+    report.of_predictions(predict(model, model.class_names, model.category_ids, options, thing_count=things))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
 from common.run.configuration import configure
+from maskworks import report, shapes
 from refinemask_psg.augmentation import published
 from refinemask_psg.config import VARIANTS
 from refinemask_psg.network import DIVISOR, RefineMask
@@ -25,11 +26,12 @@ def main() -> None:
     if polygons and config.augment.crop:
         raise UserError("--augment.crop: outlines are not cropped; choose --model.mask-targets bitmaps")
     device = commands.start(config.training)
-    training_data = commands.open_dataset(config.data, "train", config.training)
-    validation_data = commands.open_dataset(config.data, "val", config.training)
+    data = shapes.fill_in(config.data, "train", "val")
+    training_data = commands.open_dataset(data, "train", config.training)
+    validation_data = commands.open_dataset(data, "val", config.training)
     model = RefineMask(config, training_data.class_names)
     initialise(model, config.training.weights)
-    commands.train(
+    folder = commands.train(
         "refinemask_psg",
         config,
         model.to(device).to(memory_format=torch.channels_last),
@@ -39,6 +41,7 @@ def main() -> None:
         DIVISOR,
         parameter_group=parameter_group,
     )
+    report.of_run(folder)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,9 @@ from common.data.images import read_image
 from common.drawing import readable_scale
 from common.errors import UserError
 from common.ops import masks as rle
-from common.results import Instances, Panoptic, Result, SceneGraph
+from common.results import Instances, Panoptic, Result
 from common.run import commands
+from refinemask_psg.psg.results import SceneGraph
 
 Json = dict[str, Any]
 PACKAGES = ("solov2", "yolact", "maskrcnn", "refinemask_psg", "upsnet", "glip", "pose2seg")

@@ -1,12 +1,21 @@
 """Score SOLOv2: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations FILE] [--flags]."""
 
+import torch
+
 import solov2
+from common.data.coco import refuse_other_classes
 from common.run import commands
+from maskworks import shapes
 from solov2.backbone import fold_batch_norms
 
 
 def main() -> None:
-    commands.evaluate_command("solov2", solov2.VARIANTS, solov2.load, lambda model: fold_batch_norms(model.backbone))
+    model, config = commands.model_to_evaluate("solov2", solov2.VARIANTS, solov2.load)
+    fold_batch_norms(model.backbone)
+    device = commands.start(config.training)
+    dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
+    refuse_other_classes(dataset, model.class_names)
+    commands.evaluate("solov2", config, model.to(device).to(memory_format=torch.channels_last), dataset)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import tyro
 import solov2
 from common.run import commands
 from common.run.prediction import Predict, predict
+from maskworks import report
 from solov2.backbone import fold_batch_norms
 
 
@@ -12,7 +13,7 @@ def main() -> None:
     options = tyro.cli(Predict, prog="predict.py")
     model = solov2.load(options.weights)
     fold_batch_norms(model.backbone)
-    predict(model, model.class_names, model.category_ids, options)
+    report.of_predictions(predict(model, model.class_names, model.category_ids, options))
 
 
 if __name__ == "__main__":

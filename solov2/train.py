@@ -7,6 +7,7 @@ import torch
 from common.data.loader import TrainingSet
 from common.run import commands
 from common.run.configuration import configure
+from maskworks import report, shapes
 from solov2.augmentation import published
 from solov2.config import VARIANTS
 from solov2.network import DIVISOR, SOLOv2
@@ -16,11 +17,12 @@ from solov2.weights import initialise
 def main() -> None:
     config = configure(VARIANTS, sys.argv[1:], prog="train.py")
     device = commands.start(config.training)
-    training_data = commands.open_dataset(config.data, "train", config.training)
-    validation_data = commands.open_dataset(config.data, "val", config.training)
+    data = shapes.fill_in(config.data, "train", "val")
+    training_data = commands.open_dataset(data, "train", config.training)
+    validation_data = commands.open_dataset(data, "val", config.training)
     model = SOLOv2(config, training_data.class_names)
     initialise(model, config.training.weights)
-    commands.train(
+    folder = commands.train(
         "solov2",
         config,
         model.to(device).to(memory_format=torch.channels_last),
@@ -29,6 +31,7 @@ def main() -> None:
         validation_data,
         DIVISOR,
     )
+    report.of_run(folder)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ OPTIONAL_IMPORTS = {"apex"}  # used when it is installed and asked for; has no d
 OUTSIDE = (
     "../" + "shared"
 )  # the material that may not be shipped; in two pieces, so that this line is none that names it
-LONGEST_FILE = 450
 
 
 # --- what is in a tree
@@ -68,14 +67,14 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def import_faults(root: Path) -> list[str]:
-    """A model package imports common and no other model package; common imports none; all absolutely."""
+    """A model package imports common and maskworks , never another model; those two import none; all absolutely."""
     ours = set(packages(root)) | {"tests", "scripts", "datasets"}
     return [
         f"{path.relative_to(root).as_posix()} imports {name}"
         for package in packages(root)
         for path in files(root / package, ".py")
         for name in imports(path)
-        if name.startswith(".") or name.partition(".")[0] in ours - {package, "common"}
+        if name.startswith(".") or name.partition(".")[0] in ours - {package, "common", "maskworks"}
     ]
 
 
@@ -127,6 +126,79 @@ def test_packages_import_only_what_they_declare(tmp_path: Path) -> None:
     house(tmp_path)
     write(tmp_path / "solov2/network.py", "import numpy\nimport pycocotools.mask\nimport apex")
     assert undeclared(tmp_path, known) == ["solov2/network.py imports pycocotools"]
+
+
+# --- floors: what stands on what
+
+FLOORS = {  # room -> what it may import beside itself; the models may import all of common and maskworks
+    "common.errors": (),
+    "common.files": (),
+    "common.ops": ("common.errors", "common.files"),
+    "common.data": ("common.ops", "common.errors", "common.files"),
+    "common.metrics": ("common.ops", "common.errors", "common.files"),
+    "common.drawing": (),
+    "common.results": ("common.data", "common.ops", "common.drawing", "common.errors", "common.files"),
+    "common.run": (
+        *("common.data", "common.ops", "common.metrics", "common.results", "common.drawing"),
+        *("common.errors", "common.files"),
+    ),
+    "maskworks.shapes": ("common",),
+    "maskworks.report": ("common",),
+}
+
+
+def room_of(module: str) -> str:
+    """common.run.training -> common.run; solov2.network -> solov2"""
+    first, *rest = module.split(".")
+    return f"{first}.{rest[0]}" if first in {"common", "maskworks"} and rest else first
+
+
+def floor_faults(root: Path) -> list[str]:
+    """Imports in common and maskworks of what stands above them."""
+    faults = []
+    for path in [*files(root / "common", ".py"), *files(root / "maskworks", ".py")]:
+        room = room_of(".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"))
+        for name in full_imports(path):
+            other = room_of(name)
+            if room not in FLOORS or other == room or other.partition(".")[0] not in {"common", "maskworks"}:
+                continue
+            if not {other, other.partition(".")[0]} & {*FLOORS[room]}:
+                faults.append(f"{path.relative_to(root).as_posix()} imports {name}")
+    return faults
+
+
+def full_imports(path: Path) -> Iterator[str]:
+    """As `imports`, but `from common import files` is common.files."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module in {"common", "maskworks"}:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def test_every_room_imports_only_what_it_stands_on() -> None:
+    assert floor_faults(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("common/ops/masks.py", "from common.run.training import Trainer"),
+        ("common/data/coco.py", "from common import run"),
+        ("common/metrics/coco.py", "import common.data.images"),
+        ("common/results.py", "from common.metrics import evaluate_coco"),
+        ("common/run/evaluation.py", "from maskworks.report import page"),
+        ("maskworks/shapes/scenes.py", "from maskworks import report"),
+    ],
+)
+def test_an_import_of_what_stands_above_is_found(tmp_path: Path, file: str, line: str) -> None:
+    write(tmp_path / "common/run/training.py", "from common.data import coco\nfrom common.errors import UserError")
+    write(tmp_path / "maskworks/report/page.py", "from common.results import Instances")
+    assert floor_faults(tmp_path) == []
+    write(tmp_path / file, line)
+    assert [fault.partition(" ")[0] for fault in floor_faults(tmp_path)] == [file]
 
 
 # --- names
@@ -305,18 +377,6 @@ def test_a_line_that_names_it_is_found(tmp_path: Path) -> None:
     assert outside_faults(tmp_path, [tmp_path / ".ci/run", tmp_path / "README.md"]) == ["README.md:2"]
 
 
-def long_files(paths: list[Path]) -> list[str]:
-    sources = (path for path in paths if path.suffix == ".py" and path.is_file())
-    return [path.name for path in sources if len(path.read_bytes().splitlines()) > LONGEST_FILE]
-
-
-def test_no_python_file_is_too_long(tmp_path: Path) -> None:
-    assert long_files(committed()) == []
-    write(tmp_path / "fits.py", "pass\n" * LONGEST_FILE)
-    write(tmp_path / "long.py", "pass\n" * (LONGEST_FILE + 1))
-    assert long_files(sorted(tmp_path.iterdir())) == ["long.py"]
-
-
 def dead_links(root: Path, pages: list[Path]) -> list[str]:
     """Relative links of the Markdown pages that lead nowhere."""
     link = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
@@ -332,6 +392,71 @@ def test_links_between_pages_lead_somewhere(tmp_path: Path) -> None:
     assert dead_links(ROOT, [path for path in committed() if path.suffix == ".md" and path.is_file()]) == []
     write(tmp_path / "README.md", "[here](README.md#top) [there](gone.md) [out](https://example.org/)")
     assert dead_links(tmp_path, [tmp_path / "README.md"]) == ["README.md: gone.md"]
+
+
+# --- budgets: what a reader has to read
+
+BUDGETS = re.compile(r"^\| `?([\w/]+|longest [\w ]+|most [\w ]+)`? \| ([\d,]+) \|", re.MULTILINE)
+LIMITS = ("longest file", "longest function", "most files in a folder")
+SOURCES = (".py", ".c", ".cu")
+
+
+def budgets(root: Path) -> dict[str, int]:
+    """Room or limit -> lines or files at most, as the table in CONTRIBUTING.md says."""
+    found = BUDGETS.findall((root / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    return {name: int(number.replace(",", "")) for name, number in found}
+
+
+def over_budget(root: Path) -> list[str]:
+    """Rooms with more lines than their budget, and files, functions and folders that are too long."""
+    allowed = budgets(root)
+    rooms = [name for name in allowed if name not in LIMITS]
+    faults = [f"{room} has {lines} lines" for room in rooms if (lines := line_count(root / room)) > allowed[room]]
+    sources = [path for room in rooms for path in files(root / room, ".py")]
+    for path in sources:
+        name = path.relative_to(root).as_posix()
+        if (lines := len(path.read_bytes().splitlines())) > allowed["longest file"]:
+            faults.append(f"{name} has {lines} lines")
+        faults += [
+            f"{name}: {f} has {lines} lines" for f, lines in functions(path) if lines > allowed["longest function"]
+        ]
+    for folder in sorted({path.parent for path in sources}):
+        if (count := len(list(folder.glob("*.py")))) > allowed["most files in a folder"]:
+            faults.append(f"{folder.relative_to(root).as_posix()} has {count} files")
+    return faults
+
+
+def line_count(folder: Path) -> int:
+    return sum(len(path.read_bytes().splitlines()) for path in files(folder, *SOURCES))
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, (node.end_lineno or 0) - node.lineno + 1
+
+
+def test_no_room_is_larger_than_its_budget() -> None:
+    assert {"common", "tests", "scripts", *LIMITS, *packages(ROOT)} - {"maskworks"} <= set(budgets(ROOT))
+    assert over_budget(ROOT) == []
+
+
+def test_what_is_over_its_budget_is_named(tmp_path: Path) -> None:
+    table = "| `common` | 1,000 |\n| longest file | 6 |\n| longest function | 3 |\n| most files in a folder | 2 |\n"
+    write(tmp_path / "CONTRIBUTING.md", table)
+    write(tmp_path / "common/a.py", "def f() -> None:\n    a = 1\n    b = 2\n")
+    assert over_budget(tmp_path) == []
+    write(tmp_path / "common/a.py", "def f() -> None:\n    a = 1\n    b = 2\n    c = 3\n")
+    assert over_budget(tmp_path) == ["common/a.py: f has 4 lines"]
+    write(tmp_path / "common/a.py", "a = 1\n" * 7)
+    assert over_budget(tmp_path) == ["common/a.py has 7 lines"]
+    write(tmp_path / "common/a.py", "")
+    write(tmp_path / "common/b.py", "")
+    write(tmp_path / "common/c.cu", "\n" * 1001)
+    assert over_budget(tmp_path) == ["common has 1001 lines"]
+    write(tmp_path / "common/c.py", "")
+    write(tmp_path / "common/c.cu", "")
+    assert over_budget(tmp_path) == ["common has 3 files"]
 
 
 # --- a small house that keeps the rules, for the tests to break

@@ -13,14 +13,17 @@ from common.files import write_text
 from common.ops.precision import autocast
 from common.run import commands
 from common.run.distributed import barrier, is_main
+from maskworks import shapes
 from upsnet.config import VARIANTS
+from upsnet.panoptic_data import open_panoptic
 from upsnet.scoring import evaluate
 
 
 def main() -> None:
     model, config = commands.model_to_evaluate("upsnet", VARIANTS, upsnet.load)
     device = commands.start(config.training)
-    dataset = commands.open_panoptic(config.data, "val", config.training)
+    data = shapes.fill_in(config.data, "val", annotations="panoptic")
+    dataset = open_panoptic(data, "val", config.training)
     refuse_other_classes(dataset, model.class_names)
     folder = commands.evaluation_folder("upsnet", config)
     barrier()  # all have looked into the folder before one writes into it

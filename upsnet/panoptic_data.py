@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -24,6 +24,8 @@ from common.data.coco import Sample, as_paths, pair_folders, stop_at_fatal
 from common.errors import UserError
 from common.files import leads_inside
 from common.metrics.panoptic import IDS, VOID, read_picture
+from common.run.commands import files_of
+from common.run.settings import Data, Training
 
 
 class ImageEntry(Struct, gc=False):
@@ -347,3 +349,10 @@ def _repeated(ids: Sequence[int]) -> list[int]:
         return []
     values, counts = np.unique(np.array(ids), return_counts=True)
     return [int(value) for value in values[counts > 1]]
+
+
+def open_panoptic(data: Data, split: Literal["train", "val"], settings: Training) -> PanopticDataset:
+    """The training or validation set that the configuration names."""
+    images, annotations = files_of(data, split)
+    keep_empty = data.keep_empty or split == "val"
+    return PanopticDataset(images, annotations, limit=settings.limit or None, keep_empty=keep_empty)

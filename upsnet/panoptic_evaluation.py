@@ -19,6 +19,7 @@ from common.data.batches import UNLABELLED
 from common.data.coco import Sample
 from common.metrics import CocoDetails, coco_details
 from common.metrics.coco_input import Kind
+from common.metrics.mistakes import Mistakes, compare_segments, sum_up
 from common.metrics.panoptic import (
     Segments,
     collect,
@@ -32,10 +33,8 @@ from common.metrics.panoptic import (
 from common.ops import masks as rle
 from common.results import Instances, Panoptic, Segment
 from common.run.distributed import gather, is_main, process_count, process_index
-from common.run.evaluation import photographs
+from common.run.evaluation import Example, photographs
 from common.run.runlog import Bar
-from maskworks.report.mistakes import Mistakes, compare_segments, sum_up
-from maskworks.report.report import Example
 from upsnet.panoptic_data import PanopticDataset
 
 Json = dict[str, Any]

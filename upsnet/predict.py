@@ -5,12 +5,13 @@ import tyro
 import upsnet
 from common.run import commands
 from common.run.prediction import Predict, predict
+from maskworks import report
 
 
 def main() -> None:
     options = tyro.cli(Predict, prog="predict.py")
     model = upsnet.load(options.weights)
-    predict(model, model.class_names, model.category_ids, options, thing_count=model.things)
+    report.of_predictions(predict(model, model.class_names, model.category_ids, options, thing_count=model.things))
 
 
 if __name__ == "__main__":

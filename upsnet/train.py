@@ -8,9 +8,11 @@ from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
 from common.run.configuration import configure
+from maskworks import report, shapes
 from upsnet.augmentation import published
 from upsnet.config import VARIANTS
 from upsnet.network import DIVISOR, UPSNet
+from upsnet.panoptic_data import open_panoptic
 from upsnet.scoring import SCORING
 from upsnet.weights import initialise
 
@@ -18,15 +20,16 @@ from upsnet.weights import initialise
 def main() -> None:
     config = configure(VARIANTS, sys.argv[1:], prog="train.py")
     device = commands.start(config.training)
-    training_data = commands.open_panoptic(config.data, "train", config.training)
-    validation_data = commands.open_panoptic(config.data, "val", config.training)
+    data = shapes.fill_in(config.data, "train", "val", annotations="panoptic")
+    training_data = open_panoptic(data, "train", config.training)
+    validation_data = open_panoptic(data, "val", config.training)
     config.model.things = training_data.thing_count
     if not 0 < training_data.thing_count < len(training_data.class_names):
         count = f"{training_data.thing_count} of its {len(training_data.class_names)} classes are things (isthing: 1)"
         raise UserError(f"the training set: {count}; UPSNet needs things and stuff, a class of each at least")
     model = UPSNet(config, training_data.class_names)
     initialise(model, config.training.weights)
-    commands.train(
+    folder = commands.train(
         "upsnet",
         config,
         model.to(device).to(memory_format=torch.channels_last),
@@ -36,6 +39,7 @@ def main() -> None:
         DIVISOR,
         scoring=SCORING,
     )
+    report.of_run(folder)
 
 
 if __name__ == "__main__":

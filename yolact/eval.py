@@ -19,6 +19,7 @@ from common.data.coco import refuse_other_classes
 from common.files import write_text
 from common.run import commands
 from common.run.distributed import is_main
+from maskworks import shapes
 from yolact.config import VARIANTS
 from yolact.show import Show, ready, show_image, show_images, show_video
 from yolact.stages import benchmark
@@ -51,7 +52,7 @@ def show(options: Show) -> None:
 def score() -> None:
     model, config = commands.model_to_evaluate("yolact", VARIANTS, yolact.load)
     device = commands.start(config.training)
-    dataset = commands.open_dataset(config.data, "val", config.training)
+    dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)
     folder = commands.evaluate("yolact", config, ready(model, device), dataset)
     if is_main():

@@ -5,13 +5,14 @@ import tyro
 import yolact
 from common.run import commands
 from common.run.prediction import Predict, predict
+from maskworks import report
 
 
 def main() -> None:
     options = tyro.cli(Predict, prog="predict.py")
     model = yolact.load(options.weights)
     model.prepare_for_inference()
-    predict(model, model.class_names, model.category_ids, options)
+    report.of_predictions(predict(model, model.class_names, model.category_ids, options))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.run import commands
 from common.run.configuration import configure
 from common.run.distributed import process_count
+from maskworks import report, shapes
 from yolact.augmentation import SSDAugmentation
 from yolact.config import VARIANTS, Config
 from yolact.network import DIVISOR, YOLACT
@@ -22,13 +23,14 @@ from yolact.weights import initialise
 def main() -> None:
     config = configured(sys.argv[1:])
     device = commands.start(config.training)
-    training_data = commands.open_dataset(config.data, "train", config.training)
-    validation_data = commands.open_dataset(config.data, "val", config.training)
+    data = shapes.fill_in(config.data, "train", "val")
+    training_data = commands.open_dataset(data, "train", config.training)
+    validation_data = commands.open_dataset(data, "val", config.training)
     model = YOLACT(config, training_data.class_names)
     if images_at_once(config) < config.model.freeze_batch_norm_below:
         model.freeze_batch_norms()
     initialise(model, config.training.weights)
-    commands.train(
+    folder = commands.train(
         "yolact",
         config,
         model.to(device).to(memory_format=torch.channels_last),
@@ -37,6 +39,7 @@ def main() -> None:
         validation_data,
         DIVISOR,
     )
+    report.of_run(folder)
 
 
 def configured(arguments: Sequence[str]) -> Config:

@@ -21,7 +21,6 @@ from common.data.augment import augmented
 from common.data.batches import Batch, Target, collate
 from common.data.coco import LabelledImages
 from common.errors import UserError
-from common.run.distributed import process_count, process_index
 
 Item = tuple[Tensor, Target]
 Key = tuple[int, int]  # epoch, index
@@ -67,21 +66,29 @@ class Steps(Sampler[list[Key]]):
     """
 
     def __init__(
-        self, sizes: NDArray[np.int32], batch_size: int, seed: int, start: int, stop: int, accumulate: int = 1
+        self,
+        sizes: NDArray[np.int32],
+        batch_size: int,
+        seed: int,
+        start: int,
+        stop: int,
+        accumulate: int = 1,
+        process: int = 0,
+        processes: int = 1,
     ):
-        share = process_count() * accumulate
+        share = processes * accumulate
         if batch_size % share:
             raise UserError(f"--batch-size {batch_size} is not a multiple of processes x --accumulate ({share})")
         self.wide = sizes[:, 1] > sizes[:, 0]
         self.batch_size, self.seed, self.accumulate = batch_size, seed, accumulate
         self.start, self.stop = start, stop
+        self.process, self.processes = process, processes
         self.steps_per_epoch = steps_per_epoch(len(sizes), batch_size)
 
     def __len__(self) -> int:
         return (self.stop - self.start) * self.accumulate
 
     def __iter__(self) -> Iterator[list[Key]]:
-        processes, process = process_count(), process_index()
         epoch, batches = -1, np.empty((0, 0), np.int64)
         for step in range(self.start, self.stop):
             if step // self.steps_per_epoch != epoch:
@@ -89,7 +96,7 @@ class Steps(Sampler[list[Key]]):
                 batches = self.epoch_batches(epoch)
             images = batches[step % self.steps_per_epoch]
             for part in np.split(images, self.accumulate):
-                yield [(epoch, int(index)) for index in part[process::processes]]
+                yield [(epoch, int(index)) for index in part[self.process :: self.processes]]
 
     def epoch_batches(self, epoch: int) -> NDArray[np.int64]:
         """[steps, batch size]: the images of each of an epoch's steps, over all processes."""

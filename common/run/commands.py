@@ -7,33 +7,30 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
-import msgspec
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
-from common.data.coco import CocoDataset, LabelledImages, refuse_other_classes
+from common.data.coco import CocoDataset, LabelledImages
 from common.data.loader import Trainable, mix
 from common.errors import UserError, surroundings
 from common.files import write_text
+from common.metrics.mistakes import THRESHOLD, Mistakes
 from common.ops.precision import autocast
 from common.run.checkpoint import Checkpoint
 from common.run.configuration import configure, to_dict, to_yaml
+from common.run.details import write_run_details
 from common.run.distributed import barrier, is_main, process_count
-from common.run.evaluation import Evaluation, evaluate_instances, examples
+from common.run.evaluation import Evaluation, Example, evaluate_instances, examples
 from common.run.memory import keep_freed_memory
 from common.run.optimization import ParameterGroup
 from common.run.score_tables import print_classes, print_scores
-from common.run.settings import Data, Images, Optimizer, Schedule, Training
+from common.run.settings import Data, Optimizer, Schedule, Training
 from common.run.training import Metrics, Trainer
-from maskworks import shapes
-from maskworks.report.mistakes import THRESHOLD, Mistakes
-from maskworks.report.report import Example, write_training_report
-from upsnet.panoptic_data import PanopticDataset
 
 EXAMPLES_IN_REPORT = 16
 M = TypeVar("M", bound=nn.Module)
@@ -130,34 +127,18 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def open_dataset(data: Data, split: shapes.Split, settings: Training) -> CocoDataset:
-    """The training or validation set that the configuration names; without annotations, the built-in one."""
-    images, annotations = find_data(data, split, lambda made: made.instances)
-    keep_empty = data.keep_empty or split == "val"
-    return CocoDataset(images, annotations, limit=settings.limit or None, keep_empty=keep_empty)
+def open_dataset(data: Data, split: Literal["train", "val"], settings: Training) -> CocoDataset:
+    """The training or validation set that the configuration names."""
+    images, annotations = files_of(data, split)
+    return CocoDataset(images, annotations, limit=settings.limit or None, keep_empty=data.keep_empty or split == "val")
 
 
-def open_panoptic(data: Data, split: shapes.Split, settings: Training) -> PanopticDataset:
-    """Likewise, with panoptic annotations."""
-    images, annotations = find_data(data, split, lambda made: made.panoptic)
-    keep_empty = data.keep_empty or split == "val"
-    return PanopticDataset(images, annotations, limit=settings.limit or None, keep_empty=keep_empty)
-
-
-def find_data(
-    data: Data, split: shapes.Split, annotations: Callable[[shapes.ShapesFolder], Path]
-) -> tuple[Sequence[str | Path], Sequence[str | Path]]:
-    """Image folders and annotation files; those of the built-in data set, drawn if need be, where none are named."""
-    named: Images = data.train if split == "train" else data.val
-    if named.annotations:
-        return named.images, named.annotations
-    if named.images:
+def files_of(data: Data, split: Literal["train", "val"]) -> tuple[list[str], list[str]]:
+    """Image folders and annotation files."""
+    named = data.train if split == "train" else data.val
+    if not named.annotations:
         raise UserError(f"--data.{split}.images needs --data.{split}.annotations too")
-    if is_main():
-        shapes.ensure(split, data.seed)  # one process draws, the others find it done
-    barrier()
-    made = shapes.ensure(split, data.seed)
-    return [made.images], [annotations(made)]
+    return named.images, named.annotations
 
 
 def run_folder(package: str, config: Config) -> Path:
@@ -175,8 +156,8 @@ def train(
     *,
     scoring: Scoring = INSTANCES,
     parameter_group: ParameterGroup | None = None,
-) -> None:
-    """Train, evaluate and report; the run's folder holds everything afterwards."""
+) -> Path | None:
+    """Train and evaluate; the run's folder holds everything afterwards. It is returned if it is to get a report."""
     keep_freed_memory()
     training_data = training_set.dataset
     refuse_different_classes(training_data, validation_data)
@@ -206,11 +187,13 @@ def train(
     )
     trained = trainer.fit().eval()
     metrics = trainer.metrics if latest else evaluate(trained)  # a run resumed after its end has none yet
-    if is_main():
-        write_scores(folder, metrics)
-        if config.training.report:
-            write_report(folder, f"{package} {config.variant}", config, trained, validation_data, latest[0], scoring)
-        print(f"weights: {(folder / 'best.safetensors').resolve()}")
+    if not is_main():
+        return None
+    write_scores(folder, metrics)
+    if config.training.report:
+        write_details(folder, f"{package} {config.variant}", trained, validation_data, latest[0], scoring)
+    print(f"weights: {(folder / 'best.safetensors').resolve()}")
+    return folder if config.training.report else None
 
 
 def prepare_run(package: str, config: Config) -> Path:
@@ -238,29 +221,13 @@ def score(model: nn.Module, dataset: LabelledImages, settings: Training, scoring
         return scoring.evaluate(model, dataset, share, settings.workers)
 
 
-def write_report(
-    folder: Path,
-    title: str,
-    config: Config,
-    model: nn.Module,
-    dataset: LabelledImages,
-    evaluation: Evaluated,
-    scoring: Scoring = INSTANCES,
+def write_details(
+    folder: Path, title: str, model: nn.Module, dataset: LabelledImages, evaluation: Evaluated, scoring: Scoring
 ) -> None:
+    """What the report says beside the scores: the worst images, drawn, and the classes that are taken for others."""
     mistakes = evaluation.mistakes(dataset, scoring.threshold)
-    write_training_report(
-        folder / "report.html",
-        folder / "log.jsonl",
-        metrics=evaluation.metrics,
-        per_class=evaluation.per_class,
-        precision=evaluation.precision,
-        examples=scoring.examples(model, dataset, mistakes.worst(EXAMPLES_IN_REPORT)),
-        mistakes=mistakes,
-        threshold=scoring.threshold,
-        title=title,
-        config=msgspec.to_builtins(config),
-    )
-    print(f"report: {(folder / 'report.html').resolve()}")
+    examples = scoring.examples(model, dataset, mistakes.worst(EXAMPLES_IN_REPORT))
+    write_run_details(folder, title, examples, mistakes, evaluation.per_class, evaluation.precision, scoring.threshold)
 
 
 def evaluate(
@@ -276,23 +243,6 @@ def evaluate(
             write_text(written[-1], json.dumps(evaluation.detections))
         print(f"written: {', '.join(map(str, written))}")
     return folder
-
-
-def evaluate_command(
-    package: str,
-    variants: Mapping[str, Any],
-    load: Callable[[Path], M],
-    prepare: Callable[[M], object] = lambda model: None,
-    scoring: Scoring = INSTANCES,
-    arguments: Sequence[str] | None = None,
-) -> None:
-    """The whole eval.py of a model that finds instances; `prepare` readies the loaded model, once, for speed."""
-    model, config = model_to_evaluate(package, variants, load, arguments)
-    prepare(model)
-    device = start(config.training)
-    dataset = open_dataset(config.data, "val", config.training)
-    refuse_other_classes(dataset, model.class_names)  # type: ignore[arg-type]
-    evaluate(package, config, model.to(device).to(memory_format=torch.channels_last), dataset, scoring)
 
 
 def model_to_evaluate(

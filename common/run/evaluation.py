@@ -16,13 +16,22 @@ from common.data.loader import single_threaded, worker_count
 from common.errors import UserError
 from common.metrics import CocoDetails, coco_details
 from common.metrics.coco_input import Kind
-from common.results import Instances
+from common.metrics.mistakes import Mistakes, find_mistakes
+from common.results import Instances, Result
 from common.run.distributed import gather, is_main, process_count, process_index
 from common.run.runlog import Bar
-from maskworks.report.mistakes import Mistakes, find_mistakes
-from maskworks.report.report import Example
 
 Detection = dict[str, Any]
+
+
+@dataclass
+class Example:
+    """One validation image with its ground truth and what the model said."""
+
+    name: str
+    image: NDArray[np.uint8]  # [H, W, 3] RGB
+    truth: Result
+    prediction: Result
 
 
 def ask(model: nn.Module, numbers: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Instances]:

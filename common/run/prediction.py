@@ -30,14 +30,13 @@ from common.run.distributed import is_main, process_count, process_index
 from common.run.journal import Journal
 from common.run.prediction_files import Output, Remarks, categories
 from common.run.runlog import Bar
-from maskworks.report.report import Entry
 
 Picture = NDArray[np.uint8]
 Json = dict[str, Any]
 Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why
 Answer = Callable[[Path, Picture], tuple[Result, Notes]]  # a file and its picture -> what is found
 Film = Callable[[Path, Path], Notes]  # a video and the file to draw it to
-KINDS = ("drawings", "masks", "panoptic", "journal")  # the folders under --out
+KINDS = ("drawings", "diagrams", "masks", "panoptic", "journal")  # the folders under --out
 NO_MATTER = {"images", "out", "device", "limit", "max_megapixels", "report_images", "resume"}  # to an image's result
 NO_IMAGE = "not an image or a video"
 
@@ -75,10 +74,10 @@ def predict(
     options: Predict,
     thing_count: int | None = None,
     remarks: Remarks = lambda result: (),
-) -> None:
+) -> Path | None:
     """Predict everything that the command line names; what can't be read is named in a line and skipped.
 
-    Of a panoptic model's classes the first `thing_count` are things.
+    Of a panoptic model's classes the first `thing_count` are things. Returns the folder if it is to get a report.
     """
     device = choose_device(options.device)
     model = model.to(device).to(memory_format=torch.channels_last)
@@ -92,8 +91,10 @@ def predict(
         return ()
 
     done = predict_all(options, categories(class_names, category_ids, thing_count), answer, film, remarks)
-    if done and done.report:
-        print(f"{done.photographs} photographs done, {done.skipped} files skipped; {done.report.resolve()}")
+    if not done or not done.photographs:
+        return None
+    print(f"{done.photographs} photographs done, {done.skipped} files skipped")
+    return Path(options.out)
 
 
 @dataclass
@@ -104,7 +105,6 @@ class Done:
     annotations: int
     skipped: int
     notes: int
-    report: Path | None  # none without photographs
 
 
 def predict_all(
@@ -131,20 +131,19 @@ def predict_all(
 
 
 def finish(work: "Work", output: Output, classes: list[Json]) -> Done:
-    """Put predictions.json and the report together from the journal; without photographs there is neither."""
+    """Put predictions.json and details.json together from the journal; without photographs there is neither."""
     stills = [path for path in work.stills if work.is_done(path)]
-    skipped = [Entry(str(path), skipped=NO_IMAGE) for path in work.others]
-    skipped += [Entry(str(path), skipped=reason) for path in work.images if (reason := work.reason(path))]
-    notes: list[Entry] = []
+    skipped = [(str(path), NO_IMAGE) for path in work.others]
+    skipped += [(str(path), reason) for path in work.images if (reason := work.reason(path))]
+    notes: list[tuple[str, str]] = []
     annotations = 0
     for content in (work.done(path) for path in work.images if work.is_done(path)):
-        notes += [Entry(name, skipped=reason) for name, reason in content["notes"]]
+        notes += [(name, reason) for name, reason in content["notes"]]
         annotations += len(content.get("annotations", ()))
-    report = None
     if work.stills:
         limit = work.options.report_images
-        report = output.finish(lambda: map(work.done, stills), classes, skipped + notes, len(stills), limit)
-    return Done(len(stills), annotations, len(skipped), len(notes), report)
+        output.finish(lambda: map(work.done, stills), classes, skipped + notes, len(stills), limit)
+    return Done(len(stills), annotations, len(skipped), len(notes))
 
 
 class Work:
@@ -223,7 +222,7 @@ class Work:
         self.journal.write(f"done {path}", {"name": self.names[path]} | content)
 
     def _skip(self, path: Path, reason: str) -> None:
-        self.journal.write(f"skipped {path}", {"reason": skip(path, reason).skipped})
+        self.journal.write(f"skipped {path}", {"reason": skip(path, reason)})
 
 
 def join_processes() -> None:
@@ -236,7 +235,7 @@ def find_images(sources: Sequence[str], out: Path) -> tuple[list[Path], list[Pat
     """The images and videos to work on, and the folders' other files; without what an earlier run wrote."""
     inside = any(Path(source).resolve() in out.resolve().parents for source in sources)
     folders = [out.absolute()] if inside else [(out / kind).absolute() for kind in KINDS]
-    files = {(out / name).absolute() for name in ("predictions.json", "report.html")}
+    files = {(out / name).absolute() for name in ("predictions.json", "details.json", "report.html")}
 
     def foreign(path: Path) -> bool:
         path = path.absolute()
@@ -264,10 +263,10 @@ def fingerprint(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def skip(path: Path, reason: str) -> Entry:
+def skip(path: Path, reason: str) -> str:
     reason = reason.removeprefix(f"{path}: ")
     print(f"skipped: {path}: {reason}", file=sys.stderr)
-    return Entry(str(path), skipped=reason)
+    return reason
 
 
 def unique_names(paths: Sequence[Path], taken: Iterable[str] = ()) -> list[str]:

@@ -1,6 +1,5 @@
-"""What a prediction run writes: drawings and masks at once, predictions.json and the report at the end."""
+"""What a prediction run writes: drawings and masks at once, predictions.json and details.json at the end."""
 
-import base64
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from common.files import naming, write_atomically
-from common.results import Instances, Result, SceneGraph
-from maskworks.report.report import Entry, make_entry, write_prediction_report
+from common.results import Instances, Result
+from common.run import details
+from common.run.details import Shown
 
 Picture = NDArray[np.uint8]
 Json = dict[str, Any]
@@ -34,17 +34,19 @@ class Output:
     remarks: Remarks
 
     def write(self, path: Path, name: str, image: Picture, result: Result, shown: bool) -> Json:
-        """Draw a result and write its masks; returns what predictions.json and, if `shown`, the report say of it."""
-        drawing = result.draw(image, self.threshold)
-        self._save("drawings", f"{name}.jpg", drawing, quality=90)
+        """Draw a result and write its masks; returns what predictions.json and, if `shown`, details.json say of it."""
+        drawings = result.pictures(image, self.threshold)
+        for kind, drawing in drawings.items():
+            self._save(kind, f"{name}.jpg", drawing, quality=90)
         found = self._write_masks(name, result)
         for annotation, remark in zip(found, self.remarks(result), strict=False):  # most models have none
             annotation.update(remark)
         height, width = image.shape[:2]
+        pictures = [f"{kind}/{name}.jpg" for kind in drawings]
         return {
             "image": {"file_name": str(path), "height": height, "width": width},
             "annotations": found,
-            "entry": pack(make_entry(str(path), drawing, result, self.threshold)) if shown else None,
+            "shown": [str(path), pictures, *result.labels_and_scores()] if shown else None,
         }
 
     def _write_masks(self, name: str, result: Result) -> list[Json]:
@@ -53,12 +55,8 @@ class Output:
             if result.masks is not None:
                 self._write("masks", f"{name}.png", cv2.imencode(".png", instance_map(result))[1].tobytes())
             return result.to_coco(0, self.category_ids)
-        panoptic = result.panoptic if isinstance(result, SceneGraph) else result
-        self._save("panoptic", f"{name}.png", panoptic.to_png())
-        entry = panoptic.to_coco(0, self.category_ids, f"{name}.png")
-        if isinstance(result, SceneGraph):
-            entry["relations"] = result.to_json()["relations"]
-        return [entry]
+        self._save("panoptic", f"{name}.png", result.to_png())
+        return [result.to_coco(0, self.category_ids, f"{name}.png")]
 
     def _save(self, kind: str, name: str, picture: Image.Image, quality: int = 75) -> None:
         buffer = BytesIO()  # Pillow's own writing to files hides what the system says of a full disk
@@ -72,18 +70,22 @@ class Output:
             path.write_bytes(content)
 
     def finish(
-        self, written: Callable[[], Iterable[Json]], classes: list[Json], remarks: list[Entry], count: int, limit: int
-    ) -> Path:
-        """Write predictions.json, and the report of the first `limit` of `count` photographs; returns its path.
+        self,
+        written: Callable[[], Iterable[Json]],
+        classes: list[Json],
+        skipped: list[tuple[str, str]],
+        count: int,
+        limit: int,
+    ) -> None:
+        """Write predictions.json, and details.json for the report of the first `limit` of `count` photographs.
 
-        `written` goes through what write() returned, in order; `remarks` are the report's lines on what was left out.
+        `written` goes through what write() returned, in order; `skipped` is what was left out, and why.
         """
         write_atomically(self.folder / "predictions.json", lambda path: write_predictions(path, written, classes))
-        shown = [unpack(content["entry"]) for content in islice(written(), limit)]
+        shown = [Shown(*content["shown"]) for content in islice(written(), limit)]
         title = "Predictions" if count <= limit else f"Predictions: the first {limit} of {count} photographs"
-        report = self.folder / "report.html"
-        write_prediction_report(report, shown + remarks, [entry["name"] for entry in classes], title)
-        return report
+        names = [entry["name"] for entry in classes]
+        details.write(self.folder, details.PredictionDetails(title, self.threshold, names, shown, skipped))
 
 
 def write_predictions(path: Path, written: Callable[[], Iterable[Json]], classes: list[Json]) -> None:
@@ -104,15 +106,6 @@ def write_predictions(path: Path, written: Callable[[], Iterable[Json]], classes
 def write_items(file: TextIO, items: Iterable[Json]) -> None:
     for number, item in enumerate(items):
         file.write((", " if number else "") + json.dumps(item))
-
-
-def pack(entry: Entry) -> Json:
-    """A report's entry as JSON."""
-    return vars(entry) | {"picture": base64.b64encode(entry.picture).decode("ascii")}
-
-
-def unpack(packed: Json) -> Entry:
-    return Entry(**packed | {"picture": base64.b64decode(packed["picture"])})
 
 
 def instance_map(result: Instances) -> NDArray[np.uint16]:

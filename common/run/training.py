@@ -121,6 +121,8 @@ class Trainer:
             self.step,
             self.total_steps,
             settings.accumulate,
+            process_index(),
+            process_count(),
         )
         pin = self.device.type == "cuda"
         return iter(training_loader(self.training_set, steps, self.divisor, settings.workers, pin))

@@ -58,9 +58,12 @@ def section(heading: str, content: str) -> str:
     return f"<section><h2>{escape(heading)}</h2>{content}</section>" if content else ""
 
 
-def jpeg(drawing: Image.Image) -> bytes:
-    """The drawing as a JPEG of at most PICTURE_SIDE pixels a side."""
-    small = drawing.convert("RGB")
+def thumbnail(pictures: Sequence[Path]) -> bytes:
+    """Pictures side by side as a JPEG of at most PICTURE_SIDE pixels a side."""
+    parts = [Image.open(path).convert("RGB") for path in pictures]
+    small = Image.new("RGB", (sum(part.width for part in parts), max(part.height for part in parts)), "white")
+    for number, part in enumerate(parts):
+        small.paste(part, (sum(other.width for other in parts[:number]), 0))
     small.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=84)

@@ -1,5 +1,6 @@
 """A run or a set of predictions as one HTML file that needs no network: scores, curves, pictures.
 
+- All of it comes from the files that were left in the folder; `python -m maskworks.report FOLDER` makes it again.
 - Tables and pictures are plain HTML; report_page.html holds style and script (curves, sorting, filters).
 - Every name from outside is escaped, and the page forbids itself to load anything.
 """
@@ -7,23 +8,20 @@
 import json
 import math
 import platform
-import shlex
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
-from PIL import Image
 
-from common.drawing import readable_scale
-from common.results import Instances, Result, SceneGraph
+from common.metrics.mistakes import OVERLAP
+from common.run.details import Pair, PredictionDetails, RunDetails, Shown, read
 from maskworks.report.curves import (
     Chart,
     Series,
@@ -35,17 +33,16 @@ from maskworks.report.curves import (
     read_log,
     score_charts,
 )
-from maskworks.report.mistakes import OVERLAP, THRESHOLD, Mistakes
 from maskworks.report.page import (
     bar_table,
     choice,
     confusion_table,
     escape,
     fact_table,
-    jpeg,
     number_table,
     picture,
     section,
+    thumbnail,
     tile_list,
     write_page,
 )
@@ -59,117 +56,88 @@ CURVE_CONTROLS = (
 PACKAGES = ("maskworks", "torch", "torchvision", "numpy", "opencv-python-headless", "hotcoco")
 
 
-@dataclass
-class Example:
-    """One validation image with its ground truth and what the model said."""
-
-    name: str
-    image: NDArray[np.uint8]  # [H, W, 3] RGB
-    truth: Result
-    prediction: Result
+def of_folder(folder: Path) -> None:
+    """Make the report of a run or of predictions anew."""
+    kind = read(folder, Kind)
+    of_run(folder) if kind.shown is None else of_predictions(folder)
 
 
-@dataclass
-class Entry:
-    """One image of a prediction report: a small picture and what was found, or why it was skipped."""
-
-    name: str
-    picture: bytes = b""  # JPEG
-    labels: list[int] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    threshold: float = THRESHOLD  # what scores less is not drawn
-    skipped: str = ""
-
-
-def make_entry(name: str, drawing: Image.Image, result: Result, threshold: float = THRESHOLD) -> Entry:
-    """The entry of a drawn result; keeps a small JPEG only, so that thousands fit into memory.
-
-    Beside a scene graph's drawing stands the graph alone.
-    """
-    if isinstance(result, SceneGraph):
-        drawing = beside(drawing, result.diagram(threshold, size=(drawing.height, drawing.width)))
-    return Entry(name, jpeg(drawing), *labels_and_scores(result), threshold)
-
-
-def beside(left: Image.Image, right: Image.Image) -> Image.Image:
-    whole = Image.new("RGB", (left.width + right.width, max(left.height, right.height)), "white")
-    whole.paste(left, (0, 0))
-    whole.paste(right, (left.width, 0))
-    return whole
-
-
-def labels_and_scores(result: Result) -> tuple[list[int], list[float]]:
-    """Of the objects or segments found."""
-    if isinstance(result, Instances):
-        return result.labels.tolist(), result.scores.float().tolist()
-    infos = (result.panoptic if isinstance(result, SceneGraph) else result).infos
-    return [info.label for info in infos], [info.score for info in infos]
-
-
-def write_training_report(
-    path: Path,
-    log: Path,
-    metrics: Mapping[str, Any],
-    examples: Sequence[Example],
-    *,
-    per_class: Mapping[str, Mapping[str, float]],
-    precision: Mapping[str, NDArray[np.floating[Any]]],
-    title: str,
-    config: Mapping[str, Any],
-    mistakes: Mistakes | None = None,
-    threshold: float = THRESHOLD,
-    command: str = "",
-) -> None:
-    """Write the report of a run.
-
-    log is its log.jsonl, metrics the final scores by kind ({"segm": {"AP": ..}, ..}), per_class some of them by class
-    ({"AP": {"cat": ..}}; nan where nothing is annotated), precision each class's at rising recall, config the settings;
-    with mistakes the examples are the worst images, the worst first. Predictions are drawn from the threshold.
-    command is how to repeat the run, by default the one that started this process.
-    """
-    steps, evaluations = read_log(log)
+def of_run(folder: Path | None) -> None:
+    """RUN/report.html, from the files that the run has left; None, as a run without report has it: none."""
+    if folder is None:
+        return
+    details = read(folder, RunDetails)
+    metrics, config = read_json(folder / "metrics.json"), read_yaml(folder / "config.yaml")
+    steps, evaluations = read_log(folder / "log.jsonl")
     charts: dict[str, Chart] = loss_charts(steps) | score_charts(evaluations)
     data: dict[str, Any] = {"charts": charts, "precision": []}
     curves = ""
-    if precision:
-        data["precision"] = precision_series(precision)
+    if details.precision:
+        data["precision"] = precision_series(details.precision)
         chart = precision_chart(data["precision"])
         curves = precision_section(data["precision"], chart)
         if curves:
             charts["precision"] = chart
+    bars = [
+        (name, {of: math.nan if value is None else value for of, value in values.items()})
+        for name, values in details.per_class.items()
+        if values
+    ]
     body = [
-        f"<header><h1>{escape(title)}</h1>{tile_list(headline(steps, metrics))}</header><main>",
+        f"<header><h1>{escape(details.title)}</h1>{tile_list(headline(steps, metrics))}</header><main>",
         section("Scores", score_tables(metrics)),
         section("Score over training", chart_grid(charts, "score")),
         section("Training", CURVE_CONTROLS + chart_grid(charts, "curve") if steps else ""),
-        *(section(f"{name} by class", bar_table(values, name) if values else "") for name, values in per_class.items()),
+        *(section(f"{name} by class", bar_table(values, name)) for name, values in bars),
         section("Precision and recall", curves),
-        section("Confusion of classes", confusion_section(mistakes) if mistakes else ""),
-        examples_section(examples, mistakes, threshold),
+        section("Confusion of classes", confusion_section(details)),
+        examples_section(folder, details),
         section("Configuration", configuration(config)),
-        section("How to repeat it", repetition(command or started_command())),
+        section("How to repeat it", repetition(details.command)),
         "</main>",
     ]
-    write_page(path, title, "\n".join(body), data)
+    finish(folder, details.title, body, data)
 
 
-def write_prediction_report(
-    path: Path, entries: Sequence[Entry], class_names: Sequence[str], title: str = "Predictions"
-) -> None:
-    """Write a gallery of predictions that filters by class and score, and the list of skipped files."""
-    done = [entry for entry in entries if not entry.skipped]
-    skipped = [entry for entry in entries if entry.skipped]
-    folder = shared_folder([entry.name for entry in entries])  # said once, at the top
-    figures = "".join(gallery_figure(entry, folder, class_names) for entry in done)
-    counts = f"{len(done)} image{'' if len(done) == 1 else 's'}, {len(skipped)} skipped" + (folder and f"; in {folder}")
+def of_predictions(folder: Path | None) -> None:
+    """OUT/report.html: a gallery that filters by class and score, and the list of skipped files."""
+    if folder is None:
+        return
+    details = read(folder, PredictionDetails)
+    shown, skipped, names = details.shown, details.skipped, details.class_names
+    shared = shared_folder([each.name for each in shown] + [name for name, _ in skipped])  # said once, at the top
+    figures = "".join(gallery_figure(folder, each, shared, details) for each in shown)
+    counts = f"{len(shown)} image{'' if len(shown) == 1 else 's'}, {len(skipped)} skipped"
+    counts += shared and f"; in {shared}"
     body = [
-        f'<header><h1>{escape(title)}</h1><p class="quiet">{escape(counts)}</p></header><main>',
-        gallery_filter(done, class_names) + f'<div class="grid gallery">{figures}</div>' if done else "",
+        f'<header><h1>{escape(details.title)}</h1><p class="quiet">{escape(counts)}</p></header><main>',
+        gallery_filter(shown, names) + f'<div class="grid gallery">{figures}</div>' if shown else "",
         section(f"Skipped files ({len(skipped)})", skipped_table(skipped) if skipped else ""),
         "</main>",
     ]
-    rows = [{"labels": entry.labels, "scores": [round(s, 4) for s in entry.scores]} for entry in done]
-    write_page(path, title, "\n".join(body), {"charts": {}, "entries": rows})
+    rows = [{"labels": each.labels, "scores": [round(score, 4) for score in each.scores]} for each in shown]
+    finish(folder, details.title, body, {"charts": {}, "entries": rows})
+
+
+class Kind(msgspec.Struct):
+    """Predictions show photographs; a run doesn't."""
+
+    shown: list[Any] | None = None
+
+
+def finish(folder: Path, title: str, body: list[str], data: dict[str, Any]) -> None:
+    path = folder / "report.html"
+    write_page(path, title, "\n".join(body), data)
+    print(f"report: {path.resolve()}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return content
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
 
 
 # The parts of the training report --------------------------------------------------------------------------
@@ -233,17 +201,20 @@ def precision_section(series: Sequence[Series], chart: Chart) -> str:
     return controls + f'<div class="grid">{chart_card("precision", chart)}</div>'
 
 
-def confusion_section(mistakes: Mistakes) -> str:
+def confusion_section(details: RunDetails) -> str:
     """How often objects of one class were taken for another, of the classes with the most mistakes."""
-    shown = most_confused(mistakes.confusion)
-    total = len(mistakes.class_names)
+    confusion = np.array(details.confusion, np.int64).reshape(len(details.confusion), -1)
+    if not confusion.any():
+        return ""
+    shown = most_confused(confusion)
+    total = len(details.class_names)
     which = f"The {len(shown)} classes of {total} with the most mistakes. " if len(shown) < total else ""
-    surely = "" if mistakes.threshold is None else f"a score of at least {mistakes.threshold:.2f} and "
+    surely = "" if details.counted_from is None else f"a score of at least {details.counted_from:.2f} and "
     limits = f"{surely}an IoU of at least {OVERLAP:.2f}"
     note = f"{which}Rows: what is there. Columns: what was found there, with {limits}."
-    names = [mistakes.class_names[label] for label in shown]
-    counts = mistakes.confusion[np.ix_([*shown, -1], [*shown, -1])]
-    return f'<p class="quiet">{note}</p>{confusion_table(names, counts.tolist())}' if mistakes.confusion.any() else ""
+    names = [details.class_names[label] for label in shown]
+    counts = confusion[np.ix_([*shown, -1], [*shown, -1])]
+    return f'<p class="quiet">{note}</p>{confusion_table(names, counts.tolist())}'
 
 
 def most_confused(confusion: NDArray[np.int64]) -> list[int]:
@@ -255,39 +226,31 @@ def most_confused(confusion: NDArray[np.int64]) -> list[int]:
     return numbers
 
 
-def examples_section(examples: Sequence[Example], mistakes: Mistakes | None, threshold: float) -> str:
-    """Ground truth on the left, prediction on the right."""
-    figures = "".join(example_figure(example, threshold) for example in examples)
-    note = f"Left: ground truth. Right: prediction, from a score of {threshold:.2f}."
-    heading = f"Validation images ({len(examples)})"
-    if mistakes:
-        heading = f"The worst images ({len(examples)} of {len(mistakes.quality)})"
-        values = [mistakes.quality[number] for number in mistakes.worst(len(examples))]
-        reach = f"{values[0]:.2f} to {values[-1]:.2f}" if values else ""
-        note += f" An image's quality is the mean IoU of what was found times the F1 of finding it: here {reach}."
-    return section(heading, f'<p class="quiet">{note}</p><div class="grid pairs">{figures}</div>' if examples else "")
+def examples_section(folder: Path, details: RunDetails) -> str:
+    """The worst images: ground truth on the left, prediction on the right."""
+    figures = "".join(example_figure(folder, pair) for pair in details.examples)
+    values = sorted(details.quality)[: len(details.examples)]
+    reach = f"{values[0]:.2f} to {values[-1]:.2f}" if values else ""
+    note = (
+        f"Left: ground truth. Right: prediction, from a score of {details.threshold:.2f}. An image's quality is the "
+        f"mean IoU of what was found times the F1 of finding it: here {reach}."
+    )
+    heading = f"The worst images ({len(details.examples)} of {len(details.quality)})"
+    return section(heading, f'<p class="quiet">{note}</p><div class="grid pairs">{figures}</div>' if figures else "")
 
 
-def example_figure(example: Example, threshold: float) -> str:
+def example_figure(folder: Path, pair: Pair) -> str:
     """One image twice."""
-    scale = readable_scale(example.image)
-    bare = example.truth  # what people annotated has no scores to show
-    if isinstance(bare, Instances):
-        truth = jpeg(bare.draw(example.image, threshold=-math.inf, scale=scale, with_scores=False))
-    else:
-        truth = jpeg(bare.draw(example.image, threshold=-math.inf, scale=scale))
-    prediction = jpeg(example.prediction.draw(example.image, threshold, scale=scale))
-    found = sum(score >= threshold for score in labels_and_scores(example.prediction)[1])
-    pair = picture(truth, f"{example.name}, ground truth") + picture(prediction, f"{example.name}, prediction")
-    caption = f"<b>{escape(example.name)}</b> {len(labels_and_scores(bare)[0])} annotated, {found} predicted"
-    return f'<figure class="card"><div class="pair">{pair}</div><figcaption>{caption}</figcaption></figure>'
+    pictures = picture(thumbnail([folder / pair.truth]), f"{pair.name}, ground truth")
+    pictures += picture(thumbnail([folder / pair.prediction]), f"{pair.name}, prediction")
+    caption = f"<b>{escape(pair.name)}</b> {pair.annotated} annotated, {pair.predicted} predicted"
+    return f'<figure class="card"><div class="pair">{pictures}</div><figcaption>{caption}</figcaption></figure>'
 
 
 def configuration(config: Mapping[str, Any]) -> str:
     """The configuration as YAML."""
-    plain = json.loads(json.dumps(config, default=str))
-    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-    return f'<details class="card"><summary>config.yaml</summary><pre>{escape(text)}</pre></details>' if plain else ""
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    return f'<details class="card"><summary>config.yaml</summary><pre>{escape(text)}</pre></details>' if config else ""
 
 
 def repetition(command: str) -> str:
@@ -302,17 +265,12 @@ def repetition(command: str) -> str:
     return f'<div class="card"><pre>{escape(command)}</pre><br>{fact_table(facts)}</div>'
 
 
-def started_command() -> str:
-    """How this very process was started."""
-    return shlex.join(["python", *sys.orig_argv[1:]])
-
-
 # The parts of the prediction report ------------------------------------------------------------------------
 
 
-def gallery_filter(entries: Sequence[Entry], class_names: Sequence[str]) -> str:
+def gallery_filter(shown: Sequence[Shown], class_names: Sequence[str]) -> str:
     """What to show: a class, a least score, an order."""
-    found = sorted({label for entry in entries for label in entry.labels}, key=lambda label: class_names[label])
+    found = sorted({label for each in shown for label in each.labels}, key=lambda label: class_names[label])
     classes = [("", "all"), *((str(label), class_names[label]) for label in found)]
     orders = [
         ("given", "as given"),
@@ -341,19 +299,20 @@ def shared_folder(names: Sequence[str]) -> str:
     return "/".join(shared)
 
 
-def gallery_figure(entry: Entry, folder: str, class_names: Sequence[str]) -> str:
+def gallery_figure(folder: Path, shown: Shown, shared: str, details: PredictionDetails) -> str:
     """One drawn image with what is on it."""
     counts: dict[str, int] = {}
-    for label, value in zip(entry.labels, entry.scores, strict=True):
-        if value >= entry.threshold:
-            counts[class_names[label]] = counts.get(class_names[label], 0) + 1
+    for label, value in zip(shown.labels, shown.scores, strict=True):
+        if value >= details.threshold:
+            name = details.class_names[label]
+            counts[name] = counts.get(name, 0) + 1
     objects = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
-    name = entry.name.removeprefix(f"{folder}/") if folder else entry.name
+    name = shown.name.removeprefix(f"{shared}/") if shared else shown.name
     caption = f"<b>{escape(name)}</b> {escape(objects or 'nothing found')}"
-    image = picture(entry.picture, entry.name)
+    image = picture(thumbnail([folder / path for path in shown.pictures]), shown.name)
     return f'<figure class="card">{image}<figcaption>{caption}</figcaption></figure>'
 
 
-def skipped_table(entries: Sequence[Entry]) -> str:
+def skipped_table(skipped: Sequence[tuple[str, str]]) -> str:
     """The files that could not be read, and why."""
-    return f'<div class="card">{fact_table({entry.name: entry.skipped for entry in entries})}</div>'
+    return f'<div class="card">{fact_table(dict(skipped))}</div>'

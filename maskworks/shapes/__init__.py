@@ -4,7 +4,7 @@
 `scene_files` puts it into the files' formats, `dataset` draws a whole split into the user's cache.
 """
 
-from maskworks.shapes.dataset import ShapesFolder, ensure, write
+from maskworks.shapes.dataset import ShapesFolder, ensure, fill_in, write
 from maskworks.shapes.figures import COLOURS, HELD_OUT, SHAPES, Split
 
-__all__ = ["COLOURS", "HELD_OUT", "SHAPES", "ShapesFolder", "Split", "ensure", "write"]
+__all__ = ["COLOURS", "HELD_OUT", "SHAPES", "ShapesFolder", "Split", "ensure", "fill_in", "write"]

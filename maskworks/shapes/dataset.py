@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import sys
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from rich.console import Console
 from rich.progress import track
 
 from common.errors import UserError
+from common.run.distributed import barrier, is_main
+from common.run.settings import Data
 from maskworks.shapes.figures import HELD_OUT, Split
 from maskworks.shapes.relations import PREDICATES
 from maskworks.shapes.scene_files import KEYPOINT_NAMES, SKELETON, STUFF_IDS, THING_IDS, Entries, categories, collect
@@ -69,6 +72,25 @@ class ShapesFolder:
     @property
     def captions(self) -> Path:
         return self.root / "captions.json"
+
+
+def fill_in(data: Data, *splits: Split, annotations: str = "instances") -> Data:
+    """The data that a configuration names; for the splits for which it names none, the built-in set, drawn if need be.
+
+    `annotations` is one of ShapesFolder's files.
+    """
+    filled = deepcopy(data)
+    for split in splits:
+        named = filled.train if split == "train" else filled.val
+        if named.images or named.annotations:
+            continue
+        if is_main():
+            ensure(split, data.seed)  # one process draws, the others find it done
+        barrier()
+        made = ensure(split, data.seed)
+        folder = made.root if annotations == "scene_graph" else made.images  # where PSG's file names start
+        named.images, named.annotations = [str(folder)], [str(getattr(made, annotations))]
+    return filled
 
 
 def ensure(split: Split, seed: int = 0, count: int | None = None, cache: Path | None = None) -> ShapesFolder:

@@ -1,7 +1,6 @@
 """What train.py and eval.py do for models with relations: other data, other scores."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +8,7 @@ import torch
 from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
-from maskworks import shapes
+from maskworks import report, shapes
 from refinemask_psg.augmentation import published
 from refinemask_psg.config import Config
 from refinemask_psg.network import DIVISOR, RefineMask
@@ -24,10 +23,7 @@ SCORING = commands.Scoring(evaluate_scene_graphs, scene_graph_examples, decisive
 
 def open_psg(config: Config, split: shapes.Split) -> PsgDataset:
     """The training or validation set that the configuration names; without annotations, the built-in one."""
-    images, files = commands.find_data(config.data, split, lambda made: made.scene_graph)
-    named = config.data.train if split == "train" else config.data.val
-    if not named.annotations:
-        images = [Path(files[0]).parent]  # PSG's file names start beside the images folder
+    images, files = commands.files_of(shapes.fill_in(config.data, split, annotations="scene_graph"), split)
     return PsgDataset(
         images,
         files,
@@ -65,7 +61,7 @@ def train(config: Config) -> None:
     assert model.scene_graph is not None
     load_pretrained(model.scene_graph.relation_head, config.relations)
     initialise(model, config.training.weights)
-    commands.train(
+    folder = commands.train(
         "refinemask_psg",
         config,
         model.to(device).to(memory_format=torch.channels_last),
@@ -76,6 +72,7 @@ def train(config: Config) -> None:
         scoring=SCORING,
         parameter_group=parameter_group,
     )
+    report.of_run(folder)
 
 
 def refuse_settings(config: Config) -> None:

@@ -15,20 +15,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.metrics.mistakes import Mistakes, compare_segments, sum_up
 from common.metrics.panoptic import IDS, Segments, collect, count_pairs, match, occurs, summarize
-from common.results import Panoptic, Relation, SceneGraph, Segment
+from common.results import Panoptic, Segment
 from common.run.distributed import gather, is_main, process_count, process_index
-from common.run.evaluation import photographs
+from common.run.evaluation import Example, photographs
 from common.run.runlog import Bar
 from common.run.training import Metrics
-from maskworks.report.mistakes import Mistakes, compare_segments, sum_up
-from maskworks.report.report import Example
 from refinemask_psg.network import RefineMask
 from refinemask_psg.psg.data import PsgDataset, SegmentTable
 from refinemask_psg.psg.metrics import KS, Found, Graph, Regions, final_score, recall_of, recalls, without_duplicates
 from refinemask_psg.psg.relation_decode import best_relations, ranking, relations_from
 from refinemask_psg.psg.relation_head import relation_targets
 from refinemask_psg.psg.relation_statistics import relation_statistics
+from refinemask_psg.psg.results import Relation, SceneGraph
 
 Int = NDArray[np.int64]
 STATISTICS = ("precision", "recall", "f1")

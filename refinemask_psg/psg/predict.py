@@ -7,12 +7,12 @@ import torch
 
 from common.data.images import list_images, read_image
 from common.errors import UserError
-from common.results import SceneGraph
 from common.run import commands
 from common.run.prediction import Predict, predict_one
 from common.run.runlog import Bar
 from refinemask_psg.network import RefineMask
 from refinemask_psg.psg.files import read_test
+from refinemask_psg.psg.results import SceneGraph
 from refinemask_psg.psg.submission import SubmissionWriter
 from refinemask_psg.psg.submission_check import COUNTED
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from common.results import Relation
+from refinemask_psg.psg.results import Relation
 
 
 def ranking(logits: Tensor, scores: Tensor) -> Tensor:

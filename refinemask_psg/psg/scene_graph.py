@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from common.data.batches import Prepared, Target, round_up
-from common.results import Instances, SceneGraph
+from common.results import Instances
 from refinemask_psg.psg.panoptic_merge import entities, entity_masks, merge, panoptic, semantic_map
 from refinemask_psg.psg.relation_config import Relations
 from refinemask_psg.psg.relation_decode import relations_from
 from refinemask_psg.psg.relation_head import Entities, RelationHead, padded, relation_loss, relation_targets
 from refinemask_psg.psg.relation_targets import original_class_map, original_training_entities, training_entities
+from refinemask_psg.psg.results import SceneGraph
 
 DIVISOR = 32
 

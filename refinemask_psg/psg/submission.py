@@ -17,8 +17,9 @@ from PIL import Image
 
 from common.errors import UserError
 from common.files import write_text
-from common.results import Panoptic, SceneGraph
+from common.results import Panoptic
 from common.run import commands
+from refinemask_psg.psg.results import SceneGraph
 from refinemask_psg.psg.submission_check import check_submission, open_submission
 from refinemask_psg.psg.submission_score import score_submission
 

@@ -71,7 +71,7 @@ class Foreground:
 
 def open_saliency(data: SaliencyData, split: shapes.Split, settings: Training) -> Photographs:
     """The training or validation set that the configuration names; without annotations, the built-in one."""
-    images, annotations = commands.find_data(data, split, lambda made: made.instances)
+    images, annotations = commands.files_of(shapes.fill_in(data, split), split)
     files = [Path(each) for each in annotations]
     if any(path.is_dir() for path in files):
         return open_folders([Path(each) for each in images], files, data.faulty == "skip", settings.limit)

@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.run import commands
 from common.run.checkpoint import load_weights, read_checkpoint_or_published
 from common.run.configuration import configure
+from maskworks import report
 from refinemask_psg.u2net.augmentation import RescaleAndCrop
 from refinemask_psg.u2net.config import VARIANTS
 from refinemask_psg.u2net.data import open_saliency
@@ -28,7 +29,7 @@ def main() -> None:
     model = U2Net(config.model.small, config)
     if config.training.weights:
         load_weights(model, read_checkpoint_or_published(Path(config.training.weights))[0], config.training.weights)
-    commands.train(
+    folder = commands.train(
         PACKAGE,
         config,
         model.to(device).to(memory_format=torch.channels_last),
@@ -38,6 +39,7 @@ def main() -> None:
         1,
         scoring=SCORING,
     )
+    report.of_run(folder)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from pycocotools import mask as oracle
 
 from common.drawing import Tag, label_colours, paint_tags
 from common.errors import UserError
-from common.results import Instances, Panoptic, Relation, SceneGraph, Segment
+from common.results import Instances, Panoptic, Segment
+from refinemask_psg.psg.results import Relation, SceneGraph
 
 GREY = 90
 

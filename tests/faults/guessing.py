@@ -12,6 +12,7 @@ from torch import nn
 
 from common.results import Instances
 from common.run.prediction import Predict, predict
+from maskworks.report import of_predictions
 
 CLASSES = ("dark", "light")
 
@@ -46,7 +47,8 @@ class Guess(nn.Module):
 
 def guess(folder: Path, model: Guess, images: str = "in", out: str = "out", **options: Any) -> None:
     """Predict the images in folder/in."""
-    predict(model, CLASSES, (1, 2), Predict([str(folder / images)], "", str(folder / out), device="cpu", **options))
+    asked = Predict([str(folder / images)], "", str(folder / out), device="cpu", **options)
+    of_predictions(predict(model, CLASSES, (1, 2), asked))
 
 
 def predictions(folder: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from common.run.checkpoint import Checkpoint, save
 from common.run.commands import run
 from common.run.configuration import to_dict
 from common.run.prediction import Predict, predict, unique_names
+from maskworks.report import of_predictions
 from tests.faults.guessing import CLASSES, Guess, contents, guess, pictures, predictions
 from tests.running import ROOT, make_photographs, skipped_files
 
@@ -52,6 +53,7 @@ def test_a_run_leaves_one_result_for_each_image_and_no_journal(folder):
         "drawings",
         "masks",
         "predictions.json",
+        "details.json",
         "report.html",
     }
 
@@ -200,7 +202,7 @@ def test_processes_share_the_images_and_leave_what_one_would(tmp_path):
     weights = tmp_path / "small.safetensors"
     save(weights, Checkpoint("solov2", to_dict(config), CLASSES, (1, 2), model.state_dict()))
     options = Predict([str(tmp_path / "in")], str(weights), str(tmp_path / "alone"), threshold=0.0, device="cpu")
-    predict(solov2.load(weights), CLASSES, (1, 2), options)
+    of_predictions(predict(solov2.load(weights), CLASSES, (1, 2), options))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "solov2.predict"]
     flags = ["--weights", weights, "--device", "cpu", "--threshold", 0, tmp_path / "in", "--out", tmp_path / "pair"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.metrics.mistakes import Mistakes
 from common.results import Instances
-from maskworks.report.mistakes import Mistakes
-from maskworks.report.report import Entry, Example, make_entry, write_prediction_report, write_training_report
+from common.run.details import PredictionDetails, RunDetails, Shown, read, save_picture, write, write_run_details
+from common.run.evaluation import Example
+from maskworks.report import of_folder
 
 HOSTILE = "</script><script>document.title='broken'</script><b>&\"'"
 NAMES = ("cat", HOSTILE, "三角")
@@ -48,37 +50,44 @@ def training_report(folder: Path) -> Path:
         Example(HOSTILE, images[1], make_instances([], []), make_instances([], [])),
     ]
     confusion = np.array([[5, 1, 0, 2], [3, 0, 0, 0], [0, 0, 4, 0], [1, 0, 0, 0]])
-    path = folder / "report.html"
-    write_training_report(
-        path,
-        folder / "log.jsonl",
-        metrics={
-            "segm": {"AP": 0.4, "APl": -1.0},
-            "panoptic": {"All": {"pq": 0.5, "n": 3}, "per_class": {1: {"pq": 0.5}}},
-        },
-        per_class={"AP": {"cat": 0.25, HOSTILE: 0.75, "三角": math.nan}, "PQ": {}},
-        precision={"cat": np.linspace(1, 0, 101), HOSTILE: np.full(101, 0.5), "三角": np.full(101, np.nan)},
-        examples=examples,
-        title=f"a run {HOSTILE}",
-        mistakes=Mistakes(NAMES, confusion, np.array([0.75, 0.25]), 0.3),
-        config={"epochs": 12, "mean": (1.0, 2.0), "run": Path("</pre>")},
-        command="python train.py --name '</pre>'",
+    metrics = {
+        "segm": {"AP": 0.4, "APl": -1.0},
+        "panoptic": {"All": {"pq": 0.5, "n": 3}, "per_class": {1: {"pq": 0.5}}},
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "config.yaml").write_text("epochs: 12\nmean: [1.0, 2.0]\nrun: </pre>\n")
+    write_run_details(
+        folder,
+        f"a run {HOSTILE}",
+        examples,
+        Mistakes(NAMES, confusion, np.array([0.75, 0.25]), 0.3),
+        {"AP": {"cat": 0.25, HOSTILE: 0.75, "三角": math.nan}, "PQ": {}},
+        {"cat": np.linspace(1, 0, 101), HOSTILE: np.full(101, 0.5), "三角": np.full(101, np.nan)},
+        0.3,
     )
-    return path
+    details = read(folder, RunDetails)
+    details.command = "python train.py --name '</pre>'"
+    write(folder, details)
+    of_folder(folder)
+    return folder / "report.html"
 
 
 def prediction_report(folder: Path) -> Path:
-    entries = []
+    shown = []
     for name, labels, scores in [
         ("a.jpg", [0, 0], [0.9, 0.4]),
         ("b.jpg", [1], [0.6]),
         (HOSTILE, [0], [0.3]),
         ("empty.jpg", [], []),
     ]:
-        result = make_instances(labels, scores)
-        entries.append(make_entry(name, result.draw(), result))
-    entries.append(Entry("broken.jpg", skipped=f"not an image {HOSTILE}"))
-    entries.append(Entry("odd\udc80.jpg", skipped="empty file"))
-    path = folder / "predictions.html"
-    write_prediction_report(path, entries, NAMES)
-    return path
+        picture = f"drawings/{len(shown)}.jpg"
+        save_picture(folder / picture, make_instances(labels, scores).draw())
+        shown.append(Shown(name, [picture], labels, scores))
+    skipped = [("broken.jpg", f"not an image {HOSTILE}"), ("odd?.jpg", "empty file")]
+    return gallery(folder, shown, skipped)
+
+
+def gallery(folder: Path, shown: list[Shown], skipped: list[tuple[str, str]], threshold: float = 0.3) -> Path:
+    write(folder, PredictionDetails("Predictions", threshold, list(NAMES), shown, skipped))
+    of_folder(folder)
+    return folder / "report.html"

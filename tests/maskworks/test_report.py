@@ -2,7 +2,6 @@
 
 import base64
 import json
-import math
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -13,17 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from common.results import Panoptic, Relation, SceneGraph, Segment
+from common.errors import UserError
+from common.metrics.mistakes import Mistakes
+from common.results import Panoptic, Segment
+from common.run.details import RunDetails, Shown, save_picture, write, write_run_details
+from common.run.evaluation import Example
+from maskworks.report import of_folder
 from maskworks.report.curves import loss_charts, read_log, thin
-from maskworks.report.report import (
-    Entry,
-    Example,
-    make_entry,
-    most_confused,
-    write_prediction_report,
-    write_training_report,
-)
-from tests.maskworks.report_examples import HOSTILE, NAMES, make_instances, prediction_report, training_report
+from maskworks.report.page import thumbnail
+from maskworks.report.report import most_confused
+from refinemask_psg.psg.results import Relation, SceneGraph
+from tests.maskworks.report_examples import HOSTILE, NAMES, gallery, make_instances, prediction_report, training_report
 
 REPORTS = pytest.mark.parametrize("write", [training_report, prediction_report])
 
@@ -126,23 +125,14 @@ def test_of_many_classes_those_with_the_most_mistakes_are_shown() -> None:
 
 def test_what_is_drawn_is_counted(tmp_path: Path) -> None:
     found = make_instances([0, 0, 1], [0.9, 0.4, 0.6])
-    entries = [make_entry(f"{threshold}.jpg", found.draw(), found, threshold) for threshold in (0.3, 0.5)]
-    write_prediction_report(tmp_path / "predictions.html", entries, NAMES)
-    texts = Page(tmp_path / "predictions.html").texts
-    assert f"2 {NAMES[0]}, 1 {NAMES[1]}" in "".join(texts)
-    assert f"1 {NAMES[0]}, 1 {NAMES[1]}" in "".join(texts)
+    save_picture(tmp_path / "a.jpg", found.draw())
+    shown = [Shown("a.jpg", ["a.jpg"], *found.labels_and_scores())]
+    assert f"2 {NAMES[0]}, 1 {NAMES[1]}" in "".join(Page(gallery(tmp_path, shown, [], 0.3)).texts)
+    assert f"1 {NAMES[0]}, 1 {NAMES[1]}" in "".join(Page(gallery(tmp_path, shown, [], 0.5)).texts)
     example = Example("one.png", np.full((40, 60, 3), 120, np.uint8), found, found)
-    write_training_report(
-        tmp_path / "report.html",
-        tmp_path / "missing.jsonl",
-        {},
-        [example],
-        per_class={},
-        precision={},
-        title="sure",
-        config={},
-        threshold=0.5,
-    )
+    nothing = Mistakes((), np.zeros((1, 1), np.int64), np.array([0.5]), 0.5)
+    write_run_details(tmp_path, "sure", [example], nothing, {}, {}, 0.5)
+    of_folder(tmp_path)
     text = "\n".join(Page(tmp_path / "report.html").texts)
     assert "from a score of 0.50" in text
     assert "3 annotated, 2 predicted" in text
@@ -157,29 +147,28 @@ def test_examples_show_ground_truth_and_prediction_enlarged(tmp_path: Path) -> N
     assert Image.open(BytesIO(data)).size == (480, 320)  # 60 x 40, eight times
 
 
-def test_a_report_without_log_details_and_examples_is_written(tmp_path: Path) -> None:
-    write_training_report(
-        tmp_path / "new" / "report.html",
-        tmp_path / "missing.jsonl",
-        metrics={},
-        examples=[],
-        per_class={},
-        precision={},
-        title="nothing",
-        config={},
-    )
-    assert "nothing" in (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
-    write_prediction_report(tmp_path / "none.html", [], NAMES)
-    assert "0 images, 0 skipped" in (tmp_path / "none.html").read_text(encoding="utf-8")
+def test_a_report_without_log_scores_and_examples_is_written(tmp_path: Path) -> None:
+    write(tmp_path, RunDetails("nothing", 0.3))
+    of_folder(tmp_path)
+    assert "nothing" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "0 images, 0 skipped" in gallery(tmp_path, [], []).read_text(encoding="utf-8")
 
 
 def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("the old one", encoding="utf-8")
-    with pytest.raises(ValueError, match="JSON"):
-        write_prediction_report(path, [Entry("a.jpg", b"", [0], [math.nan])], NAMES)
+    with pytest.raises(FileNotFoundError, match="gone"):
+        gallery(tmp_path, [Shown("a.jpg", ["gone.jpg"])], [])
     assert path.read_text(encoding="utf-8") == "the old one"
-    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+    assert {file.name for file in tmp_path.iterdir()} == {"report.html", "details.json"}
+
+
+def test_a_folder_without_details_is_refused_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"details\.json: No such file"):
+        of_folder(tmp_path)
+    (tmp_path / "details.json").write_text('{"shown": 3}')
+    with pytest.raises(UserError, match="not the details of a run or of predictions"):
+        of_folder(tmp_path)
 
 
 def test_the_gallery_lists_skipped_files_with_the_reason(tmp_path: Path) -> None:
@@ -189,24 +178,25 @@ def test_the_gallery_lists_skipped_files_with_the_reason(tmp_path: Path) -> None
     assert "odd?.jpg" in text  # a name that is not valid Unicode
 
 
-def test_a_panoptic_result_makes_an_entry() -> None:
+def test_a_panoptic_results_segments_are_what_is_shown() -> None:
     segments = torch.ones(40, 60, dtype=torch.int32)
     picture = np.full((40, 60, 3), 120, np.uint8)
     result = Panoptic(segments, [Segment(1, 2, False, 0.5)], NAMES, (40, 60), picture)
-    entry = make_entry("p.jpg", result.draw(), result)
-    assert (entry.labels, entry.scores) == ([2], [0.5])
+    assert result.labels_and_scores() == ([2], [0.5])
+    assert list(result.pictures(picture, 0.3)) == ["drawings"]
 
 
-def test_a_scene_graphs_entry_shows_the_graph_beside_the_drawing() -> None:
+def test_a_scene_graph_stands_beside_its_drawing(tmp_path: Path) -> None:
     segments = torch.ones(60, 80, dtype=torch.int32)
     segments[:, 40:] = 2
     panoptic = Panoptic(segments, [Segment(1, 0, True), Segment(2, 0, True)], ("cow",), (60, 80))
     graph = SceneGraph(panoptic, [Relation(0, 1, 0, 0.9)], ("beside",))
-    drawing = graph.draw(np.zeros((60, 80, 3), np.uint8))
-    entry = make_entry("pair.jpg", drawing, graph)
-    picture = np.asarray(Image.open(BytesIO(entry.picture)))
-    assert picture.shape[1] == 2 * drawing.width
-    graph_alone = picture[:, drawing.width :]
+    pictures = graph.pictures(np.zeros((60, 80, 3), np.uint8), 0.3)
+    for kind, drawing in pictures.items():
+        save_picture(tmp_path / f"{kind}.jpg", drawing)
+    whole = np.asarray(Image.open(BytesIO(thumbnail([tmp_path / f"{kind}.jpg" for kind in pictures]))))
+    assert whole.shape[1] == 2 * pictures["drawings"].width
+    graph_alone = whole[:, pictures["drawings"].width :]
     assert (graph_alone > 200).any()  # paper
     assert (graph_alone < 100).any()  # and ink
 
@@ -243,10 +233,8 @@ def test_loss_terms_come_before_lr_and_speed() -> None:
 
 
 def test_the_gallery_says_a_folder_that_all_photographs_are_in_once(tmp_path: Path) -> None:
-    path = tmp_path / "predictions.html"
-    write_prediction_report(
-        path, [Entry("trip/day/a.jpg"), Entry("trip/b.jpg"), Entry("trip/c.jpg", skipped="bad")], NAMES
-    )
-    texts = [text.strip() for text in Page(path).texts]
+    save_picture(tmp_path / "x.jpg", Image.new("RGB", (4, 4)))
+    shown = [Shown("trip/day/a.jpg", ["x.jpg"]), Shown("trip/b.jpg", ["x.jpg"])]
+    texts = [text.strip() for text in Page(gallery(tmp_path, shown, [("trip/c.jpg", "bad")])).texts]
     assert "2 images, 1 skipped; in trip" in texts
     assert {"day/a.jpg", "b.jpg", "trip/c.jpg"} < set(texts)

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from common.data.images import read_image
-from common.results import Panoptic, Relation, SceneGraph, Segment
+from common.results import Panoptic, Segment
 from refinemask_psg.psg.data import PsgDataset
+from refinemask_psg.psg.results import Relation, SceneGraph
 from refinemask_psg.psg.submission import SubmissionWriter
 from scripts.prepare_psg import Prepare, prepare
 from tests.parity import rules

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from common.drawing import PAPER, Tag, free_place, paint_arrow, shared_pixels, with_legend
-from common.results import Panoptic, Relation, SceneGraph, Segment
+from common.results import Panoptic, Segment
+from refinemask_psg.psg.results import Relation, SceneGraph
 
 
 def test_a_predicate_moves_along_its_arrow_out_of_the_way_of_names():

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.results import Panoptic, Relation, SceneGraph, Segment
+from common.results import Panoptic, Segment
+from refinemask_psg.psg.results import Relation, SceneGraph
 from refinemask_psg.psg.submission import Check, Score, SubmissionWriter, check, colours_of, score
 from refinemask_psg.psg.submission_check import check_submission, open_submission
 from refinemask_psg.psg.submission_score import score_submission

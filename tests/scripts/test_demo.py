@@ -16,9 +16,10 @@ from PIL import Image
 
 from common.errors import UserError
 from common.ops import masks as rle
-from common.results import Instances, Panoptic, Relation, SceneGraph, Segment
+from common.results import Instances, Panoptic, Segment
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
+from refinemask_psg.psg.results import Relation, SceneGraph
 from scripts.demo import Demo, Studio, as_json, find_weights, main, package_of, serve, shown, summary
 from scripts.mmdet2pytorch import NETWORKS
 
