@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 import cv2
 import numpy as np
@@ -22,6 +22,15 @@ from common.run.details import Shown
 Picture = NDArray[np.uint8]
 Json = dict[str, Any]
 Remarks = Callable[[Result], Sequence[Json]]  # what predictions.json is to say more of each object of a result
+
+
+@runtime_checkable
+class Segments(Protocol):
+    """A panoptic map, or what has one in it."""
+
+    def to_png(self) -> Image.Image: ...
+
+    def to_coco(self, image_id: int, category_ids: Sequence[int], file_name: str) -> Json: ...
 
 
 @dataclass
@@ -55,6 +64,7 @@ class Output:
             if result.masks is not None:
                 self._write("masks", f"{name}.png", cv2.imencode(".png", instance_map(result))[1].tobytes())
             return result.to_coco(0, self.category_ids)
+        assert isinstance(result, Segments)
         self._save("panoptic", f"{name}.png", result.to_png())
         return [result.to_coco(0, self.category_ids, f"{name}.png")]
 

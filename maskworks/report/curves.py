@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 Series = dict[str, Any]  # name, x, y
 Chart = dict[str, Any]  # title, x (the axis), series; smooth, loss (may be logarithmic), whole (x), range (y)
@@ -115,8 +114,8 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def precision_series(precision: Mapping[str, NDArray[np.floating[Any]]]) -> list[Series]:
-    """Precision over recall for every class that has one; -1 or nan stands for nothing to measure."""
+def precision_series(precision: Mapping[str, Sequence[float | None]]) -> list[Series]:
+    """Precision over recall for every class that has one; -1 or None stands for nothing to measure."""
     series = []
     for name, values in precision.items():
         curve = np.asarray(values, dtype=np.float64)

@@ -200,7 +200,7 @@ boxes = st.tuples(whole, whole, whole, whole)
 polygons = st.lists(st.lists(st.floats(-20, 60, allow_nan=False), max_size=9), max_size=3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(entries=st.lists(st.tuples(boxes, polygons, st.sampled_from([5, 2, 90, 6]), st.booleans()), max_size=5))
 def test_whatever_the_annotations_they_load_like_pycocotools_or_are_refused(
     entries: list[Any], tmp_path_factory: pytest.TempPathFactory

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from common.data.coco import CocoDataset
+from common.errors import UserError
 from common.metrics import coco_details
 from common.ops import masks as rle
 from common.results import Instances
-from common.run.evaluation import detect, evaluate_instances, ground_truth
+from common.run import evaluation
+from common.run.evaluation import detect, evaluate_instances, examples, ground_truth, photographs
 from maskworks import shapes
 
 
@@ -43,10 +45,46 @@ def dataset(tmp_path_factory) -> CocoDataset:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_perfect_model_scores_one(dataset, workers):
-    evaluation = evaluate_instances(Oracle(dataset), dataset, 4, workers)
-    assert evaluation.metrics["segm"]["AP"] == pytest.approx(1.0)
-    assert evaluation.metrics["bbox"]["AP"] == pytest.approx(1.0)
+@pytest.mark.parametrize("kinds", [("segm", "bbox"), ("bbox",)])
+def test_a_perfect_model_scores_one_and_makes_no_mistake(dataset, workers, kinds):
+    found = evaluate_instances(Oracle(dataset), dataset, 4, workers, kinds)
+    assert {kind: scores["AP"] for kind, scores in found.metrics.items()} == pytest.approx(dict.fromkeys(kinds, 1.0))
+    assert found.kind == kinds[0]  # masks where there are any
+    assert found.per_class.keys() == {f"{kind} AP" for kind in kinds}
+    assert max(found.per_class[f"{found.kind} AP"].values()) == pytest.approx(1.0)
+    assert found.precision is found.details[found.kind].precision
+    mistakes = found.mistakes(dataset, 0.9)
+    assert mistakes.confusion.sum() == mistakes.confusion.diagonal().sum() > 0
+    assert found.mistakes(dataset, 1.1).confusion[:, :-1].sum() == 0  # nobody is so sure: all are missed
+
+
+def test_each_process_takes_every_second_photograph(dataset, monkeypatch):
+    monkeypatch.setattr(evaluation, "process_count", lambda: 2)
+    seen = []
+    for process in (0, 1):
+        monkeypatch.setattr(evaluation, "process_index", lambda process=process: process)
+        own = {found["image_id"] for found in detect(Oracle(dataset), dataset, 5, 0)}
+        assert own
+        assert own <= set(dataset.image_ids[process::2].tolist())
+        seen.append(own)
+    monkeypatch.undo()
+    whole = {found["image_id"] for found in detect(Oracle(dataset), dataset, 5, 0)}
+    assert seen[0] | seen[1] == whole
+    assert not seen[0] & seen[1]
+
+
+def test_examples_show_truth_beside_prediction(dataset):
+    shown = examples(Oracle(dataset), dataset, [3, 1])
+    assert [example.name for example in shown] == [dataset[number].path.name for number in (3, 1)]
+    for example in shown:
+        assert torch.equal(example.truth.boxes, example.prediction.boxes)
+        assert example.truth.size == example.image.shape[:2]
+
+
+def test_a_photograph_that_cannot_be_read_is_named(dataset, monkeypatch):
+    monkeypatch.setattr(dataset, "path", lambda number: dataset.folders[0] / "gone.jpg")
+    with pytest.raises(UserError, match=r"gone\.jpg"):
+        list(photographs(dataset, range(1), 1, 0))
 
 
 def test_only_rle_is_kept_of_the_masks(dataset):
@@ -63,7 +101,7 @@ def test_only_rle_is_kept_of_the_masks(dataset):
 def test_ground_truth_leaves_crowds_out(dataset):
     crowded = next(sample for sample in dataset if sample.crowd.any())
     truth = ground_truth(crowded, dataset.class_names)
-    assert len(truth) == (~crowded.crowd).sum()
+    assert len(truth) == (~crowded.crowd).sum() == truth.scores.sum()
     assert rle.area(rle.encode(truth.masks)).tolist() == crowded.masks[~crowded.crowd].sum((1, 2)).tolist()
 
 
@@ -81,8 +119,9 @@ def test_masks_are_ranked_by_their_own_scores_and_boxes_by_theirs(dataset):
             results.append(twice)
         return results
 
-    evaluation = evaluate_instances(model, dataset, 4, 0, answer=with_doubles)
-    assert evaluation.metrics["segm"]["AP"] == pytest.approx(1.0)
-    assert {"mask_score", "score"} <= evaluation.detections[0].keys()
-    without = [{k: v for k, v in found.items() if k != "mask_score"} for found in evaluation.detections]
+    scored = evaluate_instances(model, dataset, 4, 0, answer=with_doubles)
+    assert scored.metrics["segm"]["AP"] == pytest.approx(1.0)
+    assert scored.metrics["bbox"]["AP"] == pytest.approx(1.0)
+    assert {"mask_score", "score"} <= scored.detections[0].keys()
+    without = [{k: v for k, v in found.items() if k != "mask_score"} for found in scored.detections]
     assert coco_details(dataset.annotations_json(), without, "segm").summary["AP"] < 0.6

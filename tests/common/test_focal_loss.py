@@ -115,7 +115,7 @@ def test_conventions_of_other_code_bases() -> None:
         convert_targets(hot, cast(Any, "mine"), 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(0, 20),
     classes=st.integers(1, 11),

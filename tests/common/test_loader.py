@@ -1,5 +1,6 @@
 """The order of images and their augmentation: a function of seed, epoch and index alone."""
 
+import os
 from dataclasses import replace
 
 import cv2
@@ -39,6 +40,18 @@ def test_steps_are_of_one_orientation_but_for_what_is_left_over():
     batches = Steps(sizes(17, 11), 4, seed=0, start=0, stop=1).epoch_batches(3)
     mixed = [batch for batch in batches if len(set(batch < 17)) == 2]
     assert len(mixed) <= 1
+    square = np.array([[9, 9]] * 8 + [[9, 10]] * 8, np.int32)  # no wide ones
+    assert all(len(set(batch < 8)) == 1 for batch in Steps(square, 4, seed=0, start=0, stop=1).epoch_batches(0))
+
+
+def test_the_order_of_images_stays_from_release_to_release():
+    """Or a run that goes on would see other images; the seed and numpy's legacy stream, step by step."""
+    random = np.random.RandomState(np.random.SeedSequence((7, 2, 0)).generate_state(1)[0])
+    order = random.permutation(5)
+    wide, tall = [i for i in order if i < 3], [i for i in order if i >= 3]
+    steps = np.array([wide[:2], tall[:2], [wide[2], order[0]]])[random.permutation(3)]
+    keys = [[(2, int(image)) for image in step] for step in steps]
+    assert list(Steps(sizes(3, 2), 2, seed=7, start=6, stop=9)) == keys
 
 
 def test_epochs_and_seeds_differ_and_repeat():
@@ -54,11 +67,11 @@ def test_going_on_in_the_middle_of_an_epoch_continues_the_order():
     assert list(Steps(sizes(5, 6), 4, seed=2, start=4, stop=9)) == whole[4:]
 
 
-def test_processes_and_accumulated_batches_share_out_each_steps_images(monkeypatch):
+def test_processes_and_accumulated_batches_share_out_each_steps_images():
     def batches(processes: int, process: int, accumulate: int) -> list[list[tuple[int, int]]]:
-        monkeypatch.setattr(loader, "process_count", lambda: processes)
-        monkeypatch.setattr(loader, "process_index", lambda: process)
-        return list(Steps(sizes(8, 8), 8, seed=0, start=0, stop=2, accumulate=accumulate))
+        steps = Steps(sizes(8, 8), 8, 0, 0, 2, accumulate, process, processes)
+        assert len(steps) == 2 * accumulate
+        return list(steps)
 
     alone = batches(1, 0, 1)
     shares = [batches(2, process, 2) for process in (0, 1)]
@@ -68,10 +81,52 @@ def test_processes_and_accumulated_batches_share_out_each_steps_images(monkeypat
         assert sorted(key for part in parts for key in part) == sorted(alone[step])
 
 
-def test_a_batch_size_that_cannot_be_shared_out_is_refused(monkeypatch):
-    monkeypatch.setattr(loader, "process_count", lambda: 3)
+def test_a_batch_size_that_cannot_be_shared_out_is_refused():
     with pytest.raises(UserError, match="multiple of processes"):
-        Steps(sizes(8, 8), 8, seed=0, start=0, stop=1)
+        Steps(sizes(8, 8), 8, seed=0, start=0, stop=1, processes=3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "processors", "processes", "expected"),
+    [(0, 9, 1, 0), (7, 2, 1, 7), (-1, 1, 1, 1), (-1, 2, 1, 1), (-1, 4, 1, 3), (-1, 9, 1, 4), (-1, 9, 3, 2)],
+)
+def test_a_worker_for_each_processor_but_one(asked, processors, processes, expected, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert loader.worker_count(asked) == expected
+
+
+class Photographs:
+    """Four copies of sample(); the last one cannot be read."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == 3:
+            raise UserError("image 3 is broken")
+        return sample()
+
+    def polygons(self, index: int) -> list[list[np.ndarray]]:
+        return [[sample().boxes[:1].reshape(2, 2)], []]
+
+
+def test_a_loader_gives_padded_batches_with_polygons_and_the_error_of_what_cannot_be_read():
+    transforms = flip_and_scale(64, [8, 16, 32], flip=0.5)
+    images = loader.TrainingSet(Photographs(), transforms, seed=1, polygons=True)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    again = [images[3, 1][0] for _ in range(2)]
+    assert torch.equal(*again)  # the same draw each time, and nobody else's draws change
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert len({images[epoch, 1][0].shape for epoch in range(9)}) == 3
+    batches = loader.training_loader(images, [[(0, 0), (0, 1)], [(0, 2), (0, 3)]], 32, workers=0, pin_memory=False)
+    first, second = batches
+    assert first.images.shape[2] % 32 == first.images.shape[3] % 32 == 0
+    for target in first.targets:
+        assert target.polygons[0][0].ravel()[[1, 3]].tolist() == target.boxes[0, [1, 3]].tolist()
+    assert "image 3 is broken" in str(second)
+    assert loader.TrainingSet(Photographs(), transforms, seed=1)[0, 0][1].polygons is None
 
 
 def sample(height: int = 30, width: int = 50) -> Sample:
@@ -99,6 +154,19 @@ def test_scaling_takes_opencvs_pixels_for_image_and_masks():
         after = cv2.resize(before.astype(np.uint8), (67, 40), interpolation=cv2.INTER_NEAREST)
         assert (mask == after.astype(bool)).all()
     torch.testing.assert_close(target.boxes[0], torch.tensor([10.0, 5, 30, 15]) * 4 / 3)
+
+
+@pytest.mark.parametrize(
+    ("limits", "size", "scale"), [((75, 40), (40, 67), 4 / 3), ((60, 40), (36, 60), 1.2), ((75, 44), (44, 73), 22 / 15)]
+)
+def test_what_is_at_the_border_stays_within_it_and_sizes_are_given_with_it(limits, size, scale):
+    whole = replace(sample(), boxes=np.array([[40, 20, 50, 30], [0, 0, 3, 3]], np.float32))
+    whole.keypoints = np.array([[[50, 30, 1]], [[0, 0, 0]]], np.float32)
+    _, target = augmented(whole, flip_and_scale(limits[0], [limits[1]], flip=0.0))
+    expected = [40 * scale, 20 * scale, min(50 * scale, size[1]), min(30 * scale, size[0])]
+    assert target.boxes[0].tolist() == pytest.approx(expected)
+    assert target.masks.shape[1:] == size
+    assert target.keypoints[0, 0].tolist() == pytest.approx([50 * scale, 30 * scale, 1])
 
 
 def test_flipping_mirrors_image_boxes_and_masks_together():
@@ -163,7 +231,11 @@ def test_collated_images_are_padded_at_the_right_and_the_bottom():
     for image, target, (height, width) in zip(batch.images, batch.targets, batch.sizes.tolist(), strict=True):
         assert image[:, :height, :width].eq(200).all()
         assert image.float().sum() == 200 * 3 * height * width
+        assert target.masks[:, :height, :width].all()
         assert target.masks.sum() == height * width
+        assert (target.crowd_boxes.shape, target.crowd_labels.shape) == ((0, 4), (0,))  # as many as none
+    there = batch.to(torch.device("meta"))
+    assert {there.images.device.type, there.sizes.device.type, there.targets[0].masks.device.type} == {"meta"}
 
 
 def test_padding_is_zero_after_normalisation():

@@ -65,7 +65,7 @@ def test_equals_the_original(count: int, setting: str) -> None:
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-6, atol=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     count=st.integers(1, 24),
     height=st.integers(1, 9),

@@ -111,7 +111,7 @@ def coco_sets(draw: st.DrawFn, *, polygons: bool = False, boxed: bool = False) -
 @pytest.mark.parametrize("kind", ["segm", "bbox"])
 @pytest.mark.parametrize("boxed", [False, True])
 def test_generated_sets_score_as_with_pycocotools(kind: str, boxed: bool) -> None:
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(coco_sets(polygons=True, boxed=boxed))
     def check(example: tuple[Json, list[Json]]) -> None:
         assert_equal(*example, kind)
@@ -152,7 +152,7 @@ def people(draw: st.DrawFn, *, boxed: bool) -> tuple[Json, list[Json]]:
 @pytest.mark.filterwarnings("ignore:.*annotation with id 0")
 @pytest.mark.parametrize("boxed", [False, True])
 def test_keypoints_score_as_with_pycocotools(boxed: bool) -> None:
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(people(boxed=boxed))
     def check(example: tuple[Json, list[Json]]) -> None:
         assert_equal(*example, "keypoints")

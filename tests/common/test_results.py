@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as oracle
 
-from common.drawing import Tag, label_colours, paint_tags
+from common.drawing import Tag, label_colours, paint_mask, paint_tags
 from common.errors import UserError
-from common.results import Instances, Panoptic, Segment
+from common.results import Instances, Panoptic, Segment, area, inner_point
 from refinemask_psg.psg.results import Relation, SceneGraph
 
 GREY = 90
@@ -166,12 +166,48 @@ def test_tags_of_one_place_do_not_hide_each_other() -> None:
 
 
 def test_select_keeps_every_field_aligned() -> None:
-    chosen = make_instances().select(torch.tensor([False, True]))
+    whole = make_instances()
+    whole.keypoints, whole.mask_scores = torch.arange(12.0).reshape(2, 2, 3), torch.tensor([0.5, 0.25])
+    chosen = whole.select(torch.tensor([False, True]))
     assert len(chosen) == 1
-    assert chosen.labels.tolist() == [0]
-    assert chosen.boxes.tolist() == [[40.0, 30.0, 80.0, 60.0]]
-    assert chosen.masks is not None
-    assert chosen.masks.shape == (1, 60, 80)
+    entry, expected = chosen.to_coco(1, [1, 2])[0], whole.to_coco(1, [1, 2])[1]
+    assert entry == expected
+    assert entry["mask_score"] == 0.25
+    assert "keypoints" in entry
+    assert np.array_equal(np.asarray(chosen.draw()), np.asarray(chosen.draw(whole.image)))
+
+
+def test_the_small_are_painted_over_the_large_however_sure_they_are() -> None:
+    masks = torch.zeros(2, 400, 400, dtype=torch.bool)
+    masks[0, 100:300, 100:300] = masks[1, 200:280, 200:280] = True
+    boxes = torch.tensor([[100.0, 100, 300, 300], [200, 200, 280, 280]])
+    picture = np.full((400, 400, 3), GREY, np.uint8)
+    for sure in ([0.9, 0.8], [0.8, 0.9]):
+        found = Instances(torch.tensor(sure), torch.tensor([0, 0]), boxes, masks, (400, 400), ("cat",), image=picture)
+        colours = label_colours([0, 0])
+        if sure[0] < sure[1]:
+            colours.reverse()  # the surest of a class has its first colour
+        expected = picture.copy()
+        for mask, colour in zip(masks.numpy(), colours, strict=True):
+            paint_mask(expected, mask, colour)
+        assert (np.asarray(found.draw())[150:175, 250:260] == expected[150:175, 250:260]).all()
+        assert (np.asarray(found.draw())[250, 250] == expected[250, 250]).all()
+        assert (np.asarray(found.draw(with_scores=False)) != np.asarray(found.draw())).any()
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"), [([1, 2, 4, 6], 12), ([4, 2, 1, 6], 0), ([1, 6, 4, 2], 0), ([4, 6, 1, 2], 0)]
+)
+def test_the_area_of_a_box(box: list[float], expected: float) -> None:
+    assert area(box) == expected
+
+
+def test_the_point_farthest_inside() -> None:
+    mask = np.zeros((20, 30), bool)
+    assert inner_point(mask) is None
+    mask[2:7, 3:8] = mask[4, 8:20] = True  # a square with a tail
+    assert inner_point(mask) == (5, 4)
+    assert inner_point(np.ones((5, 3), bool)) == (1, 1)  # the picture's border is an outline
 
 
 def make_panoptic() -> Panoptic:
@@ -203,6 +239,10 @@ def test_panoptic_to_coco_lists_the_segments_that_have_pixels() -> None:
     assert segments[300]["area"] == 400
     assert segments[70000]["bbox"] == [50, 40, 25, 15]
     assert [segments[key]["category_id"] for key in (1, 300, 70000)] == [100, 200, 200]
+    assert [(each["isthing"], each["iscrowd"]) for each in segments.values()] == [(0, 0), (1, 0), (1, 0)]
+    assert len(make_panoptic()) == 4
+    assert make_panoptic().names() == ["grass 1", "cow 1", "cow 2", "grass 2"]
+    assert Panoptic(torch.ones(2, 2), [Segment(1, 0, False)], ("grass",), (2, 2)).names() == ["grass"]
 
 
 def test_panoptic_drawing_tints_segments_and_leaves_void_alone() -> None:

@@ -46,7 +46,6 @@ def blobs(number: int, height: int, width: int, seed: int) -> NDArray[np.bool_]:
 small_masks = npst.arrays(bool, st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 140)))
 
 
-@settings(deadline=None)
 @given(small_masks)
 def test_encodes_as_pycocotools_and_back(masks: NDArray[np.bool_]) -> None:
     encoded = rle.encode(torch.from_numpy(masks))
@@ -107,7 +106,6 @@ def test_nothing_to_encode(shape: tuple[int, int, int]) -> None:
     assert rle.decode(encoded).shape == (shape if shape[0] else (0, 0, 0))
 
 
-@settings(deadline=None)
 @given(small_masks)
 def test_area_boxes_and_iou_equal_pycocotools(masks: NDArray[np.bool_]) -> None:
     encoded = reference(masks)
@@ -121,7 +119,6 @@ def test_area_boxes_and_iou_equal_pycocotools(masks: NDArray[np.bool_]) -> None:
 counts_of_35 = st.lists(st.integers(0, 35), max_size=8).map(lambda cuts: np.diff([0, *sorted(cuts), 35]).tolist())
 
 
-@settings(deadline=None)
 @given(counts_of_35)
 def test_runs_of_no_length_are_read_as_any_other(counts: list[int]) -> None:
     ours, theirs = rle.from_counts(counts, 5, 7), coco.frPyObjects({"size": [5, 7], "counts": counts}, 5, 7)
@@ -140,7 +137,7 @@ coordinate = st.one_of(st.floats(-30, 60), st.integers(-30, 60), st.integers(-60
 polygon = st.lists(coordinate, min_size=6, max_size=16).filter(lambda p: len(p) % 2 == 0)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(polygon, min_size=1, max_size=3), st.integers(1, 40), st.integers(1, 40))
 def test_polygons_equal_pycocotools(polygons: list[list[float]], height: int, width: int) -> None:
     expected = coco.merge(coco.frPyObjects(polygons, height, width))
@@ -231,7 +228,7 @@ def test_first_bad_names_a_mask_of_another_images_size() -> None:
     assert "for an image of" in found[1]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.text(alphabet=st.characters(min_codepoint=46, max_codepoint=113), max_size=12))
 def test_any_string_is_decoded_as_pycocotools_or_refused(text: str) -> None:
     given_rle = {"size": [3, 4], "counts": text}
@@ -253,7 +250,6 @@ def test_reads_uncompressed_counts_and_bytes_like_strings() -> None:
     assert decoded[0].sum() == decoded[0, :4, 1].sum() == 4
 
 
-@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 90), st.integers(0, 2**32), st.sampled_from([2, 2000]))
 def test_pairs_of_ids_are_counted_as_by_sorting(height: int, width: int, seed: int, kinds: int) -> None:
     random = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from glip.boxes import iou
@@ -32,7 +32,6 @@ boxes = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(boxes)
 def test_nms_by_label(rows):
     scores = torch.arange(len(rows), 0, -1).float() / 20

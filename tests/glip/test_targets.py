@@ -39,7 +39,7 @@ def plainly(targets, anchors):
     return sorted(owners.items())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(boxes)
 def test_assignment(targets):
     anchors = anchors_of(SIZES, 4.0, torch.device("cpu"))

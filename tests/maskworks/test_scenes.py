@@ -34,7 +34,7 @@ def test_scenes_are_the_same_on_every_machine() -> None:
     assert digest.hexdigest() == "a701e5606c9a063977ee2afaacc89bb45b32bd87f5ea0473a7e636a561002b8b"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), min_size=3, max_size=7),
@@ -109,7 +109,7 @@ def test_later_things_hide_earlier_ones_and_enough_is_seen_of_each() -> None:
     assert hidden > 5
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(1, 9), st.integers(1, 9), st.data())
 def test_polygons_give_any_mask_without_holes_back(height: int, width: int, data: st.DataObject) -> None:
     bits = data.draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))

@@ -24,7 +24,7 @@ def solved(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.array([[a, b, c], [-b, a, d], [0, 0, 1]])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from(["spread", "line", "point"]))
 def test_similarities_are_those_of_least_squares(seed, kind):
     random = np.random.RandomState(seed)

@@ -103,7 +103,7 @@ def test_targets_beyond_the_cut_are_left_out():
     assert targets.nonzero().tolist() == [[0, 0, 0, 1], [0, 2, 0, 1]]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31 - 1))
 def test_the_loss_counts_every_pair_of_real_segments(seed):
     generator = torch.Generator().manual_seed(seed)

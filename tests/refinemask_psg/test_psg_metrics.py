@@ -44,7 +44,7 @@ def test_as_phrases_subject_and_object_only_overlap_together():
     assert matches(TRUTH, found, phrases=True).tolist() == [[True], [False]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31 - 1))
 def test_recall_agrees_with_counting(seed):
     random = np.random.default_rng(seed)

@@ -77,7 +77,7 @@ def test_published_files_are_read_as_they_are(small, tmp_path):
     assert torch.equal(loaded.outconv.weight, small.outconv.weight)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(3, 40), st.integers(3, 40), st.integers(5, 24), st.integers(0, 1000))
 def test_shrinking_is_scikit_images(height, width, size, seed):
     transform = pytest.importorskip("skimage.transform")

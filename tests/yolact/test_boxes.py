@@ -37,7 +37,7 @@ def overlap(a: list[float], b: list[float], extra: float = 0.0) -> float:
 
 
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 60), st.integers(1, 40), st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_fast_nms_is_what_two_loops_say(count, classes, top_k, limit, seed):
     boxes, scores = random_boxes(count, seed), random_scores(classes, count, seed)
     expected = []
@@ -63,7 +63,7 @@ def test_fast_nms_looks_as_far_down_as_needed():
 
 
 @given(st.integers(0, 40), st.integers(1, 4), st.integers(0, 10**6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_traditional_nms_is_greedy_and_counts_the_last_pixel(count, classes, seed):
     boxes, scores = 50 * random_boxes(count, seed).round(decimals=1), random_scores(classes, count, seed)
     expected = []
@@ -125,7 +125,7 @@ def test_published_priors():
 
 
 @given(st.integers(1, 12), st.tuples(st.integers(1, 70), st.integers(1, 70)), st.integers(4, 40), st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_masks_enlarged_in_windows_are_those_enlarged_whole(count, size, side, seed):
     generator = torch.Generator().manual_seed(seed)
     boxes = 1.6 * random_boxes(count, seed) - 0.3  # some lie outside, wholly or in part

@@ -26,7 +26,7 @@ def one_pair_at_a_time(overlaps: torch.Tensor) -> list[int]:
 
 
 @given(st.integers(1, 12), st.integers(0, 40), st.integers(1, 6), st.integers(0, 10**6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_own_priors_are_given_away_best_first(objects, more, levels, seed):
     generator = torch.Generator().manual_seed(seed)
     overlaps = torch.randint(0, levels, (objects, objects + more), generator=generator) / levels  # with many ties
@@ -76,7 +76,7 @@ def test_an_image_without_objects_is_all_background():
 
 
 @given(st.integers(0, 4), st.integers(0, 2), st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_prior_is_decided_as_one_at_a_time_would_be(objects, crowds, seed):
     generator = torch.Generator().manual_seed(seed)
 
