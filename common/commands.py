@@ -19,7 +19,7 @@ from torch import nn
 from common import shapes
 from common.checkpoint import Checkpoint, write_text
 from common.coco import CocoDataset, LabelledImages, refuse_other_classes
-from common.configuration import configure, to_dict, to_yaml
+from common.configuration import configure, refuse_another_network, to_dict, to_yaml
 from common.distributed import barrier, is_main, process_count
 from common.errors import UserError, surroundings
 from common.evaluation import Evaluation, evaluate_instances, examples
@@ -308,6 +308,7 @@ def model_to_evaluate(
         raise UserError(f"{path}: no such file; train first (python train.py), or name a checkpoint with --weights")
     model = load(path)
     config = configure(variants, arguments, model.config, "eval.py", evaluating=True)
+    refuse_another_network(model.config, config, str(path))
     config.training.weights = str(path)
     if not named or (not config.training.run and (path.parent / "config.yaml").exists()):
         config.training.run = str(path.parent)  # a run's checkpoint is evaluated in the run's folder

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from common.checkpoint import write_text
+from common.configuration import differences
 from common.distributed import barrier, is_main, process_index
 from common.errors import UserError, naming
-from common.resume import differences
 
 Json = dict[str, Any]
 SETTINGS = "settings.json"

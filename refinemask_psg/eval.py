@@ -12,6 +12,7 @@ def main() -> None:
     if model.scene_graph is not None:
         from refinemask_psg import psg_commands  # needs transformers, which the detector doesn't
 
+        model.scene_graph.settings = config.relations
         psg_commands.evaluate(model, config)
         return
     device = commands.start(config.training)

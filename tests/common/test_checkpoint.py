@@ -11,8 +11,9 @@ import torch
 
 from common import checkpoint
 from common.checkpoint import Checkpoint
+from common.configuration import differences
 from common.errors import UserError
-from common.resume import State, differences, load_state, save_state
+from common.resume import State, load_state, save_state
 
 
 def example() -> Checkpoint:
