@@ -13,6 +13,7 @@ def main() -> None:
     if model.scene_graph is not None:
         from refinemask_psg.psg import commands as psg_commands  # needs transformers, which the detector doesn't
 
+        model.scene_graph.settings = config.relations
         psg_commands.evaluate(model, config)
         return
     device = commands.start(config.training)

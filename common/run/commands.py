@@ -22,7 +22,7 @@ from common.files import write_text
 from common.metrics.mistakes import THRESHOLD, Mistakes
 from common.ops.precision import autocast
 from common.run.checkpoint import Checkpoint
-from common.run.configuration import configure, to_dict, to_yaml
+from common.run.configuration import configure, refuse_another_network, to_dict, to_yaml
 from common.run.details import write_run_details
 from common.run.distributed import barrier, is_main, process_count
 from common.run.evaluation import Evaluation, Example, evaluate_instances, examples
@@ -259,6 +259,7 @@ def model_to_evaluate(
         raise UserError(f"{path}: no such file; train first (python train.py), or name a checkpoint with --weights")
     model = load(path)
     config = configure(variants, arguments, model.config, "eval.py", evaluating=True)
+    refuse_another_network(model.config, config, str(path))
     config.training.weights = str(path)
     if not named or (not config.training.run and (path.parent / "config.yaml").exists()):
         config.training.run = str(path.parent)  # a run's checkpoint is evaluated in the run's folder

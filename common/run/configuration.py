@@ -18,9 +18,22 @@ import yaml
 from common.errors import UserError
 
 T = TypeVar("T")
+UNSET = -1  # stands for a number that nobody gave
 UNPREFIXED = "training"  # the section whose flags and keys have no prefix
 # Of one machine or one call: a checkpoint must not bring them to another. The precision stays: scores depend on it.
 NOT_KEPT = {"run", "resume", "weights", "device", "workers", "overwrite"}
+# What a checkpoint's weights are made for; what of it is only looked up while predicting; what only training reads.
+OF_THE_NETWORK = ("variant:", "model.", "text.", "relations.")
+READ_LATER = (
+    *("text.vocabulary:", "relations.max_entities:", "relations.max_relations:"),
+    *("relations.score_threshold:", "relations.original_faults:"),
+)
+OF_TRAINING = (
+    *("optimizer.", "schedule.", "augment.", "losses.", "train.", "tuning.", "recipe_batch_size:"),
+    *("data.train.", "data.keep_empty:", "training.epochs:", "training.steps:", "training.start_step:"),
+    *("training.minutes:", "training.save_every:", "training.evaluate_every:", "training.compile:"),
+    *("training.report:", "training.not_finite:"),
+)
 
 
 def configure(
@@ -34,10 +47,27 @@ def configure(
     """The configuration that a command line asks for; `default` stands in for the variant's settings."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     named = bool(arguments) and not arguments[0].startswith("-")
-    variant = choose(variants, arguments.pop(0)) if named else next(iter(variants.values()))
-    base = deepcopy(variant if default is None else default)
-    config: T = tyro.cli(type(base), args=yaml_as_flags(arguments, evaluating), default=base, prog=prog)
-    return config
+    variant: Any = choose(variants, arguments.pop(0)) if named else next(iter(variants.values()))
+    own: Any = variant if default is None else default
+    if named and own.variant != variant.variant:
+        raise UserError(f"{variant.variant}: the checkpoint is one of {own.variant}; leave out the variant's name")
+    config: T = deepcopy(own)
+    from_file, from_line = yaml_as_flags(arguments, evaluating)
+    if from_file:
+        config = changed(config, from_file, prog)
+    return changed(config, from_line, prog)
+
+
+def changed(base: T, words: Sequence[str], prog: str | None) -> T:
+    """`base` changed by flags. Where these say how many epochs, but not how many steps, no steps of the base stay."""
+    config: Any = tyro.cli(type(base), args=words, default=base, prog=prog)
+    if config.training.steps:
+        unset: Any = deepcopy(base)
+        unset.training.epochs = unset.training.steps = UNSET
+        given = tyro.cli(type(base), args=words, default=unset, prog=prog).training
+        if given.epochs != UNSET and given.steps == UNSET:
+            config.training.steps = 0
+    return config  # type: ignore[no-any-return]
 
 
 def choose(variants: Mapping[str, T], name: str) -> T:
@@ -48,11 +78,11 @@ def choose(variants: Mapping[str, T], name: str) -> T:
     return variants[name]
 
 
-def yaml_as_flags(arguments: Sequence[str], evaluating: bool = False) -> list[str]:
-    """`--config FILE` replaced by the file's settings, put before the flags so that these win."""
+def yaml_as_flags(arguments: Sequence[str], evaluating: bool = False) -> tuple[list[str], list[str]]:
+    """The settings of `--config FILE` as flags, and the other flags."""
     words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     if "--config" not in words:
-        return words
+        return [], words
     place = words.index("--config")
     if place + 1 == len(words):
         raise UserError("--config needs a YAML file after it")
@@ -60,7 +90,7 @@ def yaml_as_flags(arguments: Sequence[str], evaluating: bool = False) -> list[st
     content = read_settings(path)
     if evaluating and path.name == "config.yaml" and (path.parent / "best.safetensors").exists():
         content |= {"run": str(path.parent), "weights": ""}  # a run's own file says what the run started from
-    return flags(content) + words[:place] + words[place + 2 :]
+    return flags(content), words[:place] + words[place + 2 :]
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -108,6 +138,24 @@ def from_dict(kind: type[T], settings: Mapping[str, Any], source: str) -> T:
         return msgspec.convert(_kept(settings), kind)
     except msgspec.ValidationError as error:
         raise UserError(f"{source}: its configuration does not fit this version: {error}") from error
+
+
+def refuse_another_network(own: Any, asked: Any, source: str) -> None:
+    """Stop where settings contradict the network that a checkpoint holds; say which ones an evaluation doesn't read."""
+    changes = [line for line in differences(to_dict(own), to_dict(asked)) if not line.startswith(READ_LATER)]
+    if contradictions := [line for line in changes if line.startswith(OF_THE_NETWORK)]:
+        raise UserError(f"{source} holds another network than the settings ask for: {'; '.join(contradictions)}")
+    if unread := [line.partition(":")[0] for line in changes if line.startswith(OF_TRAINING)]:
+        print(f"of no effect on an evaluation: {', '.join(unread)}", file=sys.stderr)
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Where two configurations differ: "optimizer.lr: 0.01 before, 0.005 now"."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [*before, *(key for key in now if key not in before)]
+        found = [differences(before.get(key), now.get(key), f"{name}.{key}".lstrip(".")) for key in keys]
+        return [line for lines in found for line in lines]
+    return [] if before == now else [f"{name}: {before} before, {now} now"]
 
 
 def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:

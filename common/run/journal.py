@@ -11,8 +11,8 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import naming, write_text
+from common.run.configuration import differences
 from common.run.distributed import barrier, is_main, process_index
-from common.run.resume import differences
 
 Json = dict[str, Any]
 SETTINGS = "settings.json"

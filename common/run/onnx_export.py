@@ -15,7 +15,8 @@ from common.errors import UserError
 from common.files import write_atomically
 
 LARGEST_DIFFERENCE = 1e-2  # of scores, boxes as parts of the picture, masks' IoU or probabilities
-ROUNDING = 2.0**-20  # of single precision, added up over a network
+ROUNDING = 2.0**-24  # of one operation in single precision
+FEWEST_TERMS = 256  # what is added up after a layer's own sum: normalisation, residuals, later layers
 COPIES = 3  # models that show what rounding decides
 M = TypeVar("M", bound=nn.Module)
 
@@ -104,11 +105,16 @@ def compare(
 
 
 def rounded(model: M, number: int) -> M:
-    """A copy whose weights differ by some roundings of single precision."""
+    """A copy whose weights differ by as much as sums in another order would.
+
+    Each of n additions rounds a partial sum, which grows as the root of n: together they move the result by about
+    n roundings of a term; n terms with a relative error e move it by e times the root of n. So e is that root.
+    """
     copy, random = deepcopy(model), torch.Generator().manual_seed(number)
     with torch.no_grad():
         for parameter in copy.parameters():
-            parameter.mul_(1 + ROUNDING * torch.randn(parameter.shape, generator=random))
+            terms = max(parameter.numel() // max(1, len(parameter) if parameter.dim() else 1), FEWEST_TERMS)
+            parameter.mul_(1 + ROUNDING * terms**0.5 * torch.randn(parameter.shape, generator=random))
     return copy
 
 

@@ -124,9 +124,10 @@ def predict_all(
         if not is_main():
             return None
         done = finish(work, output, classes)
+        nothing = not any(map(work.is_done, work.images))
         work.journal.remove()
-    if work.stills and not done.photographs:
-        raise UserError("none of the photographs could be read")
+    if nothing:
+        raise UserError(f"none of the {'photographs' if work.stills else 'videos'} could be read")
     return done
 
 

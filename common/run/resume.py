@@ -45,15 +45,6 @@ def load_state(path: Path) -> State:
     return state
 
 
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Where two configurations differ: "optimizer.lr: 0.01 before, 0.005 now"."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = [*before, *(key for key in now if key not in before)]
-        found = [differences(before.get(key), now.get(key), f"{name}.{key}".lstrip(".")) for key in keys]
-        return [line for lines in found for line in lines]
-    return [] if before == now else [f"{name}: {before} before, {now} now"]
-
-
 def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """`value` with each tensor replaced by {"tensor": its name}, and the tensors put aside under these names."""
     if isinstance(value, Tensor):

@@ -23,7 +23,7 @@ class Training:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Number format of the forward pass; fp16 scales the loss."""
     epochs: int = 12
-    """Passes over the training images."""
+    """Passes over the training images. Given without --steps it counts, whatever the variant's steps are."""
     steps: int = 0
     """Stop after so many optimizer steps; 0: when the epochs are done."""
     start_step: int = 0

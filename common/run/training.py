@@ -23,7 +23,7 @@ from common.data.loader import Steps, Trainable, mix, steps_per_epoch, training_
 from common.errors import UserError
 from common.ops.precision import autocast
 from common.run.checkpoint import Checkpoint, remove_unfinished, save
-from common.run.configuration import UNPREFIXED
+from common.run.configuration import UNPREFIXED, differences
 from common.run.distributed import any_process, is_main, mean_over_processes, process_count, process_index
 from common.run.optimization import (
     MovingAverage,
@@ -34,7 +34,7 @@ from common.run.optimization import (
     make_optimizer,
     set_learning_rate,
 )
-from common.run.resume import State, differences, load_state, save_state
+from common.run.resume import State, load_state, save_state
 from common.run.runlog import Bar, RunLog
 from common.run.settings import Optimizer, Schedule, Training
 
@@ -68,6 +68,8 @@ class Trainer:
         self.step, self.best, self.metrics = settings.start_step, -math.inf, Metrics()
         self.epoch_steps = steps_per_epoch(len(training_set), settings.batch_size)
         self.total_steps = settings.steps or settings.epochs * self.epoch_steps
+        if self.total_steps < 1:
+            raise UserError(f"--epochs {settings.epochs} --steps {settings.steps}: expected at least 1 of either")
 
     def fit(self) -> nn.Module:
         """Train to the end, or until the time is up or Ctrl-C; returns the model to use."""
@@ -78,6 +80,8 @@ class Trainer:
         self.model.train()
         if self.settings.compile:
             self.model.compile()
+        if is_main():
+            print(self._end())
         computes_losses = _parallel(_Losses(self.model), self.device)
         log = RunLog(self.run, self.step) if is_main() else None
         interrupted = _Interruption()
@@ -107,6 +111,17 @@ class Trainer:
         if stopped:
             raise UserError(f"interrupted at step {self.step}; add --resume to the same command to go on")
         return self.evaluated_model
+
+    def _end(self) -> str:
+        """When training ends, and which of the settings says so."""
+        settings, schedule = self.settings, self.schedule
+        epochs = f"--epochs {settings.epochs}"
+        if settings.steps:
+            passes = self.total_steps / self.epoch_steps
+            return f"--steps {settings.steps} says when training ends, after {passes:.4g} epochs; {epochs} doesn't"
+        fixed = schedule.milestones and schedule.name == "step" and schedule.unit == "steps"
+        drops = f"; the learning rate still drops after steps {schedule.milestones}" if fixed else ""
+        return f"{epochs} says when training ends, after step {self.total_steps}{drops}"
 
     @property
     def evaluated_model(self) -> nn.Module:

@@ -10,6 +10,8 @@ from common.errors import UserError
 from common.run import commands
 from common.run.checkpoint import load_weights, read_checkpoint_or_published
 from common.run.configuration import configure
+from common.run.distributed import process_count
+from common.run.settings import Training
 from maskworks import report
 from refinemask_psg.u2net.augmentation import RescaleAndCrop
 from refinemask_psg.u2net.config import VARIANTS
@@ -18,12 +20,15 @@ from refinemask_psg.u2net.evaluation import SCORING
 from refinemask_psg.u2net.network import U2Net
 from refinemask_psg.u2net.weights import PACKAGE
 
+SMALLEST_SCALE = 32  # pixels of a crop for one of the deepest layers
+
 
 def main() -> None:
     config = configure(VARIANTS, sys.argv[1:], prog="train.py")
     if not 0 < config.augment.crop <= config.augment.size:
         raise UserError(f"--augment.crop {config.augment.crop}: expected 1 to {config.augment.size}, --augment.size")
     device = commands.start(config.training)
+    refuse_single_values(config.augment.crop, config.training)
     training_data = open_saliency(config.data, "train", config.training)
     validation_data = open_saliency(config.data, "val", config.training)
     model = U2Net(config.model.small, config)
@@ -40,6 +45,16 @@ def main() -> None:
         scoring=SCORING,
     )
     report.of_run(folder)
+
+
+def refuse_single_values(crop: int, settings: Training) -> None:
+    """Stop where the batch norms of the deepest layers would see one value for each channel, which has no variance."""
+    at_once = settings.batch_size // (process_count() * settings.accumulate)
+    if at_once == 1 and crop <= SMALLEST_SCALE:
+        raise UserError(
+            f"--augment.crop {crop}: one crop at a time is a single pixel to the deepest layers, which can't be "
+            f"normalised; take more than {SMALLEST_SCALE} pixels, or a --batch-size of two for each process and batch"
+        )
 
 
 if __name__ == "__main__":

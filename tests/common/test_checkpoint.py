@@ -12,7 +12,8 @@ import torch
 from common.errors import UserError
 from common.run import checkpoint
 from common.run.checkpoint import Checkpoint
-from common.run.resume import State, differences, load_state, save_state
+from common.run.configuration import differences
+from common.run.resume import State, load_state, save_state
 
 
 def example() -> Checkpoint:

@@ -4,6 +4,7 @@ import pytest
 
 from common.errors import UserError
 from common.run.configuration import configure, from_dict, to_dict, to_yaml
+from maskrcnn.config import VARIANTS as MASKRCNN
 from solov2.config import VARIANTS, Config
 
 
@@ -27,6 +28,36 @@ def test_flags_win_over_the_file_and_the_file_over_the_variant(tmp_path):
     assert (config.training.epochs, config.training.seed, config.optimizer.lr) == (5, 4, 0.5)
     assert not config.training.resume
     assert config.model == VARIANTS["light_r18_448"].model
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "epochs", "steps"),
+    [
+        ("", "", 12, 90_000),
+        ("", "--epochs 3", 3, 0),
+        ("", "--epochs 12", 12, 0),  # the variant's own number, but now it's asked for
+        ("", "--steps 7", 12, 7),
+        ("", "--epochs 3 --steps 7", 3, 7),
+        ("epochs: 5", "", 5, 0),
+        ("epochs: 5\nsteps: 70", "", 5, 70),
+        ("epochs: 5\nsteps: 70", "--epochs 3", 3, 0),
+        ("epochs: 5", "--steps 7", 5, 7),
+    ],
+)
+def test_epochs_without_steps_decide_over_the_steps_of_what_they_change(tmp_path, file, flags, epochs, steps):
+    (tmp_path / "my.yaml").write_text(file or "{}")
+    training = configure(MASKRCNN, ["r50_fpn_1x", "--config", str(tmp_path / "my.yaml"), *flags.split()]).training
+    assert (training.epochs, training.steps) == (epochs, steps)
+
+
+def test_a_checkpoint_of_another_variant_is_refused():
+    with pytest.raises(UserError, match="light_r18_448: the checkpoint is one of shapes"):
+        configure(VARIANTS, ["light_r18_448"], VARIANTS["shapes"])
+
+
+@pytest.mark.parametrize("variants", [VARIANTS, MASKRCNN])
+def test_a_variants_name_is_in_its_settings(variants):
+    assert {name: config.variant for name, config in variants.items()} == {name: name for name in variants}
 
 
 def test_variants_are_not_changed_by_flags():

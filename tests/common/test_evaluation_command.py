@@ -1,5 +1,6 @@
 """What eval.py evaluates and where it writes: flags before the file, the file before the checkpoint's own settings."""
 
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from common.run.configuration import configure, from_dict, to_dict, to_yaml
 from solov2.config import VARIANTS, Config
 
 CHECKPOINT = Config(variant="light_r18_448")
+OF_THE_CHECKPOINT = "--precision bf16 --test.max-instances 7 --batch-size 3"
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def evaluated(line: str) -> Config:
     """The settings of an evaluation; its checkpoint is one of light_r18_448, trained with other settings."""
-    own = configure(
-        VARIANTS, ["light_r18_448", "--precision", "bf16", "--test.max-instances", "7", "--batch-size", "3"]
-    )
+    own = configure(VARIANTS, shlex.split(f"light_r18_448 {OF_THE_CHECKPOINT}"))
     _, config = model_to_evaluate("solov2", VARIANTS, lambda path: SimpleNamespace(config=own), line.split())
     return config
 
@@ -62,7 +62,7 @@ def test_a_variant_names_its_default_run_and_no_settings() -> None:
 
 
 def test_a_runs_own_config_names_what_it_made_and_not_what_it_started_from(folder: Path) -> None:
-    config = configure(VARIANTS, ["--weights", "start.safetensors"])
+    config = configure(VARIANTS, shlex.split(f"light_r18_448 --weights start.safetensors {OF_THE_CHECKPOINT}"))
     (folder / "trained" / "config.yaml").write_text(to_yaml(config))
     assert evaluated("--config trained/config.yaml").training.weights == "trained/best.safetensors"
     assert evaluated("--config trained/config.yaml --weights w.safetensors").training.weights == "w.safetensors"
@@ -74,6 +74,36 @@ def test_flags_win_over_the_file_and_the_file_over_the_checkpoint(folder: Path) 
     config = evaluated("--config my.yaml --seed 8")
     assert (config.training.seed, config.training.batch_size, config.training.precision) == (8, 4, "bf16")
     assert (config.test.mask_threshold, config.test.max_instances) == (0.25, 7)
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "named"),
+    [
+        ("{}", "--model.fpn-channels 32", "model.fpn_channels: 256 before, 32 now"),
+        ("model:\n  tower_depth: 3", "", "model.tower_depth: 2 before, 3 now"),
+        ("variant: light_r50_448", "", "variant: light_r18_448 before, light_r50_448 now"),
+        ("model:\n  mean: [0, 0, 0]", "", "model.mean: "),
+    ],
+)
+def test_settings_of_another_network_than_the_checkpoints_are_refused(
+    folder: Path, file: str, flags: str, named: str
+) -> None:
+    (folder / "my.yaml").write_text(file)
+    with pytest.raises(UserError, match=r"w\.safetensors holds another network than the settings ask for: ") as refused:
+        evaluated(f"--config my.yaml --weights w.safetensors {flags}")
+    assert named in str(refused.value)
+
+
+def test_a_variant_beside_another_variants_checkpoint_is_refused() -> None:
+    with pytest.raises(UserError, match="light_r50_448: the checkpoint is one of light_r18_448"):
+        evaluated("light_r50_448 --weights w.safetensors")
+
+
+def test_what_only_training_reads_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluated("--weights w.safetensors --limit 3 --test.max-instances 9 --data.seed 4")
+    assert capsys.readouterr().err == ""
+    evaluated("--weights w.safetensors --optimizer.lr 0.5 --epochs 99 --augment.flip 0.0")
+    assert capsys.readouterr().err == "of no effect on an evaluation: training.epochs, augment.flip, optimizer.lr\n"
 
 
 def test_each_evaluation_has_a_folder_of_its_own_in_the_run(folder: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from common.run.onnx_export import Found, compare, outside_both, partners
+from common.run.onnx_export import Found, compare, outside_both, partners, rounded
 
 MASKS = np.eye(5, dtype=bool)[:, None, :].repeat(4, axis=1)  # [5, 4, 5], each another column
 
@@ -66,6 +66,48 @@ def test_what_more_than_rounding_decides_must_be_the_same(theirs: Found) -> None
 def test_where_rounding_decides_everything_nothing_is_shown() -> None:
     with pytest.raises(UserError, match="nothing shows that the file is right"):
         compare(lambda model: best(model, 1), Scores([0.5] * 5), found(4, scores=[0.5]), outside_both, "a picture")
+
+
+class Detector(nn.Module):
+    """Scores of eight instances, each from a sum of many terms, as a box head's are."""
+
+    def __init__(self, terms: int) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(0)
+        self.features = torch.randn(terms, generator=random)
+        self.layer = nn.Linear(terms, 8)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.randn(8, terms, generator=random) / terms**0.5)
+            self.layer.bias.copy_(torch.randn(8, generator=random))
+
+
+def found_by(model: Detector) -> Found:
+    scores = model.layer(model.features).sigmoid().detach().numpy()
+    return Found(scores, np.zeros(8, int), np.eye(8, dtype=bool)[:, None])
+
+
+def test_a_file_with_a_changed_weight_or_without_the_last_bias_is_refused() -> None:
+    model = Detector(12544)
+    compare(found_by, model, found_by(model), outside_both, "a picture")
+    changed, without = Detector(12544), Detector(12544)
+    with torch.no_grad():
+        changed.layer.weight[3, 5] += 2.0
+        without.layer.bias.zero_()
+    for wrong in (changed, without):
+        with pytest.raises(UserError, match="not to be trusted"):
+            compare(found_by, model, found_by(wrong), outside_both, "a picture")
+
+
+@pytest.mark.parametrize("terms", [576, 2304, 12544])
+def test_the_copies_differ_by_what_sums_in_another_order_differ(terms: int) -> None:
+    model = Detector(terms)
+    products = (model.layer.weight * model.features).detach().numpy()
+    exact = products.astype(float).sum(axis=1)
+    in_order = np.cumsum(products, axis=1, dtype=np.float32)[:, -1]  # one term after the other
+    differences = np.sqrt(np.mean((in_order - exact) ** 2))
+    copies = [rounded(model, number).layer.weight.detach() * model.features for number in range(20)]
+    spread = np.sqrt(np.mean([(copy.double().sum(dim=1).numpy() - exact) ** 2 for copy in copies]))
+    assert differences / 2 < spread < 10 * differences
 
 
 def test_each_row_takes_its_nearest_free_column() -> None:

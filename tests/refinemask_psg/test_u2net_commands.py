@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from common.data.batches import Batch, Target
+from common.errors import UserError
 from common.run import commands
 from common.run.checkpoint import load as load_checkpoint
 from common.run.training import Trainer
@@ -132,6 +133,13 @@ def test_an_exported_file_agrees_with_pytorch(folder, tmp_path, capsys):
     (found,) = session.run(None, {"images": (image / 255).astype(np.float32).transpose(2, 0, 1)[None]})
     matte = load(folder / "best.safetensors").predict(image).astype(float)
     assert np.abs(found[0] * 255 - matte).max() < 1.1  # a byte is rounded down
+
+
+def test_a_single_crop_too_small_to_be_normalised_is_one_clear_line(data, tmp_path):
+    with pytest.raises(UserError, match=r"--augment\.crop 32: one crop at a time is a single pixel"):
+        call("train", *SMALL, *data, "--steps", 1, "--batch-size", 1, "--run", tmp_path / "run")
+    larger = shlex.split("--batch-size 1 --augment.crop 33 --no-report --steps 1")
+    call("train", *SMALL, *data, *larger, "--run", tmp_path / "run")
 
 
 def test_training_starts_from_a_published_file(data, tmp_path):

@@ -104,6 +104,14 @@ def test_predict_with_nothing_readable_fails(weights, tmp_path):
     assert "none of the photographs could be read" in done.stderr
 
 
+def test_predict_with_only_broken_videos_fails(weights, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x.mp4").write_text("no")
+    done = run("solov2/predict.py", "--weights", weights, "in", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: none of the videos could be read"
+
+
 def test_a_loaded_model_predicts_draws_and_names_its_classes(weights, tmp_path):
     make_photographs(tmp_path / "in")
     model = solov2.load(weights)
