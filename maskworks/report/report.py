@@ -203,7 +203,7 @@ def precision_section(series: Sequence[Series], chart: Chart) -> str:
 
 def confusion_section(details: RunDetails) -> str:
     """How often objects of one class were taken for another, of the classes with the most mistakes."""
-    confusion = np.array(details.confusion, np.int64).reshape(len(details.confusion), -1)
+    confusion = np.array(details.confusion, np.int64)
     if not confusion.any():
         return ""
     shown = most_confused(confusion)
