@@ -238,14 +238,16 @@ def training_batch(case: Case, model: MaskRCNN) -> Batch | None:
     count = sum(name.startswith("train_image/") for name in inputs)
     items = []
     for index in range(count):
-        photograph, boxes = inputs[f"train_image/{index}"], torch.from_numpy(inputs[f"gt_boxes/{index}"])
+        photograph = inputs[f"train_image/{index}"]
+        boxes = torch.from_numpy(inputs.get(f"gt_boxes/{index}", np.zeros((0, 4), np.float32)))
+        labels = inputs.get(f"gt_labels/{index}", np.zeros(len(boxes), np.int64))  # an image may show nothing
         target = Target(
             boxes=boxes,
-            labels=torch.from_numpy(inputs[f"gt_labels/{index}"]).long() - 1,  # 0 is the background there
+            labels=torch.from_numpy(labels).long() - 1,  # 0 is the background there
             masks=torch.zeros(len(boxes), *photograph.shape[:2], dtype=torch.bool),
             polygons=[
                 [np.array(outline, np.float32).reshape(-1, 2) for outline in outlines]
-                for outlines in polygons_of(case, index)
+                for outlines in (polygons_of(case, index) if len(boxes) else [])
             ],
         )
         items.append((torch.from_numpy(photograph).permute(2, 0, 1).contiguous(), target))

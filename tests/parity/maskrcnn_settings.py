@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from maskrcnn.config import Config, Proposals, Regions, Test
+from tests.parity.settings import check_places, check_stages, one_of
 
 
 def with_mmdetection_settings(variant: Config, settings: dict[str, Any]) -> Config:
-    long_side, short_side = sorted(settings["resize"], reverse=True)
+    check_places(settings, read=("img_scale",))
+    check_stages(settings["test_cfg"])
+    long_side, short_side = sorted(one_of(settings, ("resize", "img_scale"), "settings"), reverse=True)
     first, second, normalise = settings["test_cfg"]["rpn"], settings["test_cfg"]["rcnn"], settings["normalise"]
     return replace(
         variant,

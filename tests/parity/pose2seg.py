@@ -43,7 +43,7 @@ def compute(case: Case, device: str) -> dict[str, Array]:
     model = model.to(device).eval()
     with torch.no_grad():
         computed = align_people(case, model) | network(case, model) | results(case, model)
-    return computed | train(case, model, converted.names)
+    return computed | (train(case, model, converted.names) if training_images(case) else {})
 
 
 def rule(case: Case, name: str) -> Rule | None:
@@ -180,7 +180,8 @@ def train(case: Case, model: Pose2Seg, names: dict[str, str]) -> dict[str, Array
 
 def training_images(case: Case) -> list[int]:
     """The numbers of the images that are learned from."""
-    stated: list[int] = case.spec.get("train_images", list(range(count(case))))
+    told = [number for number in range(count(case)) if f"gt_masks/{number}" in case.inputs]
+    stated: list[int] = case.spec.get("train_images", case.spec.get("settings", {}).get("train_images", told))
     return stated
 
 
@@ -189,10 +190,11 @@ def chosen(case: Case, of_images: Sequence[Value]) -> list[Value]:
 
 
 def training_moves(case: Case, model: Pose2Seg) -> list[Tensor]:
-    """How each window is moved in training, [n, 3, 3] of each image; given for the training's images or for all."""
+    """How training moves each window, [n, 3, 3] of each image; given for the training's images, for all or for none."""
     everybody = people(case, model)
-    given = torch.from_numpy(case.inputs["train_aug_matrix"]).to(everybody[0])
     counts = [len(each) for each in everybody]
+    still = np.broadcast_to(np.eye(3), (sum(counts), 3, 3)).copy()
+    given = torch.from_numpy(case.inputs.get("train_aug_matrix", still)).to(everybody[0])
     if len(given) == sum(chosen(case, counts)):
         return list(given.split(chosen(case, counts)))
     return chosen(case, given.split(counts))

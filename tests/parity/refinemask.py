@@ -31,6 +31,7 @@ from tests.parity import refinemask_scenes, refinemask_u2net, rules
 from tests.parity.case import SAMPLE, SAMPLE_LIMIT, Array, Case, sample
 from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total
 from tests.parity.rules import Rule
+from tests.parity.settings import check_places, check_stages
 
 INPUTS = ("tensor", "train_tensor")
 GRADIENT_SAMPLE = 2000
@@ -117,7 +118,9 @@ def with_settings(case: Case, variant: Config) -> Config:
 
 
 def with_test_settings(test: Test, settings: dict[str, Any]) -> Test:
-    scale = settings.get("resize") or settings["preprocess"]["img_scale_long_short"]
+    check_places(settings, read=("img_scale",))
+    check_stages(settings["test_cfg"])
+    scale = settings.get("resize") or settings.get("img_scale") or settings["preprocess"]["img_scale_long_short"]
     rpn, rcnn = settings["test_cfg"]["rpn"], settings["test_cfg"]["rcnn"]
     return replace(
         test,

@@ -28,6 +28,7 @@ def on_scene(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
         foreground = np.any([thing.mask for thing in scene.things], axis=0).astype(np.uint8)
         label = case.inputs["train_label"]
         inputs["train_label"] = np.broadcast_to(foreground[:96, :96], label.shape).copy()
+        entries["train_label"] = {"meaning": case.spec["inputs"]["train_tensor"]["meaning"]}
     if "gt_boxes" in case.inputs:
         scale = case.spec["settings"]["preprocess"]["img_scale_long_short"]
         truth = ground_truth(scene, max(scale), min(scale))

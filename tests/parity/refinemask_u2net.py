@@ -82,7 +82,7 @@ def compute_saliency(case: Case, device: str) -> dict[str, Array]:
 
 
 def train_saliency(case: Case, model: U2Net, tensor: Tensor) -> dict[str, Array]:
-    crops = torch.cat((tensor[:, :, 0:96, 0:96], tensor[:, :, 64:160, 64:160]))
+    crops = training_crops(case, tensor)
     wanted = torch.from_numpy(case.inputs["train_label"]).to(tensor.device)
     maps = model.train()(crops)
     check_ours(maps, wanted)
@@ -92,6 +92,20 @@ def train_saliency(case: Case, model: U2Net, tensor: Tensor) -> dict[str, Array]
     computed |= {f"loss/d{index}": array(loss) for index, loss in enumerate(losses.maps)}
     computed |= {f"after/{name}": array(buffer) for name, buffer in model.named_buffers()}
     return computed | gradient_outputs(gradients(model, {name: name for name in case.spec["state_dict"]}))
+
+
+def training_crops(case: Case, tensor: Tensor) -> Tensor:
+    """What is learned from: given whole, or cut out of the network input as the spec says ("[:, :, 0:96, 64:160]")."""
+    if "train_tensor" in case.inputs:
+        return torch.from_numpy(case.inputs["train_tensor"]).to(tensor)
+    entries = [str(case.spec["inputs"].get(name)) for name in ("train_tensor", "train_label")]
+    found = [re.findall(r"\[:, :, (\d+):(\d+), (\d+):(\d+)\]", entry) for entry in entries]
+    stated = found[0] or found[1]
+    if len(stated) != len(case.inputs["train_label"]):
+        labels = len(case.inputs["train_label"])
+        raise UserError(f"{labels} labels to train on, but the spec's train_tensor states {len(stated)} crops")
+    corners = [[int(number) for number in crop] for crop in stated]
+    return torch.cat([tensor[:, :, top:bottom, left:right] for top, bottom, left, right in corners])
 
 
 def original_loss(maps: list[Tensor], wanted: Tensor) -> Losses:

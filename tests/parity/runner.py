@@ -26,6 +26,7 @@ import torch
 
 from common.errors import UserError
 from tests.parity.case import SAMPLE, Array, Case, sample
+from tests.parity.images import in_colour, one_by_one
 from tests.parity.rules import Rule
 
 
@@ -115,7 +116,18 @@ def compare_one(case: Case, system: System, name: str, computed: Array | None, e
 
 def run_case(case: Case, device: str = "cpu") -> tuple[list[Line], dict[str, Array]]:
     """The comparison of a case, and what was computed under the case's own output names."""
-    system = find_system(case.system)
+    lines: list[Line] = []
+    computed: dict[str, Array] = {}
+    for part, names in one_by_one(in_colour(case)):
+        part_lines, stored = run_part(part, find_system(case.system), device)
+        called = {name.removeprefix("out/"): whole.removeprefix("out/") for name, whole in names.items()}
+        lines += [replace(line, name=called[line.name]) for line in part_lines]
+        computed |= {called[name]: value for name, value in stored.items()}
+    return lines, computed
+
+
+def run_part(case: Case, system: System, device: str) -> tuple[list[Line], dict[str, Array]]:
+    """The same for the photograph `image` alone."""
     remark = "not computed"
     try:
         stored = as_stored(case, system, system.compute(case, device))

@@ -30,9 +30,12 @@ from tests.parity import rules, solov2_ops
 from tests.parity.case import Array, Case, sample
 from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total
 from tests.parity.rules import Rule
+from tests.parity.settings import check_known, check_places, one_of
 
 INPUTS = ("tensor",)
 GRADIENT_SAMPLE = 2000
+TEST_SETTINGS = ("nms_pre", "score_thr", "kernel", "sigma", "max_per_img")
+MASK_THRESHOLD, UPDATE_THRESHOLD = ("mask_thr", "mask_thr_binary"), ("update_thr", "filter_thr")
 
 
 def compute(case: Case, device: str) -> dict[str, Array]:
@@ -104,15 +107,18 @@ def with_settings(variant: Config, settings: dict[str, Any]) -> Config:
 
 
 def with_test_settings(test: Test, settings: dict[str, Any]) -> Test:
-    long_side, short_side = sorted(settings.get("test_img_scale") or settings["resize"], reverse=True)
+    check_places(settings, read=("img_scale",))
+    scale = one_of(settings, ("test_img_scale", "resize", "img_scale"), "settings")
+    long_side, short_side = sorted(scale, reverse=True)
     original = settings["test_cfg"]
+    check_known(original, TEST_SETTINGS + MASK_THRESHOLD + UPDATE_THRESHOLD, "test_cfg")
     return replace(
         test,
         long_side=long_side,
         short_side=short_side,
         score_threshold=original["score_thr"],
-        mask_threshold=original["mask_thr"],
-        update_threshold=original["filter_thr"] if "filter_thr" in original else original["update_thr"],
+        mask_threshold=one_of(original, MASK_THRESHOLD, "test_cfg"),
+        update_threshold=one_of(original, UPDATE_THRESHOLD, "test_cfg"),
         kernel=original["kernel"],
         sigma=original["sigma"],
         max_candidates=original["nms_pre"],

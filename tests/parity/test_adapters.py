@@ -50,7 +50,10 @@ def test_pose2seg_learns_from_the_images_that_the_spec_lists(of_all):
     assert pose2seg.chosen(case, people) == [2, 3]
     found = pose2seg.training_moves(case, Model())  # type: ignore[arg-type]
     assert [each[:, 0, 0].tolist() for each in found] == [[0, 1], [3, 4, 5]]
-    assert pose2seg.training_images(case_of({}, **inputs)) == [0, 1, 2]
+    assert pose2seg.training_images(case_of({"settings": {"train_images": [1]}}, **inputs)) == [1]
+    assert pose2seg.training_images(case_of({}, gt_masks__2=np.zeros(1), **inputs)) == [2]
+    unmoved = pose2seg.training_moves(case_of({"train_images": [1]}, **inputs), Model())  # type: ignore[arg-type]
+    assert [each.tolist() for each in unmoved] == [[np.eye(3).tolist()]]
 
 
 @pytest.mark.parametrize("name", ["text/hidden", "head/block0/fused_p4", "head/token_logits/p3", "token_logits2"])
