@@ -1,6 +1,6 @@
 """Computes every output of a case through a system's adapter and compares it with what the original computed.
 
-An adapter is the module tests/parity/<system>.py:
+An adapter is the module tests/parity/<system>/:
     INPUTS                 inputs that our own preprocessing must reproduce, compared like outputs
     compute(case, device)  -> {output's name: array}; whole arrays, also where the case holds a sample
     rule(case, name)       -> how that output is compared, or None where nobody thought of it
@@ -31,7 +31,7 @@ from tests.parity.rules import Rule
 
 
 class System(Protocol):
-    """What tests/parity/<system>.py provides."""
+    """What tests/parity/<system>/ provides."""
 
     INPUTS: tuple[str, ...]
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.parity import glip, glip_rounding
+from tests.parity import glip
 from tests.parity.case import Array, Case
+from tests.parity.glip import rounding as glip_rounding
 from tests.parity.runner import compare_one
 
 EXACT = np.array([[10.0, 10, 500, 300], [0, 0, 90, 40]])

@@ -14,8 +14,8 @@ from common.errors import UserError
 from maskrcnn.config import VARIANTS as MASKRCNN
 from solov2.config import VARIANTS as SOLOV2
 from tests.parity.case import Case
-from tests.parity.maskrcnn_settings import with_mmdetection_settings
-from tests.parity.refinemask_u2net import training_crops
+from tests.parity.maskrcnn.settings import with_mmdetection_settings
+from tests.parity.refinemask.u2net import training_crops
 from tests.parity.solov2 import with_test_settings
 
 ONE_STAGE: dict[str, Any] = {

@@ -27,9 +27,11 @@ from refinemask_psg.mask_targets import foreground_target, mask_targets
 from refinemask_psg.network import ASSISTANT, RefineMask, TrainingStep
 from refinemask_psg.postprocess import detections, paste, probabilities
 from refinemask_psg.rois import pool, with_image_index
-from tests.parity import refinemask_scenes, refinemask_u2net, rules
+from tests.parity import rules
 from tests.parity.case import SAMPLE, SAMPLE_LIMIT, Array, Case, sample
 from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total
+from tests.parity.refinemask import scenes as refinemask_scenes
+from tests.parity.refinemask import u2net as refinemask_u2net
 from tests.parity.rules import Rule
 from tests.parity.settings import check_places, check_stages
 

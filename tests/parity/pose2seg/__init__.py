@@ -23,9 +23,10 @@ from pose2seg.geometry import letterbox_matrix, letterboxed, moved_joints, scali
 from pose2seg.network import Pose2Seg, Windows
 from pose2seg.targets import random_matrices, window_targets
 from pose2seg.templates import published_templates
-from tests.parity import pose2seg_ops, rules
+from tests.parity import rules
 from tests.parity.case import Array, Case
 from tests.parity.networks import array, gradients, published_checkpoint
+from tests.parity.pose2seg import ops as pose2seg_ops
 from tests.parity.rules import Rule
 
 INPUTS = ()

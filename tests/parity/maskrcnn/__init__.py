@@ -36,7 +36,7 @@ from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import Scene, draw_scene
 from tests.parity import rules
 from tests.parity.case import Array, Case
-from tests.parity.maskrcnn_settings import with_benchmark_settings, with_mmdetection_settings
+from tests.parity.maskrcnn.settings import with_benchmark_settings, with_mmdetection_settings
 from tests.parity.networks import array, gradients, published_checkpoint, rounding_of_gradients, total
 from tests.parity.rules import Rule
 

@@ -20,10 +20,11 @@ from common.errors import UserError
 from common.run.conversion import Converted
 from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import Scene, draw_scene
-from tests.parity import rules, yolact_ops
+from tests.parity import rules
 from tests.parity.case import SAMPLE, Array, Case, sample
 from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total
 from tests.parity.rules import Rule
+from tests.parity.yolact import ops as yolact_ops
 from yolact.boxes import level_sizes, priors_per_level
 from yolact.config import Config, Losses, Model, Test
 from yolact.convert import class_count, convert

@@ -26,8 +26,11 @@ from glip.network import GLIP, ReadCaption
 from glip.postprocess import instances, phrase_scores, phrase_tokens
 from glip.prompts import class_prompt
 from maskworks.shapes.scenes import draw_scene
-from tests.parity import glip_parts, glip_rounding, glip_training, rules
+from tests.parity import rules
 from tests.parity.case import Array, Case
+from tests.parity.glip import parts as glip_parts
+from tests.parity.glip import rounding as glip_rounding
+from tests.parity.glip import training as glip_training
 from tests.parity.networks import array, published_checkpoint
 from tests.parity.rules import Rule
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from types import ModuleType
 
 from common.errors import UserError
-from tests.parity import psg_files, psg_head, psg_scores
 from tests.parity.case import Array, Case
+from tests.parity.psg import files as psg_files
+from tests.parity.psg import head as psg_head
+from tests.parity.psg import scores as psg_scores
 from tests.parity.rules import Rule
 
 INPUTS = ()

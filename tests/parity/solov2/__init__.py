@@ -26,11 +26,12 @@ from solov2.losses import solov2_losses
 from solov2.network import DIVISOR, SOLOv2
 from solov2.postprocess import boxes_around, candidates, points_nms
 from solov2.targets import assign, quarter
-from tests.parity import rules, solov2_ops
+from tests.parity import rules
 from tests.parity.case import Array, Case, sample
 from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total
 from tests.parity.rules import Rule
 from tests.parity.settings import check_known, check_places, one_of
+from tests.parity.solov2 import ops as solov2_ops
 
 INPUTS = ("tensor",)
 GRADIENT_SAMPLE = 2000

@@ -17,10 +17,11 @@ from torch import Tensor
 from common.data.batches import UNLABELLED
 from common.errors import UserError
 from common.run.conversion import Converted
-from tests.parity import rules, upsnet_parts
+from tests.parity import rules
 from tests.parity.case import Array, Case
 from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total
 from tests.parity.rules import Rule
+from tests.parity.upsnet import parts as upsnet_parts
 from upsnet.boxes import clip, decode
 from upsnet.config import Config, Proposals, Test, Train
 from upsnet.convert import class_count, convert
