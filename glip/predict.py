@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 import glip
+from common.errors import UserError
 from common.results import Instances, Result
 from common.run import commands
 from common.run.prediction import Predict, predict
@@ -39,6 +40,8 @@ class Options:
 
 def main() -> None:
     options = tyro.cli(Options, prog="predict.py")
+    if options.spans and not options.prompt:
+        raise UserError("--spans: the characters of a caption; name it with --prompt")
     model = glip.load(options.predict.weights)
     model.config.text.vocabulary = options.vocabulary or model.config.text.vocabulary
     prompt = model.prompt = chosen_prompt(model, options)

@@ -80,11 +80,21 @@ def main() -> None:
     options = tyro.cli(PredictPeople, prog="predict.py")
     if bool(options.keypoints) == bool(options.detector):
         raise UserError("people are segmented from their joints: expected either --keypoints or --detector")
+    refuse_unread(options)
     model = pose2seg.load(options.weights)
     fold_batch_norms(model)
     device = commands.choose_device(options.device)
     model = model.to(device).to(memory_format=torch.channels_last)
     report.of_predictions(predict(model, options, finder(options, device)))
+
+
+def refuse_unread(options: PredictPeople) -> None:
+    """Stop at thresholds that belong to the other way to the joints."""
+    names = ("smallest_confidence",) if options.detector else ("smallest_score", "smallest_joint_score")
+    needed = "keypoints" if options.detector else "detector"
+    for name in names:
+        if getattr(options, name) != getattr(PredictPeople, name):
+            raise UserError(f"--{name.replace('_', '-')}: it belongs to --{needed}, which isn't named")
 
 
 def finder(options: PredictPeople, device: torch.device) -> Finder:

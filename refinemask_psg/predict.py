@@ -6,8 +6,9 @@ from typing import Literal
 import tyro
 
 import refinemask_psg
+from common.errors import UserError
 from common.run import commands
-from common.run.prediction import predict
+from common.run.prediction import Predict, predict
 from maskworks import report
 from refinemask_psg.psg.predict import PredictScenes, submit
 from refinemask_psg.resnet import fold_batch_norms
@@ -26,6 +27,7 @@ class Options(PredictScenes):
 
 def main() -> None:
     options = tyro.cli(Options, prog="predict.py")
+    refuse_unread(options)
     if options.model == "u2net":
         predict_saliency(options, options.size)
         return
@@ -36,6 +38,18 @@ def main() -> None:
         return
     things = None if model.scene_graph is None else model.config.relations.things
     report.of_predictions(predict(model, model.class_names, model.category_ids, options, thing_count=things))
+
+
+def refuse_unread(options: Options) -> None:
+    """Stop at flags that would be taken and then not looked at."""
+    if options.size and options.model != "u2net":
+        raise UserError("--size: the detector's pictures have the size of its checkpoint; it belongs to --model u2net")
+    if options.submission and options.model == "u2net":
+        raise UserError("--submission: U-2-Net finds no relations; leave out --model u2net")
+    if options.annotations and not options.submission:
+        raise UserError("--annotations: the order of a submission's images; name its folder with --submission")
+    if options.submission and options.out != Predict.out:
+        raise UserError("--submission and --out: a submission is written instead of drawings; leave out --out")
 
 
 if __name__ == "__main__":

@@ -100,16 +100,17 @@ print(encode(mask)[0]["counts"], Path(common.__file__).parent.parent)
 def test_packages_install_one_by_one_and_the_root_ships_nothing_stray(tmp_path: Path) -> None:
     tree, out = copied(tmp_path / "tree"), tmp_path / "wheels"
     shipped = {name: sources(tree, name) for name in PACKAGES}
-    common, solov2 = built(tree / "common", out), built(tree / "solov2", out)
+    common, around, solov2 = (built(tree / name, out) for name in ("common", "maskworks", "solov2"))
     assert contents(common) - extensions(contents(common)) == shipped["common"]
+    assert contents(around) == shipped["maskworks"]
     assert contents(solov2) == shipped["solov2"]
-    # Those two left build folders inside the packages; none of it may get into the next wheel.
+    # Those left build folders inside the packages; none of it may get into the next wheel.
     assert any((tree / "solov2" / "build").rglob("*.py"))
     everything = contents(built(tree, out))
     assert everything - extensions(everything) == set().union(*shipped.values())
     if shutil.which("cc"):
         assert len(extensions(everything)) == len(extensions(contents(common))) == 1
-    assert run_from_outside(tmp_path, [common, solov2])
+    assert run_from_outside(tmp_path, [common, around, solov2])
 
 
 def test_without_a_compiler_everything_still_installs_and_works(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from common.data.images import list_images, read_image
 from common.errors import UserError
+from common.ops.precision import fastest
 from common.run import commands
 from common.run.prediction import Predict, predict_one
 from common.run.runlog import Bar
@@ -32,12 +33,14 @@ def submit(model: RefineMask, options: PredictScenes) -> None:
     if model.scene_graph is None:
         raise UserError(f"--submission: {options.weights} finds no relations; name a checkpoint of a psg variant")
     paths = images_to_submit(options)
-    model = model.to(commands.choose_device(options.device)).to(memory_format=torch.channels_last)
+    device = commands.choose_device(options.device)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    precision = fastest(device) if options.precision == "auto" else options.precision
     writer = SubmissionWriter(Path(options.submission))
     with Bar("predicting", len(paths)) as bar:
         for path in paths:
             image = read_image(path, int(options.max_megapixels * 1e6))
-            graph = predict_one(model, image, options.precision)
+            graph = predict_one(model, image, precision)
             assert isinstance(graph, SceneGraph)
             writer.add(replace(graph, relations=graph.relations[:COUNTED]))
             bar.advance()

@@ -1,0 +1,28 @@
+"""A flag of predict.py that nothing would look at is refused by name, before any weights are read."""
+
+import shlex
+import sys
+from importlib import import_module
+
+import pytest
+
+from common.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("package", "flags", "said"),
+    [
+        ("refinemask_psg", "--size 320", "--size.*--model u2net"),
+        ("refinemask_psg", "--annotations psg.json", "--annotations.*--submission"),
+        ("refinemask_psg", "--submission made --out found", "--submission and --out"),
+        ("refinemask_psg", "--submission made --model u2net", "--submission: U-2-Net"),
+        ("glip", "--spans 0:3", "--spans.*--prompt"),
+        ("pose2seg", "--keypoints k.json --smallest-score 0.5", "--smallest-score.*--detector"),
+        ("pose2seg", "--keypoints k.json --smallest-joint-score 0.5", "--smallest-joint-score.*--detector"),
+        ("pose2seg", "--detector d.pth --smallest-confidence 0.5", "--smallest-confidence.*--keypoints"),
+    ],
+)
+def test_a_flag_that_nothing_looks_at_is_refused(package, flags, said, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["predict.py", "street.jpg", "--weights", "none.safetensors", *shlex.split(flags)])
+    with pytest.raises(UserError, match=said):
+        import_module(f"{package}.predict").main()
