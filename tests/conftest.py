@@ -1,6 +1,33 @@
-"""Settings of all tests."""
+"""For all tests: nothing is timed, and `--not-passed` leaves out what passed in the run before."""
 
-from hypothesis import settings
+import pytest
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
+# a busy machine is no fault of the code
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+PASSED = "maskworks/passed"  # where pytest's cache has the names of a run's tests that passed
+passed: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--not-passed", action="store_true", help="leave out the tests that passed in the last run")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--not-passed"):
+        before = set(config.cache.get(PASSED, []))
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in before])
+        items[:] = [item for item in items if item.nodeid not in before]
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        passed.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    is_worker = hasattr(session.config, "workerinput")  # of xdist; its reports reach the main process too
+    if hasattr(session.config, "cache") and not is_worker:
+        session.config.cache.set(PASSED, passed)

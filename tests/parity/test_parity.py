@@ -20,7 +20,12 @@ COMMITTED = cases_below(Path(__file__).parent / "cases")
 GIVEN = cases_below(Path(os.environ["MASKWORKS_PARITY"])) if "MASKWORKS_PARITY" in os.environ else []
 
 
-@pytest.mark.parametrize("folder", COMMITTED + GIVEN, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
+def name_of(folder: Path) -> str:
+    given = "" if folder in COMMITTED else "given-"  # cases of both kinds have the same names
+    return f"{given}{folder.parent.name}-{folder.name}"
+
+
+@pytest.mark.parametrize("folder", COMMITTED + GIVEN, ids=name_of)
 def test_the_case_is_reproduced(folder: Path) -> None:
     lines, _ = run_case(read_case(folder))
     assert lines
