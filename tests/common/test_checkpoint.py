@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from common.errors import UserError
+from common.files import write_text
 from common.run import checkpoint
 from common.run.checkpoint import Checkpoint
 from common.run.configuration import differences
@@ -52,7 +53,7 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path):
 
 def test_a_failed_write_leaves_the_previous_file_and_nothing_else(tmp_path):
     path = tmp_path / "file.txt"
-    checkpoint.write_text(path, "before")
+    write_text(path, "before")
 
     def half(temporary: Path) -> None:
         temporary.write_text("aft")

@@ -10,6 +10,7 @@ import torch
 import solov2.predict
 from common.data.images import write_video
 from common.errors import UserError, surroundings
+from common.files import write_text
 from common.run import checkpoint
 from common.run.checkpoint import Checkpoint, load, save
 from common.run.configuration import to_dict
@@ -58,7 +59,7 @@ def test_a_full_disk_leaves_the_old_file_and_is_one_line(tmp_path, kind):
         elif kind == "state":
             save_state(path, State(1, 0.0, {}, {}, {"weight": weight}, None, {"state": {}}, {}))
         else:
-            checkpoint.write_text(path, str(value) * 100_000)
+            write_text(path, str(value) * 100_000)
 
     write(1.0)
     before = path.read_bytes()
