@@ -159,7 +159,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_a_new_folder_only(tmp_path: Path) -> None:
-    command = ["-m", "maskworks.shapes.dataset", "--out", tmp_path / "new", "--count", 2, "--seed", 3]
+    command = ["-m", "maskworks.shapes", "--out", tmp_path / "new", "--count", 2, "--seed", 3]
     assert python(*command, cwd=tmp_path).returncode == 0
     assert len(contents(ShapesFolder(tmp_path / "new"))) == 2 * 2 + 5
     again = python(*command, cwd=tmp_path)
