@@ -3,20 +3,27 @@
 - Runs go down the columns and the first one is of zeros; `counts` is their compressed string.
 - Whatever comes in is checked first: a string that does not describe a mask of its size is refused with UserError
   before memory of that size is asked for.
-- The work is done by common/ops/native: C where it was built, numpy elsewhere, with the same results.
+- masks.c encodes and decodes, where it was built; hotcoco does everything else, and those two elsewhere, slower.
+- hotcoco's iou, and its area and boxes of thousands, hang in forked workers; what workers need starts no threads.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from ctypes import CDLL, POINTER, byref, c_char_p, c_int64, c_void_p, string_at
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import chain, pairwise
-from typing import Any, NoReturn, TypedDict
+from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
+from hotcoco import mask as coco
 from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import UserError
-from common.ops.native import mask_engine, masks_numpy
 
 MAX_AREA = 2**31  # pixels of one mask
 MAX_COORDINATE = 2.0**20  # of a polygon, in pixels
@@ -31,33 +38,61 @@ class Rle(TypedDict):
     counts: str
 
 
+@cache
+def library() -> CDLL | None:
+    """masks.c, where it was built beside this file (by pip, or `make ext`)."""
+    number, pointer = c_int64, c_void_p
+    for suffix in EXTENSION_SUFFIXES:
+        with suppress(OSError, AttributeError):  # not there, built for another machine, or from an older masks.c
+            c = CDLL(str(Path(__file__).with_name(f"masks_native{suffix}")))
+            c.masks_encode.argtypes = [pointer, number, number, number, POINTER(pointer), pointer]
+            c.masks_decode.argtypes = [c_char_p, pointer, pointer, number, pointer]
+            c.masks_free.argtypes = [pointer]
+            c.masks_encode.restype = c.masks_decode.restype = number
+            return c
+    return None
+
+
 def encode(masks: Tensor | NDArray[Any]) -> list[Rle]:
     """Bool masks [N, H, W] (a tensor on any device or an array) -> N RLEs, as pycocotools.mask.encode."""
     if isinstance(masks, Tensor):
         masks = (masks if masks.dtype == torch.bool else masks != 0).detach().cpu().numpy()
     if masks.ndim != 3:
         raise ValueError(f"masks must be [N, H, W], not of shape {tuple(masks.shape)}")
-    if masks.shape[1] * masks.shape[2] > MAX_AREA:
-        raise UserError(f"masks of {masks.shape[1]} x {masks.shape[2]} pixels: at most {MAX_AREA} pixels are supported")
-    if masks.dtype not in (np.uint8, np.bool_) or (masks.dtype == np.uint8 and masks.max(initial=0) > 1):
+    number, height, width = masks.shape
+    if height * width > MAX_AREA:
+        raise UserError(f"masks of {height} x {width} pixels: at most {MAX_AREA} pixels are supported")
+    if masks.dtype != np.bool_:
         masks = masks != 0
-    text, ends = mask_engine().encode(np.ascontiguousarray(masks).view(np.uint8))
-    return _pack(text, ends, list(masks.shape[1:]))
+    c = library()
+    if c is None:
+        encoded = coco.encode(masks.view(np.uint8).transpose(1, 2, 0))
+        return [{"size": [height, width], "counts": each["counts"].decode("ascii")} for each in encoded]
+    masks, ends, text = np.ascontiguousarray(masks), np.zeros(number, np.int64), c_void_p()
+    length = c.masks_encode(masks.ctypes.data, number, height, width, byref(text), ends.ctypes.data)
+    strings = string_at(text, max(length, 0)).decode("ascii")
+    c.masks_free(text)
+    if length < 0:
+        raise MemoryError("no memory left to encode masks")
+    return [{"size": [height, width], "counts": strings[a:b]} for a, b in pairwise([0, *ends.tolist()])]
 
 
 def decode(rles: Sequence[Mapping[str, Any]]) -> NDArray[np.bool_]:
     """N RLEs of one size -> bool masks [N, H, W]; no RLEs -> [0, 0, 0]."""
-    if not len(rles):
+    sound = _sound(rles)
+    if not sound:
         return np.zeros((0, 0, 0), bool)
-    text, ends, sizes = _gather(rles)
-    different = (sizes != sizes[0]).any(axis=1)
-    if different.any():
-        index = int(different.argmax())
-        raise UserError(
-            f"RLE {index} is {sizes[index].tolist()}, RLE 0 is {sizes[0].tolist()}: decode one size at a time"
-        )
-    height, width = sizes[0].tolist()
-    return mask_engine().decode(text, ends, height, width).view(np.bool_)
+    height, width = sound[0]["size"]
+    for index, rle in enumerate(sound):
+        if rle["size"] != [height, width]:
+            raise UserError(f"RLE {index} is {rle['size']}, RLE 0 is {[height, width]}: decode one size at a time")
+    c = library()
+    if c is None:
+        return np.ascontiguousarray(coco.decode(sound).transpose(2, 0, 1)).view(np.bool_)
+    masks, sizes = np.zeros((len(sound), height, width), bool), np.full((len(sound), 2), (height, width), np.int64)
+    text, ends = _joined([rle["counts"] for rle in sound])
+    c.masks_decode(text, ends.ctypes.data, sizes.ctypes.data, len(sound), masks.ctypes.data)
+    return masks
 
 
 def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> Rle:
@@ -65,8 +100,8 @@ def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) 
     problem = check_polygons(polygons, height, width)
     if problem:
         raise UserError(problem)
-    corners = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in polygons]
-    return {"size": [height, width], "counts": mask_engine().from_polygons(corners, height, width).decode("ascii")}
+    drawn = coco.merge([coco.fr_poly(np.asarray(polygon, float).tolist(), height, width) for polygon in polygons])
+    return {"size": [height, width], "counts": drawn["counts"].decode("ascii")}
 
 
 def from_counts(counts: Sequence[int], height: int, width: int) -> Rle:
@@ -74,20 +109,17 @@ def from_counts(counts: Sequence[int], height: int, width: int) -> Rle:
     problem = check({"size": [height, width], "counts": list(counts)}, height, width)
     if problem:
         raise UserError(problem)
-    text, _ = masks_numpy.write_strings(np.array(counts, np.int64), np.array([len(counts)]))
-    return {"size": [height, width], "counts": text.decode("ascii")}
+    return {"size": [height, width], "counts": _as_string(list(counts), height, width)}
 
 
 def area(rles: Sequence[Mapping[str, Any]]) -> Int:
     """RLEs -> number of pixels of each [N]."""
-    text, ends, _ = _gather(rles)
-    return mask_engine().areas(text, ends)
+    return np.asarray(coco.area(_sound(rles)), np.int64)
 
 
 def boxes(rles: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
     """RLEs -> the tightest box x, y, width, height around each [N, 4]; zeros for an empty mask."""
-    text, ends, sizes = _gather(rles)
-    return mask_engine().boxes(text, ends, np.ascontiguousarray(sizes[:, 0]))
+    return np.asarray(coco.to_bbox(_sound(rles)), np.float64).reshape(-1, 4)
 
 
 def iou(
@@ -98,13 +130,10 @@ def iou(
         raise ValueError(f"{len(crowd)} crowd flags for {len(b)} masks")
     if not len(a) or not len(b):
         return np.zeros((len(a), len(b)))
-    (text_a, ends_a, sizes_a), (text_b, ends_b, sizes_b) = _gather(a), _gather(b)
-    if (sizes_a != sizes_a[0]).any() or (sizes_b != sizes_a[0]).any():
+    sound_a, sound_b = _sound(a), _sound(b)
+    if any(rle["size"] != sound_a[0]["size"] for rle in sound_a + sound_b):
         raise UserError("IoU of masks of different sizes: all must have the size of one image")
-    engine = mask_engine()
-    around_a = engine.boxes(text_a, ends_a, np.ascontiguousarray(sizes_a[:, 0]))
-    around_b = engine.boxes(text_b, ends_b, np.ascontiguousarray(sizes_b[:, 0]))
-    return engine.iou((text_a, ends_a), (text_b, ends_b), around_a, around_b, np.asarray(crowd, bool))
+    return np.asarray(coco.iou(sound_a, sound_b, np.asarray(crowd, bool).tolist()), np.float64)
 
 
 def check(rle: object, height: int, width: int) -> str | None:
@@ -141,25 +170,23 @@ def _check_counts(counts: list[Any], pixels: int) -> str | None:
 
 
 def _check_string(counts: str | bytes, pixels: int) -> str | None:
-    try:
-        text = counts.encode("ascii") if isinstance(counts, str) else counts
-    except UnicodeEncodeError:
+    """What masks.c checks too, with words. The characters of a count but its last have 32 of their code set."""
+    if isinstance(counts, str) and not counts.isascii():
         return "RLE string has characters that are not ASCII"
-    end = np.array([len(text)])
-    if mask_engine().first_bad(text, end, np.array([pixels])) < 0:
-        return None
-    runs = masks_numpy.read_strings(text, end)
-    if not text:
-        problem = "is empty"
-    elif not all(48 <= character < 112 for character in text):
-        problem = "has characters outside of the code ('0' to 'o')"
-    elif isinstance(runs, int):
-        problem = "is cut off or holds a count of too many characters"
-    elif runs[0].min() < 0:
-        problem = f"holds a negative count ({runs[0].min()})"
-    else:
-        problem = f"holds counts that sum to {runs[0].sum()}, not to height * width = {pixels}"
-    return f"RLE string {problem}"
+    text = counts.encode("ascii") if isinstance(counts, str) else counts
+    if not text or re.search(rb"[^0-o]", text):
+        return "RLE string has characters outside of the code ('0' to 'o')" if text else "RLE string is empty"
+    if re.search(rb"[P-o]{7}|[P-o]\Z", text):
+        return "RLE string is cut off or holds a count of too many characters"
+    runs: list[int] = []
+    for digits in re.findall(rb"[P-o]*[0-O]", text):
+        value = sum((character - 48) % 32 << 5 * place for place, character in enumerate(digits))
+        value -= (digits[-1] - 48) // 16 << 5 * len(digits)  # the last one's 16 stands for a minus
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+    if min(runs) < 0:
+        return f"RLE string holds a negative count ({min(runs)})"
+    total = sum(runs)
+    return None if total == pixels else f"RLE string holds counts that sum to {total}, not to height * width = {pixels}"
 
 
 def check_polygons(polygons: object, height: int, width: int) -> str | None:
@@ -170,28 +197,19 @@ def check_polygons(polygons: object, height: int, width: int) -> str | None:
         return f"an image of {height} x {width} pixels: at most {MAX_AREA} pixels are supported"
     outline = 0.0
     for index, polygon in enumerate(polygons):
-        corners, problem = _corners(polygon)
-        if problem:
-            return f"polygon {index} {problem}"
+        try:
+            numbers = np.asarray(polygon)
+        except (ValueError, OverflowError):
+            numbers = np.zeros((0, 2))
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iuf":
+            return f"polygon {index} must be a list of numbers x1, y1, x2, y2, ..."
+        if len(numbers) < 6 or len(numbers) % 2:
+            return f"polygon {index} has {len(numbers)} numbers: it needs x and y of at least 3 corners"
+        corners = numbers.astype(np.float64).reshape(-1, 2)
+        if not (np.abs(corners) <= MAX_COORDINATE).all():
+            return f"polygon {index} has a corner that is not finite or beyond {MAX_COORDINATE:.0f} pixels"
         outline += float(np.abs(corners - np.roll(corners, 1, axis=0)).sum())
     return f"the polygons' outlines are longer than {MAX_OUTLINE:.0f} pixels" if outline > MAX_OUTLINE else None
-
-
-def _corners(polygon: object) -> tuple[NDArray[np.float64], str | None]:
-    """Corners [K, 2] of a polygon; or what is wrong with it."""
-    none = np.zeros((0, 2))
-    try:
-        numbers = np.asarray(polygon)
-    except (ValueError, OverflowError):
-        numbers = none
-    if numbers.ndim != 1 or numbers.dtype.kind not in "iuf":
-        return none, "must be a list of numbers x1, y1, x2, y2, ..."
-    if len(numbers) < 6 or len(numbers) % 2:
-        return none, f"has {len(numbers)} numbers: it needs x and y of at least 3 corners"
-    corners = numbers.astype(np.float64).reshape(-1, 2)
-    if not (np.abs(corners) <= MAX_COORDINATE).all():
-        return none, f"has a corner that is not finite or beyond {MAX_COORDINATE:.0f} pixels"
-    return corners, None
 
 
 def first_bad(rles: Sequence[Mapping[str, Any]], sizes: Sequence[list[int]]) -> tuple[int, str] | None:
@@ -209,16 +227,18 @@ def first_bad(rles: Sequence[Mapping[str, Any]], sizes: Sequence[list[int]]) -> 
 def _all_sound(rles: Sequence[Mapping[str, Any]], sizes: Sequence[list[int]]) -> bool:
     """No Python object is made for an RLE here: half a million would start the garbage collector again and again."""
     try:
-        stated = [rle["size"] for rle in rles]
-        if stated != sizes or set(map(type, chain.from_iterable(stated))) != {int}:
-            return False
-        areas = np.fromiter((height * width for height, width in sizes), np.int64, len(sizes))
-        strings = [rle["counts"] for rle in rles]
-        ends = np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)))
-        text = "".join(strings).encode("ascii")
+        stated, strings = [rle["size"] for rle in rles], [rle["counts"] for rle in rles]
+        plain = stated == sizes and set(map(type, chain.from_iterable(stated))) == {int}
+        sides = np.array(sizes, np.int64)
+        text, ends = _joined(strings)
     except (TypeError, ValueError, KeyError, OverflowError):
         return False  # perhaps another form of RLE, which is looked at one by one
-    return bool(areas.max() <= MAX_AREA) and mask_engine().first_bad(text, ends, areas) < 0
+    if not plain or sides.min() < 0 or sides.prod(axis=1, dtype=float).max() > MAX_AREA:
+        return False
+    c = library()
+    if c is None:
+        return not any(map(_check_string, strings, sides.prod(axis=1).tolist()))
+    return bool(c.masks_decode(text, ends.ctypes.data, sides.ctypes.data, len(ends), None) < 0)
 
 
 def size_of(rle: object) -> list[int]:
@@ -227,49 +247,25 @@ def size_of(rle: object) -> list[int]:
     return [0, 0] if size is None or _check_size(size) else list(size)
 
 
-def _gather(rles: Sequence[Mapping[str, Any]]) -> tuple[bytes, Int, Int]:
-    """Checked RLEs -> their strings one after the other, where each ends [N], sizes [N, 2]."""
-    try:
-        text, ends, sizes = _concatenate(rles)
-    except (TypeError, ValueError, KeyError, OverflowError, UserError):
-        _refuse(rles)
-    if mask_engine().first_bad(text, ends, sizes[:, 0] * sizes[:, 1]) >= 0:
-        _refuse(rles)
-    return text, ends, sizes
+def _sound(rles: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The RLEs, checked, with their counts as strings; UserError names the first that is not sound in itself."""
+    rles = list(rles)
+    sizes = [size_of(rle) for rle in rles]
+    bad = first_bad(rles, sizes)
+    if bad:
+        raise UserError(f"RLE {bad[0]}: {bad[1]}")
+    return [{"size": size, "counts": _as_string(rle["counts"], *size)} for rle, size in zip(rles, sizes, strict=True)]
 
 
-def _concatenate(rles: Sequence[Mapping[str, Any]]) -> tuple[bytes, Int, Int]:
-    sizes = np.array([rle["size"] for rle in rles]) if len(rles) else np.zeros((0, 2), np.int64)
-    if sizes.dtype.kind != "i" or sizes.shape != (len(rles), 2) or sizes.min(initial=0) < 0:
-        raise ValueError("sizes")
-    if len(rles) and (sizes.max() > MAX_AREA or (sizes[:, 0] * sizes[:, 1]).max() > MAX_AREA):
-        raise ValueError("sizes")
-    counts = [rle["counts"] for rle in rles]
-    if not all(isinstance(each, str) for each in counts):
-        counts = [_as_string(rle) for rle in rles]
-    ends = np.cumsum(np.fromiter(map(len, counts), np.int64, len(counts)))
-    return "".join(counts).encode("ascii"), ends, sizes.astype(np.int64)
-
-
-def _as_string(rle: Mapping[str, Any]) -> str:
-    counts = rle["counts"]
+def _as_string(counts: str | bytes | list[int], height: int, width: int) -> str:
     if isinstance(counts, list):
-        return from_counts(counts, *rle["size"])["counts"]
-    return counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
+        counts = coco.rle_to_string({"size": [height, width], "counts": [int(count) for count in counts]})
+    return counts.decode("ascii") if isinstance(counts, bytes) else counts
 
 
-def _refuse(rles: Sequence[Any]) -> NoReturn:
-    """Say what is wrong with the first RLE that is not sound in itself."""
-    for index, rle in enumerate(rles):
-        problem = check(rle, *size_of(rle))
-        if problem:
-            raise UserError(f"RLE {index}: {problem}")
-    raise UserError("RLEs must be a list of {'size': [height, width], 'counts': string}")
-
-
-def _pack(text: bytes, ends: Int, size: list[int]) -> list[Rle]:
-    string, bounds = text.decode("ascii"), [0, *ends.tolist()]
-    return [{"size": list(size), "counts": string[begin:end]} for begin, end in pairwise(bounds)]
+def _joined(strings: Sequence[str]) -> tuple[bytes, Int]:
+    """Strings one after the other, and where each ends."""
+    return "".join(strings).encode("ascii"), np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)))
 
 
 def _is_whole(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Run-length codes with something wrong in them, read by C and by numpy: the same masks or the same refusal."""
+"""Run-length codes with something wrong in them, with the C library and without: the same masks or refusal."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.ops import masks as rle
-from common.ops.native import masks_numpy
 from tests.faults.mutation import NUMBERS, answer, fuzz, junk
 
 HEIGHT, WIDTH = 5, 7
@@ -38,12 +37,12 @@ def codes(draw: st.DrawFn) -> Any:
     return draw(st.just(code) | st.sampled_from([{}, None, {"size": size}, [size]]) | junk)
 
 
-@pytest.fixture(params=["the engine", "numpy"])
+@pytest.fixture(params=["the library", "fallback"])
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """C where it was built, and numpy."""
+    """C where it was built, and hotcoco."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == "numpy":
-            patch.setattr(rle, "mask_engine", lambda: masks_numpy)
+        if request.param == "fallback":
+            patch.setattr(rle, "library", lambda: None)
         yield request.param
 
 
@@ -83,7 +82,7 @@ def test_both_ways_say_the_same(found: list[Any]) -> None:
 
     compiled = everything()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rle, "mask_engine", lambda: masks_numpy)
+        patch.setattr(rle, "library", lambda: None)
         assert everything() == compiled
 
 
