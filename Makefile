@@ -45,7 +45,7 @@ ext: $(ENVIRONMENT)/.ready ## build the C code, and the CUDA code where nvcc is,
 
 clean: ## remove what was built and cached (built again when next needed); environments, data and runs stay
 	rm -rf build dist *.egg-info */build */dist */*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f common/ops/*.so common/ops/native/*.so $(ENVIRONMENT)/.ready $(OLDEST)/.ready
+	rm -f common/ops/*.so $(ENVIRONMENT)/.ready $(OLDEST)/.ready
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 $(ENVIRONMENT)/.ready: $(SOURCES) constraints.txt

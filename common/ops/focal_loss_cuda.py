@@ -1,6 +1,6 @@
 """The CUDA kernel of the focal loss: built by nvcc when first needed (or ahead: python -m common.ops.focal_loss_cuda).
 
-common/ops/native/focal_loss.cu has a plain C interface and is loaded with ctypes, so one build fits every PyTorch.
+common/ops/focal_loss.cu has a plain C interface and is loaded with ctypes, so one build fits every PyTorch.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from common.errors import UserError
 
-_SOURCE = Path(__file__).parent / "native" / "focal_loss.cu"
+_SOURCE = Path(__file__).with_name("focal_loss.cu")
 _LOGIT_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 _INDEX, _BOOL, _DENSE = 0, 1, 2
 _THREADS = 256  # of a block, as in the source
@@ -195,7 +195,7 @@ def _source_hash() -> str:
 
 
 def main() -> int:
-    """Builds the kernel for all kinds of GPU into common/ops/native, for machines without nvcc and for packages."""
+    """Builds the kernel for all kinds of GPU into common/ops, for machines without nvcc and for packages."""
     library = built_ahead()
     try:
         build(library, "-arch=all-major", "--threads=0")

@@ -1,1 +1,0 @@
-"""The CUDA source of the focal loss, and the library built from it."""
