@@ -172,7 +172,7 @@ def count_pairs(truth: NDArray[np.uint8], found: NDArray[np.uint8], names: objec
         picture.reshape(-1, 3)[starts].astype(np.int64) @ [65536, 256, 1]  # blue, green, red
         for picture in (truth, found)
     )
-    pairs, which = np.unique(true_ids * IDS + found_ids, return_inverse=True)
+    pairs, which = np.unique((true_ids * IDS + found_ids).astype(np.int64), return_inverse=True)
     pixels = np.bincount(which, np.diff(starts, append=truth.size // 3), len(pairs)).astype(np.int64)
     return pairs // IDS, pairs % IDS, pixels
 

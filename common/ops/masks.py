@@ -62,14 +62,13 @@ def encode(masks: Tensor | NDArray[Any]) -> list[Rle]:
     number, height, width = masks.shape
     if height * width > MAX_AREA:
         raise UserError(f"masks of {height} x {width} pixels: at most {MAX_AREA} pixels are supported")
-    if masks.dtype != np.bool_:
-        masks = masks != 0
+    filled: NDArray[np.bool_] = np.asarray(masks if masks.dtype == np.bool_ else masks != 0)
     c = library()
     if c is None:
-        encoded = coco.encode(masks.view(np.uint8).transpose(1, 2, 0))
+        encoded: Any = coco.encode(filled.view(np.uint8).transpose(1, 2, 0))
         return [{"size": [height, width], "counts": each["counts"].decode("ascii")} for each in encoded]
-    masks, ends, text = np.ascontiguousarray(masks), np.zeros(number, np.int64), c_void_p()
-    length = c.masks_encode(masks.ctypes.data, number, height, width, byref(text), ends.ctypes.data)
+    filled, ends, text = np.ascontiguousarray(filled), np.zeros(number, np.int64), c_void_p()
+    length = c.masks_encode(filled.ctypes.data, number, height, width, byref(text), ends.ctypes.data)
     strings = string_at(text, max(length, 0)).decode("ascii")
     c.masks_free(text)
     if length < 0:
