@@ -11,10 +11,12 @@ from common.run.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 [torch.ones(2**21) for _ in range(8)]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+counts = []
 for _ in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     [torch.ones(2**21) for _ in range(8)]  # 64 MB, all freed at once
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(counts))  # what a system short of memory takes away meanwhile is no round's own
 """
 
 
@@ -26,6 +28,6 @@ def faults(how: str) -> int:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's setting")
 def test_freed_memory_is_used_again_without_asking_the_system():
     usual = faults("as it is")
-    if usual < 1000:
+    if usual < 200:
         pytest.skip("this C library keeps memory anyway")
     assert faults("keep") < 0.7 * usual
