@@ -3,13 +3,15 @@
 
 PYTHON ?= python3
 DEMO_FLAGS ?= --epochs 10 --evaluate-every 0 --minutes 6 --run runs/solov2/demo
-TEST_FLAGS ?= -n 2
+TEST_FLAGS ?= -n 2 --dist loadfile
 
 ENVIRONMENT := .venv
 OLDEST := .venv-oldest
 RUN := $(ENVIRONMENT)/bin/python
 # What an environment was made from: when one of these changes, it is brought up to date.
 SOURCES := pyproject.toml $(wildcard common/ops/*.c)
+
+unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of programs: each module is compiled once
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -25,18 +25,17 @@ import yolact.masks
 from common.ops import matrix_nms
 from tests.accelerator import SUPPORTED
 from tests.running import python
+from tests.small import SMALL, flags, package_of
 
-RUNS = ["solov2", "yolact", "maskrcnn", "refinemask_psg", "refinemask_psg psg_shapes", "upsnet", "glip", "pose2seg"]
 SHORT = ["--steps", "1", "--limit", "2", "--batch-size", "2", "--workers", "0", "--no-report"]
 needs_pretending = pytest.mark.skipif(not SUPPORTED, reason="this PyTorch cannot pretend a device")
 
 
 @needs_pretending
-@pytest.mark.parametrize("run", RUNS)
-def test_nothing_is_left_on_the_processor(run: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", SMALL)
+def test_nothing_is_left_on_the_processor(name: str, tmp_path: Path) -> None:
     """One step of training and an evaluation."""
-    package, *variant = run.split()
-    command = [f"{package}.train", *variant, *SHORT, "--run", tmp_path]
+    command = [f"{package_of(name)}.train", *flags(name, tmp_path / "data"), *SHORT, "--run", tmp_path]
     done = python("-m", "tests.accelerator", *command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((tmp_path / "metrics.json").read_text())
@@ -63,9 +62,9 @@ with accelerator() as device:
     assert done.stdout == "done\n", done.stdout + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("name", SMALL)
 def test_training_and_evaluation_run_in_half_the_digits(
-    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_probabilities = torch.nn.functional.binary_cross_entropy
 
@@ -74,10 +73,9 @@ def test_training_and_evaluation_run_in_half_the_digits(
         return of_probabilities(*arguments, **named)
 
     monkeypatch.setattr(torch.nn.functional, "binary_cross_entropy", refused_by_gpus)
-    package, *variant = run.split()
-    flags = [*variant, *SHORT, "--precision", "bf16", "--run", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["train.py", *flags])
-    importlib.import_module(f"{package}.train").main()
+    line = [*flags(name, tmp_path / "data"), *SHORT, "--precision", "bf16", "--run", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["train.py", *line])
+    importlib.import_module(f"{package_of(name)}.train").main()
     line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
     assert math.isfinite(line["loss"])
     assert json.loads((tmp_path / "metrics.json").read_text())

@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import inspect
 import json
 import os
 import re
@@ -118,8 +120,10 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, list[str]], None]:
     """Run a program until its parser has taken the line."""
     real, real_argparse = tyro.cli, argparse.ArgumentParser.parse_args
 
-    def stop(*args: Any, **kwargs: Any) -> None:
-        raise Parsed(real(*args, **kwargs))
+    def stop(program: Any, *args: Any, **kwargs: Any) -> None:
+        if inspect.isfunction(program):  # tyro would call it
+            program = functools.wraps(program)(lambda *args, **kwargs: None)
+        raise Parsed(real(program, *args, **kwargs))
 
     def stop_argparse(*args: Any, **kwargs: Any) -> None:
         raise Parsed(real_argparse(*args, **kwargs))

@@ -5,6 +5,7 @@ To import torch, torchvision and transformers takes seconds of processor time, a
 program as `python WORDS` would, with its own folder, environment, output and exit status.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -19,7 +20,9 @@ LIBRARIES = (
     "hotcoco",
     "msgspec.yaml",
     "PIL.Image",
-    "rich",
+    "rich.console",
+    "rich.progress",
+    "rich.table",
     "safetensors.torch",
     "torch.distributed",
     "torch.utils.tensorboard",
@@ -30,12 +33,14 @@ LIBRARIES = (
     "tyro",
     "yaml",
 )
-PATIENCE = 300  # seconds, after which a program is ended
+PATIENCE = 1200  # seconds, after which a program is ended; a busy machine is no fault of the code
 
 
 def main() -> None:
+    sys.dont_write_bytecode = False  # our modules are compiled once, not in each copy
     for name in LIBRARIES:
         importlib.import_module(name)
+    gc.freeze()  # copies neither look through what is here nor, by doing so, copy its memory
     reply = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         asked = json.loads(line)

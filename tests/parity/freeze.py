@@ -12,6 +12,7 @@ import numpy as np
 
 from common.errors import UserError
 from tests.parity.case import SAMPLE, Array, Case, sample, write_case
+from tests.parity.networks import MEASURED, RECORDED
 from tests.parity.runner import System, as_stored, compare, find_system, other_rounding
 
 SAMPLE_LIMIT = 4000
@@ -28,8 +29,10 @@ def freeze(case: Case, folder: Path, device: str) -> None:
         return
     for seed in SEEDS:
         frozen = record(case, folder / case.system / f"{case.name}_shapes", system, seed, device)
+        MEASURED.pop(frozen.folder, None)  # of the seed before
         if instances(frozen) >= FEWEST and survives_rounding(frozen, system, device):
-            write_case(frozen.folder, frozen.spec, frozen.arrays)
+            spread = {RECORDED: MEASURED[frozen.folder]} if frozen.folder in MEASURED else {}
+            write_case(frozen.folder, frozen.spec | spread, frozen.arrays)
             size = sum(path.stat().st_size for path in frozen.folder.iterdir())
             print(f"{case.name}: recorded scene {seed} in {frozen.folder} ({size / 1e6:.2f} MB)")
             return
