@@ -1,17 +1,15 @@
 """Sigmoid focal loss: one pass forward, one pass backward, and nothing kept between them but the inputs.
 
-Two ways behind one function, with the same values: a CUDA kernel (common/ops/focal_loss_cuda.py) and PyTorch operations
-on small chunks (common/ops/closed_form.py). Registered as a custom operator of PyTorch, so torch.compile and
-torch.export see one operator.
+A CUDA kernel (focal_loss_cuda.py) or PyTorch operations on small chunks (closed_form.py) compute it, with the same
+values, behind a custom operator of PyTorch, so torch.compile and torch.export see one operator.
 """
 
-from types import ModuleType
 from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor, library
 
-from common.ops import closed_form
+from common.ops import closed_form, focal_loss_cuda
 
 Reduction = Literal["sum", "mean", "none"]
 Convention = Literal["zero_is_background", "last_is_background", "one_hot"]
@@ -22,9 +20,8 @@ def sigmoid_focal_loss(
 ) -> Tensor:
     """Focal loss of independent sigmoids (Lin et al. 2017, equation 5); alpha < 0 leaves the classes unweighted.
 
-    logits [..., C] in any floating type. targets either [...] integer class indices, where C means background and
-    a negative index a row to ignore, or [..., C] bool or float from 0 to 1. Other conventions: convert_targets.
-    The loss is float32 (float64 for float64 logits), summed, averaged over all elements, or for each element.
+    logits [..., C] in any floating type; targets [...] integer class indices, where C means background and a negative
+    index a row to ignore (see convert_targets). The loss is float32, or float64 for float64 logits.
     """
     if reduction not in ("sum", "mean", "none"):
         raise ValueError(f"reduction is {reduction!r}; expected 'sum', 'mean' or 'none'")
@@ -32,23 +29,12 @@ def sigmoid_focal_loss(
         raise TypeError(f"logits are {logits.dtype}; expected a floating type")
     if gamma < 0 or alpha > 1:
         raise ValueError(f"gamma is {gamma} and alpha {alpha}; expected gamma >= 0 and alpha <= 1")
-    if targets.requires_grad:
-        raise ValueError("targets require a gradient, which the focal loss does not compute; detach them")
-    if targets.dtype == torch.bool or targets.is_floating_point():
-        if targets.shape != logits.shape:
-            raise ValueError(
-                f"{targets.dtype} targets of shape {tuple(targets.shape)} for logits of shape {tuple(logits.shape)};"
-                " expected the same shape, or integer class indices"
-            )
-        rows, row_targets = logits.reshape(-1, 1), targets.reshape(-1, 1)
-    else:
-        if targets.shape != logits.shape[:-1]:
-            raise ValueError(
-                f"class indices of shape {tuple(targets.shape)} for logits of shape {tuple(logits.shape)};"
-                " expected one index for each row of logits (a one-hot target must be bool or float)"
-            )
-        rows, row_targets = logits.unsqueeze(0).flatten(0, -2), targets.flatten().long()
-    loss: Tensor = _focal_loss(rows, row_targets, float(gamma), float(alpha), reduction != "none")
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        raise TypeError(f"targets are {targets.dtype}; expected integer class indices (see convert_targets)")
+    if targets.shape != logits.shape[:-1]:
+        raise ValueError(f"targets {[*targets.shape]} for logits {[*logits.shape]}; expected one index for each row")
+    rows = logits.unsqueeze(0).flatten(0, -2)
+    loss: Tensor = _focal_loss(rows, targets.flatten().long(), float(gamma), float(alpha), reduction != "none")
     if reduction == "none":
         return loss.reshape(logits.shape)
     return loss / max(logits.numel(), 1) if reduction == "mean" else loss
@@ -77,21 +63,23 @@ def convert_targets(targets: Tensor, convention: Convention, num_classes: int) -
 
 @library.custom_op("maskworks::sigmoid_focal_loss", mutates_args=())
 def _focal_loss(logits: Tensor, targets: Tensor, gamma: float, alpha: float, summed: bool) -> Tensor:
-    _check_indices(logits, targets)
-    loss: Tensor = _way(logits).loss(logits, targets, gamma, _weights(alpha), summed)
-    return loss
+    # Looked at where that costs nothing: on a GPU it would wait for the device, and such a row is background there.
+    classes = logits.shape[1]
+    if targets.device.type == "cpu" and targets.numel() > 0 and (largest := int(targets.max())) > classes:
+        raise ValueError(f"targets hold class index {largest} for {classes} classes; see convert_targets")
+    loss = focal_loss_cuda.loss if focal_loss_cuda.usable(logits) else closed_form.loss
+    return loss(logits, targets, gamma, _weights(alpha), summed)
 
 
 @_focal_loss.register_fake
 def _(logits: Tensor, targets: Tensor, gamma: float, alpha: float, summed: bool) -> Tensor:
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return logits.new_empty(() if summed else logits.shape, dtype=dtype)
+    return logits.new_empty(() if summed else logits.shape, dtype=closed_form.computed_in(logits))
 
 
 @library.custom_op("maskworks::sigmoid_focal_loss_backward", mutates_args=())
 def _focal_loss_backward(upstream: Tensor, logits: Tensor, targets: Tensor, gamma: float, alpha: float) -> Tensor:
-    gradient: Tensor = _way(logits).gradient(upstream, logits, targets, gamma, _weights(alpha))
-    return gradient
+    gradient = focal_loss_cuda.gradient if focal_loss_cuda.usable(logits) else closed_form.gradient
+    return gradient(upstream, logits, targets, gamma, _weights(alpha))
 
 
 @_focal_loss_backward.register_fake
@@ -117,26 +105,6 @@ _focal_loss.register_autograd(_differentiate, setup_context=_remember)
 _focal_loss_backward.register_autograd(_refuse)
 
 
-def _way(logits: Tensor) -> ModuleType:
-    if logits.is_cuda:
-        from common.ops import focal_loss_cuda
-
-        if focal_loss_cuda.usable(logits):
-            return focal_loss_cuda
-    return closed_form
-
-
 def _weights(alpha: float) -> tuple[float, float]:
     """What a target of 0 weighs, and a target of 1."""
     return (1.0, 1.0) if alpha < 0 else (1 - alpha, alpha)
-
-
-def _check_indices(logits: Tensor, targets: Tensor) -> None:
-    """Only where looking costs nothing: on a GPU it would wait for the device, and such a row is background there."""
-    if targets.ndim == 1 and targets.device.type == "cpu" and targets.numel() > 0:
-        largest, classes = int(targets.max()), logits.shape[1]
-        if largest > classes:
-            raise ValueError(
-                f"targets hold class index {largest} for {classes} classes; expected 0 to {classes - 1}, {classes}"
-                " for background or a negative index to ignore (convert_targets knows other conventions)"
-            )
