@@ -3,7 +3,6 @@
 from functools import partial
 
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -67,27 +66,3 @@ class FixedStatisticsBatchNorm(nn.BatchNorm2d):
 
 def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(32, channels)
-
-
-def fold_batch_norms(network: nn.Module) -> None:
-    """For inference: let each batch norm become part of the convolution before it, which saves a pass over memory.
-
-    Afterwards the weights are no longer a checkpoint's.
-    """
-    for module in network.modules():
-        names = [(f"conv{number}", f"bn{number}") for number in (1, 2, 3)]
-        if isinstance(module, nn.Sequential):  # a residual block's shortcut: convolution, norm
-            names = [("0", "1")]
-        for conv_name, norm_name in names:
-            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, FrozenBatchNorm2d | FixedStatisticsBatchNorm):
-                conv.weight, conv.bias = fuse_conv_bn_weights(
-                    conv.weight,
-                    conv.bias,
-                    norm.running_mean,  # type: ignore[arg-type]
-                    norm.running_var,  # type: ignore[arg-type]
-                    norm.eps,
-                    norm.weight,
-                    norm.bias,
-                )
-                setattr(module, norm_name, nn.Identity())

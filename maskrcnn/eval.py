@@ -4,8 +4,8 @@ import torch
 
 import maskrcnn
 from common.data.coco import refuse_other_classes
+from common.ops.folding import fold_batch_norms
 from common.run import commands
-from maskrcnn.backbone import fold_batch_norms
 from maskrcnn.scoring import scoring
 from maskworks import shapes
 

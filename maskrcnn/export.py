@@ -23,9 +23,9 @@ import maskrcnn
 from common.data.batches import round_up
 from common.data.images import read_image
 from common.errors import UserError
+from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.onnx_export import Found, compare, export_onnx
-from maskrcnn.backbone import fold_batch_norms
 from maskrcnn.boxes import clip, decode, sides
 from maskrcnn.network import Answers, MaskRCNN
 from maskrcnn.postprocess import Detections

@@ -3,9 +3,9 @@
 import tyro
 
 import maskrcnn
+from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.prediction import Predict, predict
-from maskrcnn.backbone import fold_batch_norms
 from maskworks import report
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -68,20 +67,3 @@ class Pyramid(nn.Module):
             enlarged = F.interpolate(totals[0], size, mode="bilinear", align_corners=False)
             totals.insert(0, conv(feature) + enlarged)
         return totals
-
-
-def fold_batch_norms(module: nn.Module) -> None:
-    """For inference: let each batch norm become part of the convolution before it, which saves a pass over memory.
-
-    Afterwards the weights are no longer a checkpoint's.
-    """
-    for block in module.modules():
-        children = dict(block.named_children())
-        pairs = [(f"conv{number}", f"bn{number}") for number in (1, 2, 3)]
-        if isinstance(block, nn.Sequential):  # a residual block's shortcut: convolution, norm
-            pairs = [("0", "1")]
-        for conv_name, norm_name in pairs:
-            conv, norm = children.get(conv_name), children.get(norm_name)
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(block, conv_name, torch.nn.utils.fuse_conv_bn_eval(conv, norm))
-                setattr(block, norm_name, nn.Identity())

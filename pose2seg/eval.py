@@ -15,12 +15,12 @@ import pose2seg
 from common.data.coco import CocoDataset, refuse_other_classes
 from common.errors import UserError
 from common.files import write_text
+from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.distributed import is_main
 from common.run.evaluation import Evaluation
 from common.run.settings import Images
 from common.run.training import Metrics
-from pose2seg.backbone import fold_batch_norms
 from pose2seg.config import VARIANTS, Config, PeopleData
 from pose2seg.evaluation import people_scoring, write_maps
 from pose2seg.joints import Detector, Source, from_detector, from_results

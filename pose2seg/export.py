@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 import pose2seg
 from common.errors import UserError
+from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.onnx_export import export_onnx, mask_agreement
 from maskworks.shapes.scenes import Scene, draw_scene
-from pose2seg.backbone import fold_batch_norms
 from pose2seg.geometry import letterbox_matrix, letterboxed, moved_joints
 from pose2seg.network import Pose2Seg
 from pose2seg.postprocess import THRESHOLD, inverse_warp

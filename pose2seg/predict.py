@@ -14,6 +14,7 @@ from torch import nn
 
 import pose2seg
 from common.errors import UserError
+from common.ops.folding import fold_batch_norms
 from common.ops.precision import autocast, fastest
 from common.results import Instances
 from common.run import commands
@@ -21,7 +22,6 @@ from common.run.prediction import Notes, Predict, predict_all, predict_video
 from common.run.prediction_files import categories
 from maskworks import report
 from pose2seg.alignment import NEEDED_JOINTS
-from pose2seg.backbone import fold_batch_norms
 from pose2seg.joints import Detector, Found, Picture, read_for_files
 from pose2seg.network import Pose2Seg
 

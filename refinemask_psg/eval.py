@@ -2,9 +2,9 @@
 
 import refinemask_psg
 from common.data.coco import refuse_other_classes
+from common.ops.folding import fold_batch_norms
 from common.run import commands
 from maskworks import shapes
-from refinemask_psg.resnet import fold_batch_norms
 
 
 def main() -> None:

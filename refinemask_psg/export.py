@@ -23,6 +23,7 @@ import refinemask_psg
 from common.data.batches import round_up
 from common.data.images import fit_within, read_image, resize
 from common.errors import UserError
+from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.onnx_export import Found, compare, export_onnx
 from maskworks import shapes
@@ -30,7 +31,6 @@ from refinemask_psg.box_head import answer, moved
 from refinemask_psg.boxes import decode
 from refinemask_psg.network import DIVISOR, Answers, RefineMask
 from refinemask_psg.postprocess import Detections, probabilities
-from refinemask_psg.resnet import fold_batch_norms
 from refinemask_psg.rpn import STDS, all_anchors, flat
 
 CANDIDATES = 1000  # (region, class) pairs that enter NMS; the threshold leaves fewer on photographs

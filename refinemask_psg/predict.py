@@ -7,11 +7,11 @@ import tyro
 
 import refinemask_psg
 from common.errors import UserError
+from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.prediction import Predict, predict
 from maskworks import report
 from refinemask_psg.psg.predict import PredictScenes, submit
-from refinemask_psg.resnet import fold_batch_norms
 from refinemask_psg.u2net.predict import predict_saliency
 
 

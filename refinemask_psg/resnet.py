@@ -1,7 +1,6 @@
 """torchvision's residual networks as backbones, with frozen or group normalisation."""
 
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from refinemask_psg.config import Model
@@ -55,23 +54,3 @@ class FrozenStatisticsBatchNorm(nn.BatchNorm2d):
 
 def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(32, channels)
-
-
-def fold_batch_norms(backbone: nn.Module) -> None:
-    """For inference: let each batch norm become part of the convolution before it, which saves a pass over memory.
-
-    Afterwards the weights are no longer a checkpoint's.
-    """
-    for module in backbone.modules():
-        names = [(f"conv{number}", f"bn{number}") for number in (1, 2, 3)]
-        if isinstance(module, nn.Sequential):  # a residual block's shortcut: convolution, norm
-            names = [("0", "1")]
-        for conv_name, norm_name in names:
-            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
-            if isinstance(norm, FrozenStatisticsBatchNorm) and isinstance(conv, nn.Conv2d):
-                assert norm.running_mean is not None
-                assert norm.running_var is not None
-                conv.weight, conv.bias = fuse_conv_bn_weights(
-                    conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-                )
-                setattr(module, norm_name, nn.Identity())

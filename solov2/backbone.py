@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import deform_conv2d
 
@@ -61,26 +60,6 @@ class FrozenStatisticsBatchNorm(nn.BatchNorm2d):
     def train(self, mode: bool = True) -> "FrozenStatisticsBatchNorm":
         super().train(False)
         return self
-
-
-def fold_batch_norms(backbone: Backbone) -> None:
-    """For inference: let each batch norm become part of the convolution before it, which saves a pass over memory.
-
-    Afterwards the weights are no longer a checkpoint's.
-    """
-    for module in backbone.modules():
-        names = [(f"conv{number}", f"bn{number}") for number in (1, 2, 3)]
-        if isinstance(module, nn.Sequential):  # a residual block's shortcut: convolution, norm
-            names = [("0", "1")]
-        for conv_name, norm_name in names:
-            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
-            if isinstance(norm, FrozenStatisticsBatchNorm) and isinstance(conv, (nn.Conv2d, DeformableConv2d)):
-                assert norm.running_mean is not None
-                assert norm.running_var is not None
-                conv.weight, conv.bias = fuse_conv_bn_weights(
-                    conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-                )
-                setattr(module, norm_name, nn.Identity())
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

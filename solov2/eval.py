@@ -4,9 +4,9 @@ import torch
 
 import solov2
 from common.data.coco import refuse_other_classes
+from common.ops.folding import fold_batch_norms
 from common.run import commands
 from maskworks import shapes
-from solov2.backbone import fold_batch_norms
 
 
 def main() -> None:

@@ -21,10 +21,10 @@ import solov2
 from common.data.batches import normalise
 from common.data.images import fit_within, read_image, resize
 from common.ops import matrix_nms_from_intersections
+from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.onnx_export import Found, compare, export_onnx, outside_both
 from maskworks import shapes
-from solov2.backbone import fold_batch_norms
 from solov2.network import DIVISOR, SOLOv2
 
 FEWEST_BLOCKS = 3  # of 32 pixels along a side: with fewer, a level of the pyramid would be a single pixel

@@ -3,10 +3,10 @@
 import tyro
 
 import solov2
+from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.prediction import Predict, predict
 from maskworks import report
-from solov2.backbone import fold_batch_norms
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import deform_conv2d
 
@@ -120,23 +119,3 @@ def freeze_batch_norms(module: nn.Module) -> None:
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.eval().requires_grad_(False)
-
-
-def fold_batch_norms(backbone: nn.Module) -> None:
-    """For inference: let each batch norm become part of the convolution before it, which saves a pass over memory.
-
-    Afterwards the weights are no longer a checkpoint's.
-    """
-    for module in backbone.modules():
-        names = [(f"conv{number}", f"bn{number}") for number in (1, 2, 3)]
-        if isinstance(module, nn.Sequential):  # a shortcut, or a Darknet unit: convolution, norm
-            names = [("0", "1")]
-        for conv_name, norm_name in names:
-            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
-            if isinstance(norm, nn.BatchNorm2d) and isinstance(conv, (nn.Conv2d, DeformableConv2d)):
-                assert norm.running_mean is not None
-                assert norm.running_var is not None
-                conv.weight, conv.bias = fuse_conv_bn_weights(
-                    conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-                )
-                setattr(module, norm_name, nn.Identity())

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from common.data.batches import Batch, Prepared, normalise
 from common.data.images import resize
 from common.errors import UserError
+from common.ops.folding import fold_batch_norms
 from common.results import Instances
 from common.run.inference import Source, predict_in_groups
-from yolact.backbone import fold_batch_norms, freeze_batch_norms, make_backbone
+from yolact.backbone import freeze_batch_norms, make_backbone
 from yolact.boxes import level_sizes, make_priors, priors_per_cell
 from yolact.config import Config, Model
 from yolact.losses import yolact_losses

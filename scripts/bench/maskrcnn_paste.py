@@ -22,7 +22,7 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from common.data.images import resize
-from maskrcnn.backbone import fold_batch_norms
+from common.ops.folding import fold_batch_norms
 from maskrcnn.config import VARIANTS
 from maskrcnn.network import MaskRCNN
 from maskrcnn.pasting import paste, with_border

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.data.images import resize
+from common.ops.folding import fold_batch_norms
 from maskworks.shapes.scenes import draw_scene
 from refinemask_psg.config import VARIANTS, Test
 from refinemask_psg.network import RefineMask
 from refinemask_psg.postprocess import paste
-from refinemask_psg.resnet import fold_batch_norms
 
 SIZE = (1080, 1920)
 COUNT = 100

@@ -18,8 +18,8 @@ import torch
 
 from common.data.images import read_image, resize
 from common.ops import masks as rle
+from common.ops.folding import fold_batch_norms
 from maskworks.shapes.scenes import draw_scene
-from solov2.backbone import fold_batch_norms
 from solov2.config import VARIANTS
 from solov2.network import SOLOv2
 from solov2.postprocess import instances_from_answers

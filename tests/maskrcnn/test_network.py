@@ -8,8 +8,8 @@ import torch
 
 from common.data.batches import Target, collate
 from common.data.coco import CocoDataset
+from common.ops.folding import fold_batch_norms
 from maskrcnn import demo
-from maskrcnn.backbone import fold_batch_norms
 from maskrcnn.config import VARIANTS, Config
 from maskrcnn.network import MaskRCNN
 from maskrcnn.postprocess import Detections, strongest

@@ -7,8 +7,9 @@ from torchvision.models import resnet50
 
 from common.data.batches import Batch, Target
 from common.errors import UserError
+from common.ops.folding import fold_batch_norms
 from pose2seg import Pose2Seg
-from pose2seg.backbone import Backbone, fold_batch_norms
+from pose2seg.backbone import Backbone
 from pose2seg.config import VARIANTS, Model
 from pose2seg.geometry import letterbox_matrix, moved_joints
 from tests.pose2seg.people import photograph, skeletons, small_config, small_model

@@ -10,6 +10,7 @@ import torch
 
 from common.data.batches import Batch, Target, collate
 from common.errors import UserError
+from common.ops.folding import fold_batch_norms
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
 from common.run.optimization import parameter_groups
@@ -17,7 +18,6 @@ from refinemask_psg import VARIANTS, RefineMask, load
 from refinemask_psg.box_head import StageAnswers, box_losses
 from refinemask_psg.config import Config, Model
 from refinemask_psg.network import ASSISTANT
-from refinemask_psg.resnet import fold_batch_norms
 from refinemask_psg.rois import pool
 from refinemask_psg.weights import initialise, parameter_group
 

@@ -1,0 +1,49 @@
+"""Folded batch norms give what they gave before."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+from torchvision.ops import FrozenBatchNorm2d
+
+from common.ops.folding import fold_batch_norms
+
+
+def norm_of(norm: nn.Module) -> nn.Module:
+    for value in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        torch.nn.init.uniform_(value, 0.5, 2)
+    return norm
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, FrozenBatchNorm2d])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_residual_block_answers_as_before_without_norms(norm: type[nn.Module], bias: bool) -> None:
+    torch.manual_seed(0)
+    shortcut = nn.Sequential(nn.Conv2d(3, 4, 1, bias=bias), norm(4))
+    block = BasicBlock(3, 4, downsample=shortcut, norm_layer=norm).eval()
+    norms = [norm_of(module) for module in block.modules() if isinstance(module, norm)]
+    image = torch.randn(2, 3, 8, 9)
+    with torch.no_grad():
+        expected = block(image)
+        fold_batch_norms(block)
+        torch.testing.assert_close(block(image), expected)
+    assert len(norms) == 3
+    assert not [module for module in block.modules() if isinstance(module, norm)]
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        OrderedDict(conv1=nn.ConvTranspose2d(4, 4, 3), bn1=nn.BatchNorm2d(4)),
+        OrderedDict(conv1=nn.Linear(4, 4), bn1=nn.BatchNorm2d(4)),
+        OrderedDict(conv1=nn.Conv2d(4, 4, 3), bn2=nn.BatchNorm2d(4)),
+    ],
+)
+def test_what_no_convolution_stands_before_stays(layers: OrderedDict[str, nn.Module]) -> None:
+    network = nn.Sequential(layers).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fold_batch_norms(network)
+    assert network.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
