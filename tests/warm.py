@@ -5,6 +5,7 @@ To import torch, torchvision and transformers takes seconds of processor time, a
 program as `python WORDS` would, with its own folder, environment, output and exit status.
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -55,6 +56,7 @@ def main() -> None:
 def become(asked: dict[str, Any]) -> None:
     """The program itself; how it ends is how this process ends."""
     signal.alarm(PATIENCE)
+    atexit.register(gc.unfreeze)  # or libraries complain of what is left at the end
     for descriptor, name in enumerate((os.devnull, asked["output"], asked["errors"])):
         os.dup2(os.open(name, os.O_WRONLY if descriptor else os.O_RDONLY), descriptor)
     os.chdir(asked["cwd"])
