@@ -39,7 +39,7 @@ class Rle(TypedDict):
 
 
 @cache
-def library() -> CDLL | None:
+def compiled() -> CDLL | None:
     """masks.c, where it was built beside this file (by pip, or `make ext`)."""
     number, pointer = c_int64, c_void_p
     for suffix in EXTENSION_SUFFIXES:
@@ -63,7 +63,7 @@ def encode(masks: Tensor | NDArray[Any]) -> list[Rle]:
     if height * width > MAX_AREA:
         raise UserError(f"masks of {height} x {width} pixels: at most {MAX_AREA} pixels are supported")
     filled: NDArray[np.bool_] = np.asarray(masks if masks.dtype == np.bool_ else masks != 0)
-    c = library()
+    c = compiled()
     if c is None:
         encoded: Any = coco.encode(filled.view(np.uint8).transpose(1, 2, 0))
         return [{"size": [height, width], "counts": each["counts"].decode("ascii")} for each in encoded]
@@ -85,7 +85,7 @@ def decode(rles: Sequence[Mapping[str, Any]]) -> NDArray[np.bool_]:
     for index, rle in enumerate(sound):
         if rle["size"] != [height, width]:
             raise UserError(f"RLE {index} is {rle['size']}, RLE 0 is {[height, width]}: decode one size at a time")
-    c = library()
+    c = compiled()
     if c is None:
         return np.ascontiguousarray(coco.decode(sound).transpose(2, 0, 1)).view(np.bool_)
     masks, sizes = np.zeros((len(sound), height, width), bool), np.full((len(sound), 2), (height, width), np.int64)
@@ -234,7 +234,7 @@ def _all_sound(rles: Sequence[Mapping[str, Any]], sizes: Sequence[list[int]]) ->
         return False  # perhaps another form of RLE, which is looked at one by one
     if not plain or sides.min() < 0 or sides.prod(axis=1, dtype=float).max() > MAX_AREA:
         return False
-    c = library()
+    c = compiled()
     if c is None:
         return not any(map(_check_string, strings, sides.prod(axis=1).tolist()))
     return bool(c.masks_decode(text, ends.ctypes.data, sides.ctypes.data, len(ends), None) < 0)

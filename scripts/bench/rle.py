@@ -40,7 +40,7 @@ def not_compiled(function: Callable[[], object]) -> Callable[[], object]:
     """The same without the C library."""
 
     def call() -> object:
-        with patch.object(rle, "library", lambda: None):
+        with patch.object(rle, "compiled", lambda: None):
             return function()
 
     return call
@@ -57,7 +57,7 @@ def main() -> None:
     rles = rle.encode(masks)
     assert [each["counts"] for each in rles] == expected, "strings differ"
     assert (rle.decode(rles) == masks.numpy()).all(), "masks differ"
-    compiled = rle.library() is not None
+    compiled = rle.compiled() is not None
     print(f"C library: {'built' if compiled else 'not built, hotcoco is used'}; strings identical to pycocotools\n")
 
     ways: dict[str, Callable[[], object]] = {

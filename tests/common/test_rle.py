@@ -20,11 +20,11 @@ from common.ops import masks as rle
 @pytest.fixture(params=["compiled", "fallback"], autouse=True, scope="module")
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every test here runs with the C library and without it."""
-    if request.param == "compiled" and rle.library() is None:
+    if request.param == "compiled" and rle.compiled() is None:
         pytest.skip("the C library is not built")
     patch = pytest.MonkeyPatch()
     if request.param == "fallback":
-        patch.setattr(rle, "library", lambda: None)
+        patch.setattr(rle, "compiled", lambda: None)
     yield request.param
     patch.undo()
 

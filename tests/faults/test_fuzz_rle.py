@@ -42,7 +42,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """C where it was built, and hotcoco."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "fallback":
-            patch.setattr(rle, "library", lambda: None)
+            patch.setattr(rle, "compiled", lambda: None)
         yield request.param
 
 
@@ -82,7 +82,7 @@ def test_both_ways_say_the_same(found: list[Any]) -> None:
 
     compiled = everything()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rle, "library", lambda: None)
+        patch.setattr(rle, "compiled", lambda: None)
         assert everything() == compiled
 
 
