@@ -35,7 +35,7 @@ def python(*words: object, cwd: Path, path: Path = ROOT) -> subprocess.Completed
     if not hasattr(os, "fork"):
         command = [sys.executable, *line]
         return subprocess.run(
-            command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=1200, check=False
+            command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=600, check=False
         )
     with TemporaryDirectory() as folder:
         said = [Path(folder, name) for name in ("output", "errors")]
@@ -90,7 +90,7 @@ def make_photographs(folder: Path) -> None:
     Image.fromarray(noise).convert("L").save(folder / "grey.jpg")
     Image.fromarray(noise).convert("CMYK").save(folder / "deep" / "cmyk.jpg")
     Image.fromarray(noise[:1, :1]).save(folder / "one.png")
-    Image.fromarray(np.zeros((1500, 2000, 3), np.uint8)).save(folder / "large.png")
+    Image.fromarray(np.zeros((4000, 5000, 3), np.uint8)).save(folder / "large.png")
     content = (folder / "good.jpg").read_bytes()
     (folder / "broken.jpg").write_bytes(content[: len(content) // 2])
     (folder / "empty.jpg").write_bytes(b"")

@@ -34,7 +34,7 @@ LIBRARIES = (
     "tyro",
     "yaml",
 )
-PATIENCE = 1200  # seconds, after which a program is ended; a busy machine is no fault of the code
+PATIENCE = 600  # seconds, after which a program is ended
 
 
 def main() -> None:

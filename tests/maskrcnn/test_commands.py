@@ -85,7 +85,7 @@ def test_predict_names_each_bad_file_and_handles_the_rest(weights, tmp_path):
     assert skipped_files(done.stderr) == SKIPPED
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     sizes = {Path(image["file_name"]).name: (image["height"], image["width"]) for image in content["images"]}
-    assert sizes["large.png"] == (1500, 2000)
+    assert sizes["large.png"] == (4000, 5000)
     assert {path.stem for path in (tmp_path / "out" / "drawings").iterdir()} == READ
     assert (tmp_path / "out" / "film.mp4").stat().st_size > 0
 

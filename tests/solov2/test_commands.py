@@ -87,7 +87,7 @@ def test_predict_names_each_bad_file_and_handles_the_rest(weights, tmp_path):
     assert "5 photographs done, 3 files skipped" in done.stdout
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     sizes = {Path(image["file_name"]).name: (image["height"], image["width"]) for image in content["images"]}
-    assert sizes["large.png"] == (1500, 2000)
+    assert sizes["large.png"] == (4000, 5000)
     assert sizes["one.png"] == (1, 1)
     assert {category["name"] for category in content["categories"]} == set(solov2.load(weights).class_names)
     for name in READ:
