@@ -9,6 +9,7 @@ import base64
 import binascii
 import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -21,12 +22,14 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.data.coco_writing import CocoWriter, Json, Mask, Outline, masked, outlined, rectangle, stop_or_skip
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
+
 from common.data.images import image_size
 from common.errors import UserError
 from common.files import leads_inside
 from common.ops import masks as rle
 from common.run import commands
+from scripts.coco_writing import CocoWriter, Json, Mask, Outline, masked, outlined, rectangle, stop_or_skip
 
 NO_CLASSES = {"__ignore__", "_background_"}  # lines of labelme's own label files
 FAR = 2**31  # from where no pixel of an image is

@@ -6,6 +6,7 @@ a class number and an outline (x y x y x y ...), or a class number and a box (ce
 Every fault is named with its file and line; then nothing is written, unless --skip-faulty leaves these images out.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,13 @@ import tyro
 import yaml
 from numpy.typing import NDArray
 
-from common.data.coco_writing import CocoWriter, Json, boxed, outlined, rectangle, stop_or_skip
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
+
 from common.data.images import IMAGE_SUFFIXES, image_size
 from common.errors import UserError
 from common.files import leads_inside
 from common.run import commands
+from scripts.coco_writing import CocoWriter, Json, boxed, outlined, rectangle, stop_or_skip
 
 SPLITS = ("train", "val", "test")
 ROUNDING = 1e-3  # so far outside of the image a coordinate may be; it is moved to the border

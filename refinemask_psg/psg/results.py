@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.drawing import PAPER, Colour, Picture, Tag, label_colours, paint_arrow, paint_tags, with_legend
+from common.drawing import PAPER, Colour, Picture, Tag, label_colours, paint_tags
 from common.results import Panoptic, PictureSource, Point, enlarge, load_picture
+from refinemask_psg.psg.drawing import paint_arrow, with_legend
 
 
 @dataclass
