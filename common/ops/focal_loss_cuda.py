@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ def _library(device: int) -> ctypes.CDLL | None:
                 build(path, f"-arch={architecture}")
         library = ctypes.CDLL(str(path))
         pointer, integer, size, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong, ctypes.c_float
-        problem_types = [pointer, integer, pointer, size, size, real, real, real]
+        problem_types: list[Any] = [pointer, integer, pointer, size, size, real, real, real]
         library.focal_loss.argtypes = [*problem_types, pointer, integer, pointer, integer, pointer]
         with torch.cuda.device(device):
             if (error := library.focal_loss_usable()) != 0:

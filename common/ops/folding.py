@@ -17,7 +17,8 @@ def fold_batch_norms(network: nn.Module) -> None:
         if isinstance(module, nn.Sequential):  # a residual block's shortcut, or a unit: convolution, norm
             names = [("0", "1")]
         for conv_name, norm_name in names:
-            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
+            conv: Any = getattr(module, conv_name, None)
+            norm = getattr(module, norm_name, None)
             if is_convolution(conv) and isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d):
                 conv.weight, conv.bias = fuse_conv_bn_weights(
                     conv.weight,
