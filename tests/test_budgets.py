@@ -51,6 +51,16 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
             yield node.name, (node.end_lineno or 0) - node.lineno + 1
 
 
+@pytest.mark.parametrize("package", sorted({*packages(ROOT)} - {"common", "maskworks"}))
+def test_a_readme_says_how_much_there_is_to_read(package: str) -> None:
+    """In the package's own folder, at the 40 lines a minute that all of them reckon with."""
+    page = (ROOT / package / "README.md").read_text(encoding="utf-8")
+    lines, minutes = re.findall(r"about ([\d,]+) lines, (\d+) minutes", page)[0]
+    there = sum(len(path.read_bytes().splitlines()) for path in (ROOT / package).glob("*.py"))
+    assert abs(int(lines.replace(",", "")) - there) <= 60
+    assert abs(int(minutes) - there / 40) <= 5
+
+
 def test_no_room_is_larger_than_its_budget() -> None:
     assert {"common", "tests", "scripts", *LIMITS, *packages(ROOT)} - {"maskworks"} <= set(budgets(ROOT))
     assert over_budget(ROOT) == []
