@@ -73,8 +73,8 @@ def test_training_and_evaluation_run_in_half_the_digits(
         return of_probabilities(*arguments, **named)
 
     monkeypatch.setattr(torch.nn.functional, "binary_cross_entropy", refused_by_gpus)
-    line = [*flags(name, tmp_path / "data"), *SHORT, "--precision", "bf16", "--run", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["train.py", *line])
+    words = [*flags(name, tmp_path / "data"), *SHORT, "--precision", "bf16", "--run", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
     importlib.import_module(f"{package_of(name)}.train").main()
     line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
     assert math.isfinite(line["loss"])

@@ -7,14 +7,17 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from common.errors import UserError
 from tests.parity import rules
 from tests.parity.__main__ import main
 from tests.parity.case import SAMPLE, Array, Case, fill, read_case, sample, write_case
+from tests.parity.networks import rounding_of_gradients
 from tests.parity.runner import as_stored, compare, find_cases, find_system, run_case
 from tests.running import python
 
@@ -158,6 +161,20 @@ def test_a_measured_tolerance_is_asked_for_only_where_the_stated_one_fails() -> 
     assert errors(other, Measured())  # a measured tolerance never tightens, nor does it excuse what is beyond it
     Measured.limit = staticmethod(lambda: 2e-3)
     assert errors(other, Measured()) == []
+
+
+def test_what_was_recorded_of_float32s_rounding_is_not_measured_again() -> None:
+    def gradients_in(dtype: torch.dtype) -> dict[str, Array]:
+        return {"head.weight": np.full(4, 1 + 1e-3 * (dtype == torch.float32))}
+
+    def rounding(spec: dict[str, Any], gradients_in: Any) -> float:
+        case = Case(Path(f"case {len(spec)}"), spec, {})
+        return rounding_of_gradients(case, "grad/head.bias", gradients_in, lambda name: name.split("/")[-1][:4])
+
+    assert rounding({}, gradients_in) == pytest.approx(2e-3)  # twice the distance from float64's
+    assert rounding({"gradient_spread": {"head": 2e-4}}, None) == 4e-4
+    assert rounding({"gradient_spread": {"neck": 1.0}}, None) == 0
+    assert rounding({"gradient_spread": {"head": 1.0}}, None) == 5e-3  # no case excuses more
 
 
 @pytest.mark.parametrize(

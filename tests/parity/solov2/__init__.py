@@ -169,11 +169,11 @@ def infer(model: SOLOv2, case: Case) -> dict[str, Array]:
         computed[f"cate_scores_nms/{level}"] = array(points_nms(logits.sigmoid()).permute(0, 2, 3, 1))
     # thousands of masks, which predict makes again; a case being recorded has no outputs yet
     if not case.outputs or any(name.startswith("post/") for name in case.outputs):
-        computed |= before_the_end(model, answers)
+        computed |= around_matrix_nms(model, answers)
     return computed | results(model, image)
 
 
-def before_the_end(model: SOLOv2, answers: Answers) -> dict[str, Array]:
+def around_matrix_nms(model: SOLOv2, answers: Answers) -> dict[str, Array]:
     """The instances before and after matrix NMS."""
     found = candidates(
         [logits[0] for logits in answers.category_logits],
