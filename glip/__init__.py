@@ -10,6 +10,6 @@ from glip.prompts import Prompt
 __all__ = ["GLIP", "VARIANTS", "Config", "Prompt", "load"]
 
 
-def load(file: str | Path) -> GLIP:
-    """The model in a checkpoint of ours, ready to predict."""
-    return open_model(file, "glip", Config, GLIP)
+def load(file: str | Path, *, trainable: bool = False) -> GLIP:
+    """The model in a checkpoint of ours, ready to predict; `trainable`: with its batch norms."""
+    return open_model(file, "glip", Config, GLIP, trainable)

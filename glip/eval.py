@@ -33,7 +33,7 @@ def main() -> None:
         return
     dataset = open_data(config.data, "val", config.training)
     scoring = scoring_of(model, dataset, config.prompt) if isinstance(dataset, CocoDataset) else CAPTIONS
-    commands.evaluate("glip", config, model, dataset, scoring)  # type: ignore[arg-type]
+    commands.evaluate("glip", config, model, dataset, scoring)
 
 
 def scoring_of(model: GLIP, dataset: CocoDataset, text: str) -> Scoring:

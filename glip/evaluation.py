@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import box_iou
 
 from common.data.coco import CocoDataset
@@ -16,7 +16,7 @@ from common.metrics.mistakes import Mistakes
 from common.results import Instances
 from common.run.commands import Scoring
 from common.run.distributed import gather, is_main, process_count, process_index
-from common.run.evaluation import Evaluation, Example, evaluate_instances, examples, photographs
+from common.run.evaluation import Answer, Evaluation, Example, evaluate_answers, examples_of, photographs
 from common.run.runlog import Bar
 from glip.captioned import CaptionedDataset, PhraseClasses
 from glip.network import GLIP
@@ -43,23 +43,22 @@ class CaptionEvaluation:
         return self.phrases.precision
 
     def mistakes(self, dataset: CaptionedDataset, threshold: float) -> Mistakes:
-        return self.phrases.mistakes(PhraseClasses(dataset), threshold)  # type: ignore[arg-type]
+        return self.phrases.mistakes(PhraseClasses(dataset), threshold)
 
 
 def evaluate_classes(
-    model: nn.Module, dataset: CocoDataset | PhraseClasses, batch_size: int, workers: int, prompt: Prompt | None = None
+    model: GLIP, dataset: CocoDataset | PhraseClasses, batch_size: int, workers: int, prompt: Prompt | None = None
 ) -> Evaluation:
     """Boxes of the data set's classes, asked for by their names or, in the same order, by those of a prompt."""
-    assert isinstance(model, GLIP)
     asked = prompt or class_prompt(dataset.class_names, model.tokeniser, model.config.text)
-
-    def answer(asker: nn.Module, numbers: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Instances]:
-        return model.predict(images, asked)
-
-    return evaluate_instances(model, dataset, batch_size, workers, ("bbox",), answer)  # type: ignore[arg-type]
+    return evaluate_answers(from_prompt(model, asked), dataset, batch_size, workers, ("bbox",))
 
 
-def evaluate_captions(model: nn.Module, dataset: CaptionedDataset, batch_size: int, workers: int) -> CaptionEvaluation:
+def from_prompt(model: GLIP, prompt: Prompt) -> Answer:
+    return lambda numbers, images: model.predict(images, prompt)
+
+
+def evaluate_captions(model: GLIP, dataset: CaptionedDataset, batch_size: int, workers: int) -> CaptionEvaluation:
     """Phrases as classes: all of them, seen and never seen in training; and each caption's phrases, by recall."""
     classes = PhraseClasses(dataset)
     whole = evaluate_classes(model, classes, batch_size, workers)
@@ -85,9 +84,8 @@ def score_of(annotations: dict[str, Any], detections: list[dict[str, Any]], cate
     return dict(coco_details(chosen, found, "bbox").summary)
 
 
-def recall(model: nn.Module, dataset: CaptionedDataset, workers: int) -> dict[str, float]:
+def recall(model: GLIP, dataset: CaptionedDataset, workers: int) -> dict[str, float]:
     """Of the phrases, how many have a box that overlaps one of theirs among the best 1, 5, 10: Flickr30k's R@k."""
-    assert isinstance(model, GLIP)
     hits: list[NDArray[np.bool_]] = []
     indices = range(process_index(), len(dataset), process_count())
     with Bar("grounding", len(dataset), show=is_main()) as bar:
@@ -127,16 +125,11 @@ def ranks_hit(found: Instances, truths: Sequence[Tensor]) -> list[list[bool]]:
     return hits
 
 
-def caption_examples(model: nn.Module, dataset: CaptionedDataset, numbers: Sequence[int]) -> list[Example]:
+def caption_examples(model: GLIP, dataset: CaptionedDataset, numbers: Sequence[int]) -> list[Example]:
     """Pictures for the report: what the names of all phrases find, beside what is there."""
-    assert isinstance(model, GLIP)
     classes = PhraseClasses(dataset)
     asked = class_prompt(classes.class_names, model.tokeniser, model.config.text)
-
-    def answer(asker: nn.Module, numbers: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Instances]:
-        return model.predict(images, asked)
-
-    return examples(model, classes, numbers, answer)
+    return examples_of(from_prompt(model, asked), classes, numbers)
 
 
 CLASSES = Scoring(evaluate=evaluate_classes, decisive=("bbox", "AP"), threshold=SURE)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from common.data.batches import Batch, Prepared, Target, normalise, round_up
 from common.results import Instances
-from common.run.inference import Source, predict_in_groups
+from common.run.inference import predict_in_groups
+from common.run.model import Source
 from glip.boxes import anchors_of
 from glip.captions import GroundingTarget, ground
 from glip.config import Config

@@ -9,6 +9,6 @@ from maskrcnn.network import MaskRCNN
 __all__ = ["VARIANTS", "Config", "MaskRCNN", "load"]
 
 
-def load(file: str | Path) -> MaskRCNN:
-    """The model in a checkpoint of ours, ready to predict."""
-    return open_model(file, "maskrcnn", Config, MaskRCNN)
+def load(file: str | Path, *, trainable: bool = False) -> MaskRCNN:
+    """The model in a checkpoint of ours, ready to predict; `trainable`: with its batch norms."""
+    return open_model(file, "maskrcnn", Config, MaskRCNN, trainable)

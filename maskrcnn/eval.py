@@ -4,7 +4,6 @@ import torch
 
 import maskrcnn
 from common.data.coco import refuse_other_classes
-from common.ops.folding import fold_batch_norms
 from common.run import commands
 from maskrcnn.scoring import scoring
 from maskworks import shapes
@@ -12,7 +11,6 @@ from maskworks import shapes
 
 def main() -> None:
     model, config = commands.model_to_evaluate("maskrcnn", maskrcnn.VARIANTS, maskrcnn.load)
-    fold_batch_norms(model)
     device = commands.start(config.training)
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)

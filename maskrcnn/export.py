@@ -23,7 +23,6 @@ import maskrcnn
 from common.data.batches import round_up
 from common.data.images import read_image
 from common.errors import UserError
-from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.onnx_export import Found, compare, export_onnx
 from maskrcnn.boxes import clip, decode, sides
@@ -114,7 +113,6 @@ def main() -> None:
     options = tyro.cli(Export, prog="export.py")
     model = maskrcnn.load(options.weights)
     refuse_what_cannot_be_exported(model)
-    fold_batch_norms(model)
     graph = Graph(model).eval()
     side = round_up(model.config.test.long_side, 32)
     size = options.size or (side, side)

@@ -12,7 +12,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from common.data.batches import Batch, Prepared
 from common.results import Instances
-from common.run.inference import Source, predict_in_groups
+from common.run.inference import predict_in_groups
+from common.run.model import Source
 from maskrcnn.anchors import anchors_of_levels
 from maskrcnn.backbone import Backbone, residual_network
 from maskrcnn.config import Config

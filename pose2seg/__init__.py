@@ -9,6 +9,6 @@ from pose2seg.network import Pose2Seg
 __all__ = ["VARIANTS", "Config", "Pose2Seg", "load"]
 
 
-def load(file: str | Path) -> Pose2Seg:
-    """The model in a checkpoint of ours, ready to predict."""
-    return open_model(file, "pose2seg", Config, Pose2Seg)
+def load(file: str | Path, *, trainable: bool = False) -> Pose2Seg:
+    """The model in a checkpoint of ours, ready to predict; `trainable`: with its batch norms."""
+    return open_model(file, "pose2seg", Config, Pose2Seg, trainable)

@@ -15,7 +15,6 @@ import pose2seg
 from common.data.coco import CocoDataset, refuse_other_classes
 from common.errors import UserError
 from common.files import write_text
-from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.distributed import is_main
 from common.run.evaluation import Evaluation
@@ -29,7 +28,6 @@ from pose2seg.people import open_people
 
 def main() -> None:
     model, config = commands.model_to_evaluate("pose2seg", VARIANTS, pose2seg.load)
-    fold_batch_norms(model)
     device = commands.start(config.training)
     model = model.to(device).to(memory_format=torch.channels_last)
     asked = [name for name in ("coco", "OCHuman") if getattr(config, name)]

@@ -6,7 +6,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +16,6 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torchvision.ops import box_iou
 
 from common.data.coco import CocoDataset
@@ -26,9 +24,10 @@ from common.ops import masks as rle
 from common.results import Instances
 from common.run.commands import Scoring
 from common.run.distributed import gather, is_main
-from common.run.evaluation import Detection, Evaluation, detect, examples
+from common.run.evaluation import Answer, Detection, Evaluation, detect, examples_of
 from pose2seg.alignment import NEEDED_JOINTS
 from pose2seg.joints import Picture, Source, annotated
+from pose2seg.network import Pose2Seg
 from pose2seg.people import files, people_who_count, true_joints
 
 log = logging.getLogger(__name__)
@@ -39,27 +38,24 @@ def people_scoring(occlusion: Sequence[float], source: Source | None = None) -> 
     """How models of this package are scored: the joints come from `source`, without one from the annotations."""
     return Scoring(
         evaluate=partial(evaluate_people, occlusion=occlusion, source=source),
-        examples=lambda model, dataset, numbers: examples(
-            model, dataset, numbers, Answer(source or annotated(dataset))
-        ),
+        examples=lambda model, dataset, numbers: examples_of(from_joints(model, dataset, source), dataset, numbers),
     )
 
 
-@dataclass
-class Answer:
-    """A model's people in photographs of a data set, from the joints that a source gives."""
+def from_joints(model: Pose2Seg, dataset: CocoDataset, source: Source | None) -> Answer:
+    """The people in photographs of a data set, from the joints that a source gives; without one, from the true ones."""
+    find = source or annotated(dataset)
 
-    source: Source
-
-    def __call__(self, model: nn.Module, numbers: Sequence[int], images: Sequence[Picture]) -> list[Instances]:
-        found = self.source(numbers, images)
+    def answer(numbers: Sequence[int], images: Sequence[Picture]) -> list[Instances]:
+        found = find(numbers, images)
         scores = [None if each.scores is None else torch.from_numpy(each.scores) for each in found]
-        results: list[Instances] = model.predict(images, [each.joints for each in found], scores)  # type: ignore[operator]
-        return results
+        return model.predict(images, [each.joints for each in found], scores)
+
+    return answer
 
 
 def evaluate_people(
-    model: nn.Module,
+    model: Pose2Seg,
     dataset: CocoDataset,
     batch_size: int,
     workers: int,
@@ -68,7 +64,7 @@ def evaluate_people(
 ) -> Evaluation:
     """Scores under "segm", and under "segm 0.50-0.75" for each range of overlaps that has people."""
     remark_on(dataset, source is None)
-    detections = gather(detect(model, dataset, batch_size, workers, Answer(source or annotated(dataset))))
+    detections = gather(detect(from_joints(model, dataset, source), dataset, batch_size, workers))
     annotations = dataset.annotations_json()
     details = {"segm": coco_details(annotations, detections, "segm")}
     overlaps = largest_overlaps(dataset)

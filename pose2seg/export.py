@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 import pose2seg
 from common.errors import UserError
-from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.onnx_export import export_onnx, mask_agreement
 from maskworks.shapes.scenes import Scene, draw_scene
@@ -59,7 +58,6 @@ def main() -> None:
     if options.people < 1:
         raise UserError(f"--people {options.people}: expected at least 1")
     model = pose2seg.load(options.weights)
-    fold_batch_norms(model)
     graph = Graph(model).eval()
     inputs = example(model, options.people)
     session = export_onnx(graph, inputs, Path(options.out), ("masks",))

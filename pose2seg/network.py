@@ -19,6 +19,7 @@ from common.data.images import read_image
 from common.errors import UserError
 from common.ops.precision import full_precision
 from common.results import Instances
+from common.run.model import Source
 from pose2seg.alignment import affine_align, align
 from pose2seg.backbone import STRIDE, Backbone, Pyramid
 from pose2seg.config import Config
@@ -116,16 +117,16 @@ class Pose2Seg(nn.Module):
     @torch.inference_mode()
     def predict(
         self,
-        images: Sequence[str | Path | NDArray[np.uint8]],
-        joints: Sequence[Joints],
+        images: Sequence[Source],
+        joints: Sequence[Joints] | None = None,
         scores: Sequence[Tensor | None] | None = None,
     ) -> list[Instances]:
         """Photographs (files or [H, W, 3] RGB arrays) and their people's joints -> a mask for each person.
 
         The scores are whoever found the joints to give: without them every person gets 1.
         """
-        if len(images) != len(joints):
-            raise UserError(f"{len(images)} photographs, but joints for {len(joints)}: expected them for each")
+        if joints is None or len(images) != len(joints):
+            raise UserError(f"{len(images)} photographs, but joints for {len(joints or ())}: expected them for each")
         device = self.templates.device
         arrays = [image if isinstance(image, np.ndarray) else read_image(Path(image)) for image in images]
         prepared = [self.preprocess(array) for array in arrays]

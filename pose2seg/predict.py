@@ -3,18 +3,17 @@
 With --detector FILE torchvision's Keypoint R-CNN finds the joints, in videos too.
 """
 
+import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import tyro
-from torch import nn
 
 import pose2seg
 from common.errors import UserError
-from common.ops.folding import fold_batch_norms
 from common.ops.precision import autocast, fastest
 from common.results import Instances
 from common.run import commands
@@ -58,31 +57,12 @@ def enough_joints(found: Found, name: str) -> tuple[Found, Notes]:
     return Found(found.joints[enough], None if found.scores is None else found.scores[enough]), notes
 
 
-class Frames(nn.Module):
-    """A model that is asked for a video's frames alone, and finds the joints itself."""
-
-    def __init__(self, model: Pose2Seg, video: Path, find: Finder):
-        super().__init__()
-        self.model, self.video, self.find = model, video, find
-        self.number, self.notes = 0, list[tuple[str, str]]()
-
-    def predict(self, images: Sequence[Picture]) -> list[Instances]:
-        self.number += 1
-        results = []
-        for image in images:
-            people, notes = enough_joints(self.find(self.video, image), f"{self.video}, frame {self.number}")
-            self.notes += notes
-            results.append(segment(self.model, image, people))
-        return results
-
-
 def main() -> None:
     options = tyro.cli(PredictPeople, prog="predict.py")
     if bool(options.keypoints) == bool(options.detector):
         raise UserError("people are segmented from their joints: expected either --keypoints or --detector")
     refuse_unread(options)
     model = pose2seg.load(options.weights)
-    fold_batch_norms(model)
     device = commands.choose_device(options.device)
     model = model.to(device).to(memory_format=torch.channels_last)
     report.of_predictions(predict(model, options, finder(options, device)))
@@ -111,17 +91,25 @@ def predict(model: Pose2Seg, options: PredictPeople, find: Finder) -> Path | Non
     device = model.templates.device
     precision = fastest(device) if options.precision == "auto" else options.precision
 
-    def answer(path: Path, image: Picture) -> tuple[Instances, Notes]:
-        people, notes = enough_joints(find(path, image), str(path))
+    def answer(path: Path, image: Picture, name: str = "") -> tuple[Instances, Notes]:
+        people, notes = enough_joints(find(path, image), name or str(path))
+        scores = None if people.scores is None else torch.from_numpy(people.scores)
         with autocast(device, precision):
-            return segment(model, image, people), notes
+            return model.predict([image], [people.joints], [scores])[0], notes
 
     def film(path: Path, target: Path) -> Notes:
         if not options.detector:
             raise UserError(f"{path}: the joints in a video have to be found: name a --detector")
-        frames = Frames(model, path, find)
-        predict_video(frames, path, target, options, precision)
-        return frames.notes
+        left_out: list[tuple[str, str]] = []
+        frames = itertools.count(1)
+
+        def in_frame(image: Picture) -> Instances:
+            people, notes = answer(path, image, f"{path}, frame {next(frames)}")
+            left_out.extend(notes)
+            return people
+
+        predict_video(in_frame, path, target, options)
+        return left_out
 
     done = predict_all(options, categories(model.class_names, model.category_ids, None), answer, film)
     if done and done.photographs and not (done.annotations or done.notes) and options.keypoints:
@@ -131,11 +119,6 @@ def predict(model: Pose2Seg, options: PredictPeople, find: Finder) -> Path | Non
     people = f"{done.annotations} people, {done.notes} left out"
     print(f"{done.photographs} photographs done ({people}), {done.skipped} files skipped")
     return Path(options.out)
-
-
-def segment(model: Pose2Seg, image: Picture, people: Found) -> Instances:
-    scores = None if people.scores is None else torch.from_numpy(people.scores)
-    return model.predict([image], [people.joints], [scores])[0]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,6 @@ from refinemask_psg.u2net import U2Net, load_u2net
 __all__ = ["VARIANTS", "Config", "RefineMask", "U2Net", "load", "load_u2net"]
 
 
-def load(file: str | Path) -> RefineMask:
-    """The model in a checkpoint of ours, ready to predict."""
-    return open_model(file, "refinemask_psg", Config, RefineMask)
+def load(file: str | Path, *, trainable: bool = False) -> RefineMask:
+    """The model in a checkpoint of ours, ready to predict; `trainable`: with its batch norms."""
+    return open_model(file, "refinemask_psg", Config, RefineMask, trainable)

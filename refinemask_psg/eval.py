@@ -2,14 +2,12 @@
 
 import refinemask_psg
 from common.data.coco import refuse_other_classes
-from common.ops.folding import fold_batch_norms
 from common.run import commands
 from maskworks import shapes
 
 
 def main() -> None:
     model, config = commands.model_to_evaluate("refinemask_psg", refinemask_psg.VARIANTS, refinemask_psg.load)
-    fold_batch_norms(model.backbone)
     if model.scene_graph is not None:
         from refinemask_psg.psg import commands as psg_commands  # needs transformers, which the detector doesn't
 

@@ -23,7 +23,6 @@ import refinemask_psg
 from common.data.batches import round_up
 from common.data.images import fit_within, read_image, resize
 from common.errors import UserError
-from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.onnx_export import Found, compare, export_onnx
 from maskworks import shapes
@@ -116,7 +115,6 @@ def main() -> None:
     model = refinemask_psg.load(options.weights)
     if model.scene_graph is not None:
         raise UserError(f"{options.weights}: scene graphs are not exported; export a detector's checkpoint")
-    fold_batch_norms(model.backbone)
     graph = Graph(model).eval()
     side = round_up(model.config.test.long_side, DIVISOR)
     size = options.size or (side, side)

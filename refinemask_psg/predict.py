@@ -7,7 +7,6 @@ import tyro
 
 import refinemask_psg
 from common.errors import UserError
-from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.prediction import Predict, predict
 from maskworks import report
@@ -32,7 +31,6 @@ def main() -> None:
         predict_saliency(options, options.size)
         return
     model = refinemask_psg.load(options.weights)
-    fold_batch_norms(model.backbone)
     if options.submission:
         submit(model, options)
         return

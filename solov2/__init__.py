@@ -9,6 +9,6 @@ from solov2.network import SOLOv2
 __all__ = ["VARIANTS", "Config", "SOLOv2", "load"]
 
 
-def load(file: str | Path) -> SOLOv2:
-    """The model in a checkpoint of ours, ready to predict."""
-    return open_model(file, "solov2", Config, SOLOv2)
+def load(file: str | Path, *, trainable: bool = False) -> SOLOv2:
+    """The model in a checkpoint of ours, ready to predict; `trainable`: with its batch norms."""
+    return open_model(file, "solov2", Config, SOLOv2, trainable)

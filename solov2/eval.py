@@ -4,14 +4,12 @@ import torch
 
 import solov2
 from common.data.coco import refuse_other_classes
-from common.ops.folding import fold_batch_norms
 from common.run import commands
 from maskworks import shapes
 
 
 def main() -> None:
     model, config = commands.model_to_evaluate("solov2", solov2.VARIANTS, solov2.load)
-    fold_batch_norms(model.backbone)
     device = commands.start(config.training)
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)

@@ -21,7 +21,6 @@ import solov2
 from common.data.batches import normalise
 from common.data.images import fit_within, read_image, resize
 from common.ops import matrix_nms_from_intersections
-from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.onnx_export import Found, compare, export_onnx, outside_both
 from maskworks import shapes
@@ -98,7 +97,6 @@ def points_nms_on_logits(logits: Tensor) -> Tensor:
 def main() -> None:
     options = tyro.cli(Export, prog="export.py")
     model = solov2.load(options.weights)
-    fold_batch_norms(model.backbone)
     graph = Graph(model).eval()
     photograph = scaled(model, options.image)
     outputs = ("scores", "labels", "masks")

@@ -14,7 +14,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from common.data.batches import Batch, Prepared, normalise, round_up
 from common.data.images import fit_within, resize
 from common.results import Instances
-from common.run.inference import Source, predict_in_groups
+from common.run.inference import predict_in_groups
+from common.run.model import Source
 from solov2.backbone import Backbone, DeformableConv2d
 from solov2.config import Config, Model
 from solov2.losses import solov2_losses

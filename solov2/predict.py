@@ -3,7 +3,6 @@
 import tyro
 
 import solov2
-from common.ops.folding import fold_batch_norms
 from common.run import commands
 from common.run.prediction import Predict, predict
 from maskworks import report
@@ -12,7 +11,6 @@ from maskworks import report
 def main() -> None:
     options = tyro.cli(Predict, prog="predict.py")
     model = solov2.load(options.weights)
-    fold_batch_norms(model.backbone)
     report.of_predictions(predict(model, model.class_names, model.category_ids, options))
 
 

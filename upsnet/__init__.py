@@ -9,6 +9,6 @@ from upsnet.network import UPSNet
 __all__ = ["VARIANTS", "Config", "UPSNet", "load"]
 
 
-def load(file: str | Path) -> UPSNet:
-    """The model in a checkpoint of ours, ready to predict."""
-    return open_model(file, "upsnet", Config, UPSNet)
+def load(file: str | Path, *, trainable: bool = False) -> UPSNet:
+    """The model in a checkpoint of ours, ready to predict; `trainable`: with its batch norms."""
+    return open_model(file, "upsnet", Config, UPSNet, trainable)

@@ -1,7 +1,6 @@
 """UPSNet (arXiv 1901.03784): a backbone with a pyramid, semantic, box and mask heads, and the panoptic head."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from common.data.batches import Batch, Prepared, Target, normalise, round_up
 from common.results import Panoptic
 from common.run.inference import predict_in_groups
+from common.run.model import Source
 from upsnet.backbone import make_backbone
 from upsnet.boxes import clip, decode
 from upsnet.config import Config
@@ -39,7 +39,7 @@ from upsnet.losses import (
     told_panoptic_logits,
 )
 from upsnet.panoptic import Found, candidates, panoptic_logits, panoptic_map, panoptic_terms
-from upsnet.postprocess import Maps, Result, detect, instances_of, panoptic_of, scale_to, to_photograph, unify
+from upsnet.postprocess import Everything, Maps, detect, instances_of, panoptic_of, scale_to, to_photograph, unify
 from upsnet.proposals import Level, all_anchors, by_anchor, propose
 from upsnet.targets import BOX_WEIGHTS, Lesson, at_random, lesson
 
@@ -173,12 +173,12 @@ class UPSNet(nn.Module):
         return torch.stack(losses).mean()
 
     @torch.inference_mode()
-    def predict(self, images: Sequence[str | Path | NDArray[np.uint8]]) -> list[Panoptic]:
+    def predict(self, images: Sequence[Source]) -> list[Panoptic]:
         """Photographs (files or [H, W, 3] RGB arrays) -> their panoptic maps."""
         return predict_in_groups(images, self.preprocess, self, self._panoptic, self._device)
 
     @torch.inference_mode()
-    def predict_everything(self, images: Sequence[str | Path | NDArray[np.uint8]]) -> list[Result]:
+    def predict_everything(self, images: Sequence[Source]) -> list[Everything]:
         """The same with instances and semantic maps, which the scores beside panoptic quality need."""
         return predict_in_groups(images, self.preprocess, self, self._everything, self._device)
 
@@ -220,7 +220,7 @@ class UPSNet(nn.Module):
         masks = self.masks_of(answers, image, found.boxes, found.labels)
         return self.merge(self.large_semantics(answers, image), found, masks, prepared)[0]
 
-    def _everything(self, answers: Answers, image: int, prepared: Prepared) -> Result:
+    def _everything(self, answers: Answers, image: int, prepared: Prepared) -> Everything:
         size = torch.tensor(prepared.resized_size, device=self._device)
         boxes, scores = self.boxes_of(answers, image, size)
         told, found = candidates(boxes, scores, self.config.test), detect(boxes, scores, self.config.test)
@@ -231,7 +231,7 @@ class UPSNet(nn.Module):
         panoptic, channels = self.merge(self.large_semantics(answers, image), told, told_masks, prepared)
         instances = instances_of(found, found_masks, prepared, self.config.test, self.class_names)
         semantic = (channels + self.things) % len(self.class_names)
-        return Result(panoptic, instances, semantic.to(torch.uint8))
+        return Everything(panoptic, instances, semantic.to(torch.uint8))
 
     def large_semantics(self, answers: Answers, image: int) -> Tensor:
         """One image's semantic logits [C, H, W] at the input's size."""

@@ -5,15 +5,14 @@ RLE, and how often each class was taken for which. So the scores of many process
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from common.data.batches import UNLABELLED
 from common.data.coco import Sample
@@ -31,27 +30,16 @@ from common.metrics.panoptic import (
     summarize,
 )
 from common.ops import masks as rle
-from common.results import Instances, Panoptic, Segment
+from common.results import Panoptic, Segment
 from common.run.distributed import gather, is_main, process_count, process_index
 from common.run.evaluation import Example, photographs
 from common.run.runlog import Bar
+from upsnet.network import UPSNet
 from upsnet.panoptic_data import PanopticDataset
+from upsnet.postprocess import Everything
 
 Json = dict[str, Any]
 Int = NDArray[np.int64]
-
-
-class Found(Protocol):
-    """What a model says about one photograph; only the panoptic map is needed."""
-
-    @property
-    def panoptic(self) -> Panoptic: ...
-
-    @property
-    def instances(self) -> Instances | None: ...
-
-    @property
-    def semantic(self) -> Tensor | None: ...  # [H, W] index into class_names
 
 
 @dataclass
@@ -61,19 +49,19 @@ class Counted:
     number: int  # in the data set
     pairs: tuple[Int, Int, Int]  # true and predicted ids that meet, and in how many pixels
     prediction: Json  # the entry of COCO's panoptic format
-    detections: list[Json] | None  # in COCO's result format
+    detections: list[Json]  # in COCO's result format
     objects: list[Json]  # the true things, as COCO annotates objects
-    confusion: Int | None  # [classes, classes] pixels of each true class that were given each class
+    confusion: Int  # [classes, classes] pixels of each true class that were given each class
 
 
 @dataclass
 class PanopticEvaluation:
     """The scores of a model on a data set; complete in every process."""
 
-    metrics: dict[str, Json]  # "panoptic", and "segm", "bbox", "semantic" as far as the model has them
+    metrics: dict[str, Json]  # "panoptic", "segm", "bbox", "semantic"
     predictions: list[Json]  # the entries of COCO's panoptic format
     wrong: Mistakes
-    details: dict[str, CocoDetails] = field(default_factory=dict)
+    details: dict[str, CocoDetails]
 
     @property
     def per_class(self) -> dict[str, dict[str, float]]:
@@ -84,17 +72,14 @@ class PanopticEvaluation:
 
     @property
     def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
-        return self.details["segm"].precision if self.details else {}
+        return self.details["segm"].precision
 
     def mistakes(self, dataset: PanopticDataset, threshold: float) -> Mistakes:
         return self.wrong  # every segment counts, however unsure
 
 
-Answer = Callable[[nn.Module, Sequence[NDArray[np.uint8]]], Sequence[Found]]
-
-
 def evaluate_panoptic_model(
-    model: nn.Module, dataset: PanopticDataset, workers: int, answer: Answer, folder: Path | None = None
+    model: UPSNet, dataset: PanopticDataset, workers: int, folder: Path | None = None
 ) -> PanopticEvaluation:
     """All scores; the predicted PNGs are written into the folder, if one is named.
 
@@ -105,7 +90,7 @@ def evaluate_panoptic_model(
     indices = range(process_index(), len(dataset), process_count())
     with Bar("evaluating", len(dataset), show=is_main()) as bar:
         for numbers, images in photographs(dataset, indices, 1, workers):
-            for number, found in zip(numbers, answer(model, images), strict=True):
+            for number, found in zip(numbers, model.predict_everything(images), strict=True):
                 counted.append(count(dataset, number, found))
                 if folder is not None:
                     found.panoptic.to_png().save(folder / counted[-1].prediction["file_name"])
@@ -113,22 +98,20 @@ def evaluate_panoptic_model(
     return score(dataset, sorted(gather(counted), key=lambda each: each.number))
 
 
-def count(dataset: PanopticDataset, number: int, found: Found) -> Counted:
+def count(dataset: PanopticDataset, number: int, found: Everything) -> Counted:
     """Compare one image's answer with its ground truth."""
     identity = int(dataset.image_ids[number])
     segments, labels = dataset.segments(number), dataset.segment_labels(number)
     prediction = found.panoptic.to_coco(identity, dataset.category_ids, f"{dataset.picture_path(number).stem}.png")
     picture = np.ascontiguousarray(np.asarray(found.panoptic.to_png())[..., ::-1])  # blue, green, red
-    confusion = None
-    if found.semantic is not None:
-        truth = np.append(labels, UNLABELLED)[segments]
-        confusion = confuse(truth, found.semantic.cpu().numpy().astype(np.int64), len(dataset.class_names))
+    truth = np.append(labels, UNLABELLED)[segments]
+    confusion = confuse(truth, found.semantic.cpu().numpy().astype(np.int64), len(dataset.class_names))
     return Counted(
         number,
         count_pairs(read_picture(dataset.picture_path(number)), picture, dataset.picture_path(number)),
         prediction,
-        None if found.instances is None else found.instances.to_coco(identity, dataset.category_ids),
-        objects_of(dataset, number, segments) if found.instances is not None else [],
+        found.instances.to_coco(identity, dataset.category_ids),
+        objects_of(dataset, number, segments),
         confusion,
     )
 
@@ -162,13 +145,9 @@ def score(dataset: PanopticDataset, counted: Sequence[Counted]) -> PanopticEvalu
     """The scores of all images, in the data set's order."""
     predictions = [each.prediction for each in counted]
     metrics: dict[str, Json] = {"panoptic": panoptic_quality(dataset, [each.pairs for each in counted], predictions)}
-    details: dict[str, CocoDetails] = {}
-    if all(each.detections is not None for each in counted):
-        details = instance_details(dataset, counted)
-        metrics |= {kind: each.summary for kind, each in details.items()}
-    if all(each.confusion is not None for each in counted):
-        confusion = np.sum([each.confusion for each in counted if each.confusion is not None], axis=0)
-        metrics["semantic"] = {"mIoU": mean_iou(confusion)}
+    details = instance_details(dataset, counted)
+    metrics |= {kind: each.summary for kind, each in details.items()}
+    metrics["semantic"] = {"mIoU": mean_iou(np.sum([each.confusion for each in counted], axis=0))}
     return PanopticEvaluation(metrics, predictions, panoptic_mistakes(dataset, counted), details)
 
 
@@ -218,7 +197,7 @@ def instance_details(dataset: PanopticDataset, counted: Sequence[Counted]) -> di
         "annotations": [{"id": number} | entry for number, entry in enumerate(objects, start=1)],
         "categories": [{"id": identity, "name": name} for identity, name in things],
     }
-    detections = [entry for each in counted for entry in each.detections or []]
+    detections = [entry for each in counted for entry in each.detections]
     kinds: tuple[Kind, ...] = ("segm", "bbox")
     return {kind: coco_details(annotations, detections, kind) for kind in kinds}
 
@@ -230,12 +209,12 @@ def mean_iou(confusion: Int) -> float | None:
     return float((right[occurs] / (true + found - right)[occurs]).mean()) if occurs.any() else None
 
 
-def panoptic_examples(model: nn.Module, dataset: PanopticDataset, numbers: Sequence[int]) -> list[Example]:
+def panoptic_examples(model: UPSNet, dataset: PanopticDataset, numbers: Sequence[int]) -> list[Example]:
     """Images of the data set with ground truth and prediction, for the report."""
     found = []
     for number in numbers:
         sample = dataset[number]
-        prediction: Panoptic = model.predict([sample.image])[0]  # type: ignore[operator]
+        (prediction,) = model.predict([sample.image])
         found.append(Example(sample.path.name, sample.image, panoptic_truth(dataset, number, sample), prediction))
     return found
 

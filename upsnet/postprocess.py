@@ -21,7 +21,7 @@ MAJORITY = 0.5  # an instance whose pixels are mostly one stuff class, by at lea
 
 
 @dataclass
-class Result:
+class Everything:
     """Everything that the network says about one photograph."""
 
     panoptic: Panoptic

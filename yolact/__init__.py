@@ -9,6 +9,6 @@ from yolact.network import YOLACT
 __all__ = ["VARIANTS", "YOLACT", "Config", "load"]
 
 
-def load(file: str | Path) -> YOLACT:
-    """The model in a checkpoint of ours, ready to predict."""
-    return open_model(file, "yolact", Config, YOLACT)
+def load(file: str | Path, *, trainable: bool = False) -> YOLACT:
+    """The model in a checkpoint of ours, ready to predict; `trainable`: with its batch norms."""
+    return open_model(file, "yolact", Config, YOLACT, trainable)

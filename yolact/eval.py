@@ -12,6 +12,7 @@ python eval.py --benchmark --help                  the flags of the last four; -
 import json
 from pathlib import Path
 
+import torch
 import tyro
 
 import yolact
@@ -21,7 +22,7 @@ from common.run import commands
 from common.run.distributed import is_main
 from maskworks import shapes
 from yolact.config import VARIANTS
-from yolact.show import Show, ready, show_image, show_images, show_video
+from yolact.show import Show, show_image, show_images, show_video
 from yolact.stages import benchmark
 
 
@@ -38,7 +39,7 @@ def main() -> None:
 def show(options: Show) -> None:
     named = ["--weights", options.weights] if options.weights else []
     model, _ = commands.model_to_evaluate("yolact", VARIANTS, yolact.load, named)
-    model = ready(model, commands.choose_device(options.device))
+    model = model.to(commands.choose_device(options.device)).to(memory_format=torch.channels_last)
     if options.image:
         show_image(model, options)
     if options.images:
@@ -54,7 +55,7 @@ def score() -> None:
     device = commands.start(config.training)
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)
-    folder = commands.evaluate("yolact", config, ready(model, device), dataset)
+    folder = commands.evaluate("yolact", config, model.to(device).to(memory_format=torch.channels_last), dataset)
     if is_main():
         write_result_files(folder)
 

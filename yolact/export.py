@@ -143,7 +143,6 @@ def main() -> None:
 
 def export(model: YOLACT, photograph: NDArray[np.uint8], out: Path) -> Any:
     """Write the file, for photographs of any size; the model is changed for it."""
-    model.prepare_for_inference()
     for block in model.modules():
         if isinstance(conv := getattr(block, "conv2", None), DeformableConv2d):
             block.conv2 = GridDeformableConv2d(conv)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from common.data.batches import Batch, Prepared, normalise
 from common.data.images import resize
 from common.errors import UserError
-from common.ops.folding import fold_batch_norms
 from common.results import Instances
-from common.run.inference import Source, predict_in_groups
+from common.run.inference import predict_in_groups
+from common.run.model import Source
 from yolact.backbone import freeze_batch_norms, make_backbone
 from yolact.boxes import level_sizes, make_priors, priors_per_cell
 from yolact.config import Config, Model
@@ -130,10 +130,6 @@ class YOLACT(nn.Module):
         if self.batch_norms_frozen:
             freeze_batch_norms(self)
         return self
-
-    def prepare_for_inference(self) -> None:
-        """Make predictions faster; afterwards the weights are no longer a checkpoint's."""
-        fold_batch_norms(self.backbone)
 
 
 class FeaturePyramid(nn.Module):

@@ -11,7 +11,6 @@ from maskworks import report
 def main() -> None:
     options = tyro.cli(Predict, prog="predict.py")
     model = yolact.load(options.weights)
-    model.prepare_for_inference()
     report.of_predictions(predict(model, model.class_names, model.category_ids, options))
 
 

@@ -11,7 +11,6 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -147,9 +146,3 @@ def beside(source: Path, suffix: str) -> Path:
     folder, stem = source.resolve().parent, source.resolve().stem if suffix else source.resolve().name
     names = (f"{stem}_found{f'-{number}' if number else ''}{suffix}" for number in itertools.count())
     return next(path for name in names if not (path := folder / name).exists())
-
-
-def ready(model: YOLACT, device: torch.device) -> YOLACT:
-    """The model on its device, as fast as it gets."""
-    model.prepare_for_inference()
-    return model.to(device).to(memory_format=torch.channels_last)

@@ -69,6 +69,12 @@ class LabelledImages(Protocol):
     def polygons(self, index: int) -> list[list[NDArray[np.float32]]]: ...
 
 
+class AnnotatedImages(LabelledImages, Protocol):
+    """What COCO's mAP is computed on."""
+
+    def annotations_json(self) -> dict[str, Any]: ...
+
+
 class CocoDataset(Dataset[Sample]):
     """The images of COCO annotation files, in the files' order; images without annotations are kept or not.
 

@@ -1,14 +1,19 @@
 """Batch norms as part of the convolutions before them, which saves a pass over memory."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 
-def fold_batch_norms(network: nn.Module) -> None:
-    """For inference only, so `load` leaves it to its callers: the weights are no longer a checkpoint's afterwards.
+class Network(Protocol):
+    def modules(self) -> Iterator[nn.Module]: ...
+
+
+def fold_batch_norms(network: Network) -> None:
+    """For inference only: the weights are no longer a checkpoint's afterwards.
 
     Pairs are named as in torchvision's residual networks; the convolution may be a deformable one.
     """

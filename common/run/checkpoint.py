@@ -21,11 +21,13 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.files import write_atomically
+from common.ops.folding import fold_batch_norms
 from common.run.array_pickle import read_array_pickle, safe_globals
 from common.run.configuration import from_dict
+from common.run.model import Learner
 
 C = TypeVar("C")
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M", bound=Learner)
 FORMAT = "1"  # of the metadata; raised when an older reader would misunderstand it
 
 
@@ -81,8 +83,13 @@ def open_model(
     package: str,
     config_type: type[C],
     network: Callable[[C, tuple[str, ...], tuple[int, ...]], M],
+    trainable: bool = False,
 ) -> M:
-    """The model in a checkpoint of ours, ready to predict."""
+    """The model in a checkpoint of ours, ready to predict.
+
+    Batch norms become part of the convolutions before them, which is faster and which training can't undo; `trainable`
+    keeps them.
+    """
     found = load(Path(file))
     if found.package != package:
         raise UserError(f"{file}: a checkpoint of {found.package}, not of {package}")
@@ -91,16 +98,18 @@ def open_model(
         check_weights(network(config, found.class_names, found.category_ids), found.weights, str(file))
     model = network(config, found.class_names, found.category_ids)
     model.load_state_dict(dict(found.weights))
+    if not trainable:
+        fold_batch_norms(model)
     return model.eval()
 
 
-def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+def load_weights(module: Learner | nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Strictly: every name must be there, none too many, and every shape must agree."""
     check_weights(module, weights, source)
     module.load_state_dict(dict(weights))
 
 
-def check_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+def check_weights(module: Learner | nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Refuse weights that don't fit, naming each; the module may be on the meta device, without memory."""
     expected = module.state_dict()
     complaints = [f"missing: {name}" for name in expected if name not in weights]

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import nn
 
 from common.data.coco import CocoDataset, LabelledImages
 from common.data.loader import Trainable, mix
@@ -27,13 +26,14 @@ from common.run.details import write_run_details
 from common.run.distributed import barrier, is_main, process_count
 from common.run.evaluation import Evaluation, Example, evaluate_instances, examples
 from common.run.memory import keep_freed_memory
+from common.run.model import Learner
 from common.run.optimization import ParameterGroup
 from common.run.score_tables import print_classes, print_scores
 from common.run.settings import Data, Optimizer, Schedule, Training
 from common.run.training import Metrics, Trainer
 
 EXAMPLES_IN_REPORT = 16
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M", bound=Learner)
 
 
 class Config(Protocol):
@@ -74,9 +74,9 @@ class Evaluated(Protocol):
 class Scoring:
     """How a package's models are scored: of instances by COCO's mAP, unless it says otherwise."""
 
-    evaluate: Callable[[nn.Module, Any, int, int], Evaluated] = evaluate_instances
+    evaluate: Callable[[Any, Any, int, int], Evaluated] = evaluate_instances
     """(model, data set, images at once, workers)"""
-    examples: Callable[[nn.Module, Any, Sequence[int]], list[Example]] = examples
+    examples: Callable[[Any, Any, Sequence[int]], list[Example]] = examples
     """(model, data set, numbers of images): pictures for the report."""
     decisive: tuple[str, ...] = ("segm", "AP")
     """Where in the metrics the score stands by which the best weights are kept."""
@@ -148,7 +148,7 @@ def run_folder(package: str, config: Config) -> Path:
 def train(
     package: str,
     config: Config,
-    model: nn.Module,
+    model: Learner,
     class_names: Sequence[str],
     training_set: Trainable,
     validation_data: LabelledImages,
@@ -164,11 +164,11 @@ def train(
     folder = prepare_run(package, config)
     latest: list[Evaluated] = []
 
-    def describe(module: nn.Module) -> Checkpoint:
+    def describe(module: Learner) -> Checkpoint:
         ids = training_data.category_ids
         return Checkpoint(package, to_dict(config), tuple(class_names), ids, module.state_dict())
 
-    def evaluate(module: nn.Module) -> Metrics:
+    def evaluate(module: Learner) -> Metrics:
         latest[:] = [score(module, validation_data, config.training, scoring)]
         return latest[0].metrics
 
@@ -215,14 +215,14 @@ def refuse_different_classes(training_data: LabelledImages, validation_data: Lab
         )
 
 
-def score(model: nn.Module, dataset: LabelledImages, settings: Training, scoring: Scoring = INSTANCES) -> Evaluated:
+def score(model: Learner, dataset: LabelledImages, settings: Training, scoring: Scoring = INSTANCES) -> Evaluated:
     share = max(1, settings.batch_size // (process_count() * settings.accumulate))  # what fits when training fits
     with autocast(next(model.parameters()).device, settings.precision):
         return scoring.evaluate(model, dataset, share, settings.workers)
 
 
 def write_details(
-    folder: Path, title: str, model: nn.Module, dataset: LabelledImages, evaluation: Evaluated, scoring: Scoring
+    folder: Path, title: str, model: Learner, dataset: LabelledImages, evaluation: Evaluated, scoring: Scoring
 ) -> None:
     """What the report says beside the scores: the worst images, drawn, and the classes that are taken for others."""
     mistakes = evaluation.mistakes(dataset, scoring.threshold)
@@ -231,7 +231,7 @@ def write_details(
 
 
 def evaluate(
-    package: str, config: Config, model: nn.Module, dataset: CocoDataset, scoring: Scoring = INSTANCES
+    package: str, config: Config, model: Learner, dataset: LabelledImages, scoring: Scoring = INSTANCES
 ) -> Path:
     """Print the score tables; write metrics.json and the predictions in COCO's format into the folder returned."""
     folder = evaluation_folder(package, config)

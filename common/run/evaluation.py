@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from common.data.coco import CocoDataset, LabelledImages, Sample
+from common.data.coco import AnnotatedImages, LabelledImages, Sample
 from common.data.images import read_image
 from common.data.loader import single_threaded, worker_count
 from common.errors import UserError
@@ -19,6 +19,7 @@ from common.metrics.coco_input import Kind
 from common.metrics.mistakes import Mistakes, find_mistakes
 from common.results import Instances, Result
 from common.run.distributed import gather, is_main, process_count, process_index
+from common.run.model import Model, Picture
 from common.run.runlog import Bar
 
 Detection = dict[str, Any]
@@ -34,14 +35,13 @@ class Example:
     prediction: Result
 
 
-def ask(model: nn.Module, numbers: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Instances]:
-    """The usual way to a model's results: from the photographs alone."""
-    results: list[Instances] = model.predict(images)  # type: ignore[operator]
-    return results
+# the photographs' numbers in the data set, the photographs -> results
+Answer = Callable[[Sequence[int], Sequence[Picture]], Sequence[Instances]]
 
 
-# model, the photographs' numbers in the data set, the photographs -> results; other ways know more than the pixels
-Answer = Callable[[nn.Module, Sequence[int], Sequence[NDArray[np.uint8]]], list[Instances]]
+def from_pixels(model: Model[Instances]) -> Answer:
+    """The usual way to a model's results; others know more than the photographs."""
+    return lambda numbers, images: model.predict(images)
 
 
 @dataclass
@@ -68,20 +68,25 @@ class Evaluation:
     def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
         return self.details[self.kind].precision
 
-    def mistakes(self, dataset: CocoDataset, threshold: float) -> Mistakes:
+    def mistakes(self, dataset: AnnotatedImages, threshold: float) -> Mistakes:
         detections = scored_for(self.kind, self.detections)
         return find_mistakes(dataset.annotations_json(), detections, self.kind, threshold)
 
 
 def evaluate_instances(
-    model: nn.Module,
-    dataset: CocoDataset,
+    model: Model[Instances],
+    dataset: AnnotatedImages,
     batch_size: int,
     workers: int,
     kinds: tuple[Kind, ...] = ("segm", "bbox"),
-    answer: Answer = ask,
 ) -> Evaluation:
-    detections = gather(detect(model, dataset, batch_size, workers, answer))
+    return evaluate_answers(from_pixels(model), dataset, batch_size, workers, kinds)
+
+
+def evaluate_answers(
+    answer: Answer, dataset: AnnotatedImages, batch_size: int, workers: int, kinds: tuple[Kind, ...]
+) -> Evaluation:
+    detections = gather(detect(answer, dataset, batch_size, workers))
     annotations = dataset.annotations_json()
     details: dict[str, CocoDetails] = {
         kind: coco_details(annotations, scored_for(kind, detections), kind) for kind in kinds
@@ -96,16 +101,13 @@ def scored_for(kind: Kind, detections: list[Detection]) -> list[Detection]:
     return [detection | {"score": detection.get("mask_score", detection["score"])} for detection in detections]
 
 
-def detect(
-    model: nn.Module, dataset: CocoDataset, batch_size: int, workers: int, answer: Answer = ask
-) -> list[Detection]:
+def detect(answer: Answer, dataset: AnnotatedImages, batch_size: int, workers: int) -> list[Detection]:
     """This process's share of the detections; of each image only their RLE is kept."""
     detections: list[Detection] = []
     indices = range(process_index(), len(dataset), process_count())
     with Bar("evaluating", len(dataset), show=is_main()) as bar:
         for numbers, images in photographs(dataset, indices, batch_size, workers):
-            results = answer(model, numbers, images)
-            for number, result in zip(numbers, results, strict=True):
+            for number, result in zip(numbers, answer(numbers, images), strict=True):
                 detections += result.to_coco(int(dataset.image_ids[number]), dataset.category_ids)
             bar.advance(len(images) * process_count())
     return detections
@@ -144,12 +146,16 @@ class _Photographs(Dataset[Any]):
             return error
 
 
-def examples(model: nn.Module, dataset: LabelledImages, numbers: Sequence[int], answer: Answer = ask) -> list[Example]:
+def examples(model: Model[Instances], dataset: LabelledImages, numbers: Sequence[int]) -> list[Example]:
+    return examples_of(from_pixels(model), dataset, numbers)
+
+
+def examples_of(answer: Answer, dataset: LabelledImages, numbers: Sequence[int]) -> list[Example]:
     """Images of the data set with ground truth and prediction, for the report."""
     found = []
     for number in numbers:
         sample = dataset[number]
-        prediction = answer(model, [number], [sample.image])[0]
+        (prediction,) = answer([number], [sample.image])
         truth = ground_truth(sample, dataset.class_names)
         found.append(Example(sample.path.name, sample.image, truth, prediction))
     return found

@@ -12,18 +12,18 @@ from torch import Tensor
 from common.data.batches import Prepared
 from common.data.images import read_image
 from common.results import PictureSource
+from common.run.model import Source
 
-Source = str | Path | NDArray[np.uint8]  # a photograph: its file, or [H, W, 3] RGB
 Answers = TypeVar("Answers")
 
 
-class Result(Protocol):
-    """What a model finds in one image; it remembers the image, to draw on it."""
+class OfPicture(Protocol):
+    """A result remembers its photograph, to draw on it."""
 
     image: PictureSource
 
 
-R = TypeVar("R", bound=Result)
+R = TypeVar("R", bound=OfPicture)
 
 
 def predict_in_groups(

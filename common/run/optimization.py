@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.run.model import Learner
 from common.run.settings import Optimizer, Schedule
 
 Group = tuple[float, float]  # a parameter's share of the learning rate, and its weight decay
@@ -16,7 +17,7 @@ ParameterGroup = Callable[[str, nn.Parameter, Optimizer], Group]
 
 
 def make_optimizer(
-    model: nn.Module, settings: Optimizer, parameter_group: ParameterGroup | None = None
+    model: Learner, settings: Optimizer, parameter_group: ParameterGroup | None = None
 ) -> torch.optim.Optimizer:
     groups = parameter_groups(model, settings, parameter_group or group_as_set)
     fused = all(p.device.type in ("cuda", "cpu") for group in groups for p in group["params"])
@@ -46,7 +47,7 @@ def group_as_set(name: str, parameter: nn.Parameter, settings: Optimizer) -> Gro
     return scale, settings.weight_decay if decays else 0.0
 
 
-def parameter_groups(model: nn.Module, settings: Optimizer, parameter_group: ParameterGroup) -> list[dict[str, Any]]:
+def parameter_groups(model: Learner, settings: Optimizer, parameter_group: ParameterGroup) -> list[dict[str, Any]]:
     """Trained parameters by learning rate and weight decay; each group remembers its share of the learning rate."""
     groups: dict[Group, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -91,11 +92,11 @@ def lr_factor(step: int, steps_per_epoch: int, total_steps: int, schedule: Sched
 class MovingAverage:
     """An exponential moving average of a model's weights; it follows faster in the first steps."""
 
-    def __init__(self, model: nn.Module, decay: float):
+    def __init__(self, model: Learner, decay: float):
         self.model, self.decay = deepcopy(model).requires_grad_(False), decay
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
+    def update(self, model: Learner, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
         ours, theirs = self.model.state_dict(), model.state_dict()
         floats = [name for name, value in ours.items() if value.is_floating_point()]
@@ -104,7 +105,7 @@ class MovingAverage:
             ours[name].copy_(theirs[name])
 
 
-def clip_gradients(model: nn.Module, largest: float) -> Tensor | None:
+def clip_gradients(model: Learner, largest: float) -> Tensor | None:
     if not largest:
         return None
     return nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], largest)

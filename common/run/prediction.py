@@ -12,14 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import tyro
-from numpy.typing import NDArray
-from torch import nn
 
 from common.data.images import frame_rate, is_video, list_images, read_frames, read_image, write_video
 from common.errors import UserError
@@ -28,10 +26,10 @@ from common.results import Result
 from common.run.commands import choose_device
 from common.run.distributed import is_main, process_count, process_index
 from common.run.journal import Journal
+from common.run.model import Model, Picture
 from common.run.prediction_files import Output, Remarks, categories
 from common.run.runlog import Bar
 
-Picture = NDArray[np.uint8]
 Json = dict[str, Any]
 Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why
 Answer = Callable[[Path, Picture], tuple[Result, Notes]]  # a file and its picture -> what is found
@@ -68,7 +66,7 @@ class Predict:
 
 
 def predict(
-    model: nn.Module,
+    model: Model[Result],
     class_names: Sequence[str],
     category_ids: Sequence[int],
     options: Predict,
@@ -87,7 +85,7 @@ def predict(
         return predict_one(model, image, precision), ()
 
     def film(path: Path, target: Path) -> Notes:
-        predict_video(model, path, target, options, precision)
+        predict_video(lambda frame: predict_one(model, frame, precision), path, target, options)
         return ()
 
     done = predict_all(options, categories(class_names, category_ids, thing_count), answer, film, remarks)
@@ -284,14 +282,16 @@ def unique_names(paths: Sequence[Path], taken: Iterable[str] = ()) -> list[str]:
     return names
 
 
-def predict_one(model: nn.Module, image: Picture, precision: str) -> Result:
+R = TypeVar("R", bound=Result)
+
+
+def predict_one(model: Model[R], image: Picture, precision: str) -> R:
     with autocast(next(model.parameters()).device, precision):
-        result: Result = model.predict([image])[0]  # type: ignore[operator]
-    return result
+        return model.predict([image])[0]
 
 
-def predict_video(model: nn.Module, source: Path, target: Path, options: Predict, precision: str) -> None:
-    """A video with the instances drawn onto every frame."""
+def predict_video(find: Callable[[Picture], Result], source: Path, target: Path, options: Predict) -> None:
+    """A video with what is found drawn onto every frame."""
     if target.exists() and target.samefile(source):
         raise UserError(f"{source}: would be replaced by its drawing; name another folder with --out")
 
@@ -299,8 +299,7 @@ def predict_video(model: nn.Module, source: Path, target: Path, options: Predict
         for index, frame in enumerate(read_frames(source)):
             if options.limit and index >= options.limit:
                 return
-            result = predict_one(model, frame, precision)
-            yield np.asarray(result.draw(frame, options.threshold))
+            yield np.asarray(find(frame).draw(frame, options.threshold))
 
     target.parent.mkdir(parents=True, exist_ok=True)
     write_video(target, drawn(), frame_rate(source))

@@ -25,6 +25,7 @@ from common.ops.precision import autocast
 from common.run.checkpoint import Checkpoint, remove_unfinished, save
 from common.run.configuration import UNPREFIXED, differences
 from common.run.distributed import any_process, is_main, mean_over_processes, process_count, process_index
+from common.run.model import Learner
 from common.run.optimization import (
     MovingAverage,
     ParameterGroup,
@@ -46,15 +47,15 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Learner,
         training_set: Trainable,
         divisor: int,
         settings: Training,
         optimizer: Optimizer,
         schedule: Schedule,
         run: Path,
-        describe: Callable[[nn.Module], Checkpoint],
-        evaluate: Callable[[nn.Module], Metrics],
+        describe: Callable[[Learner], Checkpoint],
+        evaluate: Callable[[Learner], Metrics],
         decisive: tuple[str, ...],
         parameter_group: ParameterGroup | None = None,
     ):
@@ -71,7 +72,7 @@ class Trainer:
         if self.total_steps < 1:
             raise UserError(f"--epochs {settings.epochs} --steps {settings.steps}: expected at least 1 of either")
 
-    def fit(self) -> nn.Module:
+    def fit(self) -> Learner:
         """Train to the end, or until the time is up or Ctrl-C; returns the model to use."""
         if self.settings.resume:
             self._resume()
@@ -124,7 +125,7 @@ class Trainer:
         return f"{epochs} says when training ends, after step {self.total_steps}{drops}"
 
     @property
-    def evaluated_model(self) -> nn.Module:
+    def evaluated_model(self) -> Learner:
         return self.average.model if self.average else self.model
 
     def _batches(self) -> "Iterator[Batch | UserError]":
@@ -153,9 +154,8 @@ class Trainer:
             batch = next(batches)
             if isinstance(batch, UserError):
                 raise batch
-            last = part == settings.accumulate - 1
-            unsynchronised = isinstance(computes_losses, DistributedDataParallel) and not last
-            with computes_losses.no_sync() if unsynchronised else nullcontext():  # type: ignore[operator]
+            parallel = computes_losses if isinstance(computes_losses, DistributedDataParallel) else None
+            with parallel.no_sync() if parallel and part < settings.accumulate - 1 else nullcontext():
                 with autocast(self.device, settings.precision):
                     losses: dict[str, Tensor] = computes_losses(batch.to(self.device))
                 total = torch.stack(list(losses.values())).sum() / settings.accumulate
@@ -250,13 +250,12 @@ class Trainer:
 class _Losses(nn.Module):
     """Makes `losses` the forward pass, which is all that DDP looks at."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Learner):
         super().__init__()
         self.model = model
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        losses: dict[str, Tensor] = self.model.losses(batch)  # type: ignore[operator]
-        return losses
+        return self.model.losses(batch)
 
 
 class _Interruption:

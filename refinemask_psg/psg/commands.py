@@ -106,4 +106,4 @@ def evaluate(model: RefineMask, config: Config) -> None:
     dataset = open_psg(config, "val")
     refuse_other_data(dataset, model.class_names, config.relations.predicates)
     model = model.to(device).to(memory_format=torch.channels_last)
-    commands.evaluate("refinemask_psg", config, model, dataset, SCORING)  # type: ignore[arg-type]
+    commands.evaluate("refinemask_psg", config, model, dataset, SCORING)

@@ -14,7 +14,7 @@ def main() -> None:
     device = commands.start(config.training)
     dataset = open_saliency(config.data, "val", config.training)
     model = model.to(device).to(memory_format=torch.channels_last)
-    commands.evaluate(PACKAGE, config, model, dataset, SCORING)  # type: ignore[arg-type]
+    commands.evaluate(PACKAGE, config, model, dataset, SCORING)
 
 
 if __name__ == "__main__":

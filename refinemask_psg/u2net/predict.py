@@ -10,7 +10,8 @@ from PIL import Image
 from common.errors import UserError
 from common.run import commands
 from common.run.distributed import is_main
-from common.run.prediction import Picture, Predict, Work, skip
+from common.run.model import Picture
+from common.run.prediction import Predict, Work, skip
 from refinemask_psg.u2net.postprocess import cut_out
 from refinemask_psg.u2net.weights import load
 

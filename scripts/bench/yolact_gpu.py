@@ -16,6 +16,7 @@ from _yolact import network, photograph
 from torch import Tensor
 
 from common.data.batches import Prepared
+from common.ops.folding import fold_batch_norms
 from yolact.network import YOLACT
 
 PUBLISHED = {
@@ -68,7 +69,7 @@ def main() -> None:
     for variant in options.variants:
         model = network(variant, image)
         prepared = model.preprocess(image)
-        model.prepare_for_inference()
+        fold_batch_norms(model)
         model = model.cuda().to(memory_format=torch.channels_last)
         line = f"{variant:20}{PUBLISHED[variant]:>10}"
         compiled = False

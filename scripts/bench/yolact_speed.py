@@ -17,6 +17,7 @@ from _yolact import network, photograph
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.ops.folding import fold_batch_norms
 from yolact.network import YOLACT
 
 MEAN, STD = (123.68, 116.78, 103.94), (58.40, 57.12, 57.38)
@@ -93,7 +94,7 @@ def main() -> None:
     for height, width in ((480, 640), (1080, 1920)):
         image = photograph(height, width)
         theirs, ours = network(options.variant, image), network(options.variant, image)
-        ours.prepare_for_inference()
+        fold_batch_norms(ours)
         ours = ours.to(memory_format=torch.channels_last)
         ways = {
             "plain": lambda model=theirs, image=image: plain(model, image),

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from common.data.images import read_image
 from common.ops import masks as rle
+from common.ops.folding import fold_batch_norms
 from yolact.config import VARIANTS
 from yolact.masks import enlarge
 from yolact.network import YOLACT
@@ -89,7 +90,7 @@ def main() -> None:
         for variant in options.variants:
             model = network(variant, image)
             parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-            model.prepare_for_inference()
+            fold_batch_norms(model)
             seconds, found = measure(model.to(memory_format=torch.channels_last), path, options.rounds)
             times = [*seconds.values(), sum(seconds.values())]
             numbers = [*(f"{1000 * value:.1f}" for value in times), str(found), f"{parameters:.1f}"]

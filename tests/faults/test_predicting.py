@@ -240,7 +240,6 @@ def test_nothing_to_predict_is_one_line_and_status_2(
     model = Guess()
     model.scene_graph, model.config = object(), SimpleNamespace(relations=SimpleNamespace(things=1))
     model.backbone = torch.nn.Identity()
-    monkeypatch.setattr(program, "fold_batch_norms", lambda backbone: None, raising=False)
     for package in (maskrcnn, refinemask_psg, solov2):
         monkeypatch.setattr(package, "load", lambda weights: model)
     monkeypatch.setattr(refinemask_psg, "load_u2net", lambda weights: model)

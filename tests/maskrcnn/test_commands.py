@@ -118,7 +118,7 @@ def test_a_published_checkpoint_is_converted_and_predicts(tmp_path):
     done = run("scripts/mmdet2pytorch.py", "e2e_mask_rcnn_R_50_FPN_1x.pth", "--out", "ours.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "maskrcnn-benchmark, maskrcnn r50_fpn_1x" in done.stdout
-    back = maskrcnn.load(tmp_path / "ours.safetensors")
+    back = maskrcnn.load(tmp_path / "ours.safetensors", trainable=True)
     assert (back.class_names[0], back.category_ids[-1]) == ("person", 90)
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in model.state_dict().items())
 
@@ -139,7 +139,7 @@ def test_the_exported_file_finds_what_pytorch_finds(weights, tmp_path):
 
 
 def test_a_graph_that_would_cap_proposals_twice_is_refused(weights, tmp_path):
-    model = maskrcnn.load(weights)
+    model = maskrcnn.load(weights, trainable=True)
     model.config.proposals.after_nms = 5
     described = Checkpoint("maskrcnn", to_dict(model.config), model.class_names, model.category_ids, model.state_dict())
     save(tmp_path / "odd.safetensors", described)

@@ -168,7 +168,7 @@ def test_a_published_checkpoint_is_converted_and_predicts_the_same(tmp_path):
     )
     done = run("scripts/mmdet2pytorch.py", "pose2seg_release.pkl", "--out", "here.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    converted = pose2seg.load(tmp_path / "here.safetensors")
+    converted = pose2seg.load(tmp_path / "here.safetensors", trainable=True)
     assert converted.class_names == ("person",)
     image, joints = np.zeros((60, 80, 3), np.uint8), np.full((1, 17, 3), 2.0)
     assert converted.predict([image], [joints])[0].masks.equal(model.predict([image], [joints])[0].masks)

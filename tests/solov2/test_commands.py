@@ -114,7 +114,7 @@ def test_predict_with_only_broken_videos_fails(weights, tmp_path):
 
 def test_a_loaded_model_predicts_draws_and_names_its_classes(weights, tmp_path):
     make_photographs(tmp_path / "in")
-    model = solov2.load(weights)
+    model = solov2.load(weights, trainable=True)
     result = model.predict([tmp_path / "in" / "good.jpg"])[0]
     result.draw().save(tmp_path / "drawn.png")
     assert Image.open(tmp_path / "drawn.png").size == (80, 60)
@@ -135,7 +135,7 @@ def test_a_published_checkpoint_is_converted_and_predicts_the_same(weights, tmp_
     done = run("scripts/mmdet2pytorch.py", "SOLOv2_LIGHT_448_R18_3x.pth", "--out", "ours.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "light_r18_448" in done.stdout
-    back = solov2.load(tmp_path / "ours.safetensors")
+    back = solov2.load(tmp_path / "ours.safetensors", trainable=True)
     assert back.class_names[0] == "person"
     assert back.category_ids[-1] == 90
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in model.state_dict().items())
@@ -159,7 +159,7 @@ def test_training_goes_on_from_other_classes_and_from_a_torchvision_backbone(fol
     done = run("solov2/train.py", *SMALL, *flags, *data, "--weights", weights, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "the class layers start anew" in done.stderr
-    body = solov2.load(weights).backbone.state_dict() | {"fc.weight": torch.zeros(10, 512)}
+    body = solov2.load(weights, trainable=True).backbone.state_dict() | {"fc.weight": torch.zeros(10, 512)}
     torch.save(body, tmp_path / "body.pth")
     done = run("solov2/train.py", *SMALL, *flags, *data, "--weights", "body.pth", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -182,7 +182,7 @@ def test_the_exported_file_finds_what_pytorch_finds_and_a_wrong_one_is_refused(w
     values = next(each for each in wrong.graph.initializer if each.name.endswith("head.kernel.weight"))
     changed = onnx.numpy_helper.to_array(values) * np.float32(1.2)
     values.CopyFrom(onnx.numpy_helper.from_array(changed, values.name))
-    model = solov2.load(weights)
+    model = solov2.load(weights, trainable=True)
     graph, photograph = export.Graph(model).eval(), export.scaled(model, "")
     session = onnxruntime.InferenceSession(wrong.SerializeToString())
     with pytest.raises(UserError, match="not to be trusted"):

@@ -131,7 +131,7 @@ def test_predict_names_each_bad_file_and_handles_the_rest(weights, tmp_path):
 
 def test_a_loaded_model_predicts_draws_and_names_its_classes(weights, tmp_path):
     make_photographs(tmp_path / "in")
-    model = yolact.load(weights)
+    model = yolact.load(weights, trainable=True)
     result = model.predict([tmp_path / "in" / "good.jpg"])[0]
     result.draw().save(tmp_path / "drawn.png")
     assert Image.open(tmp_path / "drawn.png").size == (80, 60)
@@ -150,7 +150,7 @@ def test_training_goes_on_from_other_classes_published_files_and_backbones(folde
     done = run("yolact/train.py", *flags, "--weights", weights, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "the class layers start anew" in done.stderr
-    model = yolact.load(weights)
+    model = yolact.load(weights, trainable=True)
     torch.save({published_by_dbolya(n): v for n, v in model.state_dict().items()}, tmp_path / "published.pth")
     done = run("yolact/train.py", *flags, "--weights", "published.pth", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -176,7 +176,7 @@ def test_the_recipe_follows_the_batch_size_and_what_is_given_by_hand_does_not(tm
 
 
 def test_training_goes_on_where_an_originals_file_says(weights, folder, tmp_path, monkeypatch, capsys):
-    model = yolact.load(weights)
+    model = yolact.load(weights, trainable=True)
     torch.save({published_by_dbolya(n): v for n, v in model.state_dict().items()}, tmp_path / "yolact_base_10_321.pth")
     data = [str(word) for word in small_data(folder)]
     line = shlex.split("train.py --workers 0 --batch-size 2 --steps 322 --device cpu --optimizer.lr 0.01")

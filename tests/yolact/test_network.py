@@ -10,6 +10,7 @@ from torch import nn
 
 from common.data.batches import Batch, Target
 from common.errors import UserError
+from common.ops.folding import fold_batch_norms
 from yolact.backbone import DeformableConv2d
 from yolact.config import VARIANTS, Config
 from yolact.network import YOLACT
@@ -182,7 +183,7 @@ def test_folding_batch_norms_changes_nothing_but_the_speed(variant):
     images = model.preprocess(photograph(64, 64, 1)).tensor[None]
     with torch.no_grad():
         before = model(images)
-        model.prepare_for_inference()
+        fold_batch_norms(model)
         after = model(images)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     for one, other in zip(before[:4], after[:4], strict=True):
