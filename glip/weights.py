@@ -6,8 +6,9 @@ from pathlib import Path
 import torchvision
 from torch import Tensor
 
-from common.run.checkpoint import load_weights, read_checkpoint_or_published
+from common.run.checkpoint import load_weights
 from common.run.conversion import Rules, rename
+from common.run.published import read_checkpoint_or_published
 from common.run.starting_weights import HUB_PREFIX, load_backbone
 from glip.convert import convert, recognise
 from glip.network import GLIP

@@ -14,7 +14,8 @@ from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
 from common.data.coco import CocoDataset
 from common.errors import UserError
-from common.run.checkpoint import load_weights, read_published
+from common.run.checkpoint import load_weights
+from common.run.published import read_published
 from pose2seg.people import true_joints
 from pose2seg.templates import JOINT_NAMES
 

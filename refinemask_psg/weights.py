@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.run import starting_weights
-from common.run.checkpoint import load_weights, read_published
+from common.run.checkpoint import load_weights
 from common.run.optimization import group_as_set
+from common.run.published import read_published
 from common.run.settings import Optimizer
 from refinemask_psg.convert import COMPUTED, convert, recognise
 from refinemask_psg.network import RefineMask

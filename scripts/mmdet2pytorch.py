@@ -20,11 +20,12 @@ from torch import Tensor
 from common.data.coco_classes import known_classes
 from common.errors import UserError
 from common.run import commands
-from common.run.checkpoint import Checkpoint, check_weights, read_published, save
+from common.run.checkpoint import Checkpoint, check_weights, save
 from common.run.class_lists import NUMBERED, classes_of, read_classes
 from common.run.configuration import choose, to_dict
 from common.run.conversion import Converted, refusing_fragments
 from common.run.origin import Classes, Origin
+from common.run.published import read_published
 
 # package: the network's class; a package is asked only where it is installed
 NETWORKS = {
@@ -43,7 +44,7 @@ class Convert:
     """Convert a published checkpoint into one safetensors file of ours."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    """The published file: .pth, .pkl or .safetensors; only tensors and plain data are read from it."""
+    """The published file, or a training's: PyTorch's formats, .pkl, .npz, .safetensors; nothing in it is run."""
     out: Path | None = None
     """The file to write; without it: the checkpoint's name with .safetensors."""
     model: str | None = None
@@ -51,13 +52,15 @@ class Convert:
     classes: str | None = None
     """What the classes are called: a text file with a name a line, a JSON list, a COCO annotation file (its names and
     ids), or coco, pascal_voc or cityscapes; without it: what the file, its configuration or its published name says."""
+    weights_key: str = ""
+    """Which weights to take where the file has several sets, as `model_ema` or `teacher`; which is taken is printed."""
     dry_run: bool = False
     """Print each published name with ours, and write nothing."""
 
 
 def main() -> None:
     options = tyro.cli(Convert, prog="mmdet2pytorch.py")
-    state, rest = read_published(options.checkpoint)
+    state, rest = read_published(options.checkpoint, options.weights_key)
     package = package_of(state, options.checkpoint)
     module, conversion = import_module(package), import_module(f"{package}.convert")
     if options.model:

@@ -22,8 +22,9 @@ from torch import Tensor
 import maskrcnn.weights
 from common.data.coco_classes import COCO_CLASSES
 from common.run import starting_weights
-from common.run.checkpoint import load_weights, read_checkpoint_or_published
+from common.run.checkpoint import load_weights
 from common.run.configuration import configure
+from common.run.published import read_checkpoint_or_published
 from refinemask_psg.u2net import VARIANTS as U2NET_VARIANTS
 from refinemask_psg.u2net import U2Net
 from scripts.mmdet2pytorch import NETWORKS

@@ -5,7 +5,6 @@ one whole.
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from glob import escape as glob_escape
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -22,7 +20,6 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.files import write_atomically
 from common.ops.folding import fold_batch_norms
-from common.run.array_pickle import read_array_pickle, safe_globals
 from common.run.configuration import from_dict
 from common.run.model import Learner
 
@@ -133,66 +130,6 @@ def odd(value: object) -> str:
     return str(value.dtype) if value.is_complex() or value.is_quantized else ""
 
 
-def read_checkpoint_or_published(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The weights in a file of ours or somebody else's, and the class names if it says them."""
-    if path.suffix == ".safetensors":
-        weights, metadata = read_tensors(path)
-        known = load(path).class_names if metadata.get("format") == FORMAT else ()
-        return weights, known
-    return read_published(path)[0], ()
-
-
-def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state dict of somebody else's checkpoint, and the rest of the file; only tensors and plain data are read."""
-    if path.suffix == ".safetensors":
-        return read_tensors(path)[0], {}
-    _require_file(path)
-    try:
-        content = _read_pickle(path)
-    except Exception as error:  # many kinds are raised for a file that is broken or holds code
-        found = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))  # in PyTorch's advice, which is long
-        told = f"it asks for {found[1]}" if found else str(error).strip()
-        reason = told.splitlines()[0] if told else type(error).__name__
-        raise UserError(f"{path}: not read, since it is broken or holds more than tensors ({reason})") from error
-    rest = dict(content) if isinstance(content, dict) else {}
-    for key in ("state_dict", "model", "weight", "blobs"):
-        if isinstance(rest.get(key), Mapping):
-            content = rest.pop(key)
-            break
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path}: a {type(content).__name__}; expected a state dict, or one under 'state_dict'")
-    state = {str(name).removeprefix("module."): value for name, value in _tensors(dict(content)).items()}
-    for name, value in state.items():
-        if value.layout == torch.strided and value.nbytes > value.untyped_storage().nbytes():
-            raise UserError(f"{path}: {name} claims {tuple(value.shape)} numbers, but the file holds fewer")
-    if not state:
-        raise UserError(f"{path}: no tensors in it; expected a state dict, or one under 'state_dict'")
-    return state, {key: value for key, value in rest.items() if not isinstance(value, Tensor)}
-
-
-def _read_pickle(path: Path) -> Any:
-    """PyTorch's file, or one of NumPy arrays, whatever its suffix."""
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"PK"
-    if not zipped:
-        content = read_array_pickle(path)
-        if not isinstance(content, int):  # PyTorch's older format begins with a pickled number
-            return content
-    with torch.serialization.safe_globals(safe_globals()):
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _tensors(content: Mapping[Any, Any]) -> dict[Any, Tensor]:
-    return {name: tensor for name, value in content.items() if (tensor := _tensor(value)) is not None}
-
-
-def _tensor(value: Any) -> Tensor | None:
-    """A tensor or an array of numbers, one without dimensions too, in this machine's byte order."""
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
-        return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
-    return value if isinstance(value, Tensor) else None
-
-
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
@@ -206,7 +143,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    _require_file(path)
+    require_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -220,6 +157,6 @@ def remove_unfinished(path: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def _require_file(path: Path) -> None:
+def require_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a checkpoint")

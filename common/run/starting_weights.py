@@ -8,7 +8,8 @@ import torchvision
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.run.checkpoint import load_weights, read_checkpoint_or_published
+from common.run.checkpoint import load_weights
+from common.run.published import read_checkpoint_or_published
 
 HUB_PREFIX = "torchvision:"  # --weights torchvision:resnet50 downloads; nothing else does
 STRONG_ANSWER = 0.03  # of a first layer to a step of 1: some 0.2 in torchvision's ResNets, 58 times less in Caffe's

@@ -8,9 +8,10 @@ import torch
 from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
-from common.run.checkpoint import load_weights, read_checkpoint_or_published
+from common.run.checkpoint import load_weights
 from common.run.configuration import configure
 from common.run.distributed import process_count
+from common.run.published import read_checkpoint_or_published
 from common.run.settings import Training
 from maskworks import report
 from refinemask_psg.u2net.augmentation import RescaleAndCrop

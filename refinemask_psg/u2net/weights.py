@@ -4,7 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from common.run.checkpoint import load_weights, open_model, read_checkpoint_or_published
+from common.run.checkpoint import load_weights, open_model
+from common.run.published import read_checkpoint_or_published
 from refinemask_psg.u2net.config import Config
 from refinemask_psg.u2net.network import U2Net
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.run.checkpoint import load_weights, read_published
+from common.run.checkpoint import load_weights
 from common.run.origin import Origin
 from pose2seg import VARIANTS, Pose2Seg
 from pose2seg.convert import backbone_weights, class_count, convert, recognise
@@ -85,15 +85,3 @@ def test_an_imagenet_backbone_is_taken_without_its_classes(model):
     weights = backbone_weights(older)
     assert weights.keys() == {f"backbone.{name}" for name in body}
     assert backbone_weights({"something.else": torch.zeros(1)}) is None
-
-
-class Malicious:
-    def __reduce__(self):
-        return (print, ("code from a checkpoint ran",))
-
-
-def test_a_pickle_with_code_in_it_is_refused_and_runs_nothing(tmp_path, capsys):
-    torch.save({"segnet.pred_small.weight": torch.zeros(1), "extra": Malicious()}, tmp_path / "pose2seg_release.pkl")
-    with pytest.raises(UserError, match="holds more than tensors"):
-        read_published(tmp_path / "pose2seg_release.pkl")
-    assert "ran" not in capsys.readouterr().out

@@ -1,0 +1,277 @@
+"""Anybody's checkpoint, read without running anything in it: PyTorch's formats, pickles, .npz, safetensors.
+
+What a file asks for that is neither tensor, array nor plain data becomes a Placeholder, which knows the name of its
+class and does nothing. Nothing is imported and nothing is called, whatever the file says.
+"""
+
+import datetime
+import io
+import pickle
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy._core import multiarray, numeric
+from torch import Tensor
+
+from common.errors import UserError
+from common.run.checkpoint import FORMAT, load, read_tensors, require_file
+
+USUAL = ("state_dict", "model", "model_state_dict", "weight", "blobs", "net", "network")  # the weights' keys, in order
+WRAPPERS = ("module", "model", "net", "network", "student", "teacher")  # what training wraps a network into
+FEWEST = 2  # tensors in a set of weights: a lone one is a step counter or the like
+
+
+class Placeholder(dict[Any, Any]):
+    """Something that isn't data: what it was made of, its items and its attributes, and none of its behaviour."""
+
+    origin = ""  # the module and name of its class
+    args: tuple[Any, ...]
+
+    def __new__(cls, *args: Any, **_: Any) -> Self:
+        made = super().__new__(cls)
+        made.args = args
+        return made
+
+    def __init__(self, *args: Any, **_: Any) -> None:
+        super().__init__(*(each for each in args[:1] if isinstance(each, dict)))
+
+    def __setstate__(self, state: object) -> None:
+        for part in state if isinstance(state, tuple) else (state,):  # attributes, and those in slots
+            self.update(part if isinstance(part, dict) else {})
+
+    def __call__(self, *args: Any) -> "Placeholder":
+        return Placeholder(self, *args)
+
+    def append(self, item: object) -> None:
+        self.args += (item,)
+
+    add = append
+
+    def extend(self, items: Iterable[object]) -> None:
+        self.args += tuple(items)
+
+    def __hash__(self) -> int:  # type: ignore[override]  # it may be a key, or in a set
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class Ordered(Placeholder):
+    """An OrderedDict; the attributes that state dicts have, their versions, are none of the weights."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+    """Of a storage that is in the file: PyTorch would enlarge one that is too small."""
+    reach = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    if 0 not in size and not (min(offset, *stride, 0) == 0 and reach < len(storage)):
+        raise ValueError(f"a tensor {tuple(size)} of {len(storage)} numbers")
+    return torch._utils._rebuild_tensor(storage, offset, size, stride)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def encode(text: str, encoding: str = "utf-8") -> bytes:
+    """How bytes are written in pickles that Python 2 can read."""
+    return text.encode({"latin1": "latin1", "utf-8": "utf-8"}[encoding])
+
+
+def reconstruct(kind: Any, _: object, state: object = None) -> Any:
+    """How the oldest protocols make an object."""
+    return kind(state) if isinstance(kind, type) and issubclass(kind, Placeholder) else Placeholder(kind)
+
+
+def first(value: Any, *_: Any) -> Any:
+    return value
+
+
+def rebuilt(function: Callable[..., Any], _: object, args: tuple[Any, ...], *__: Any) -> Any:
+    """A subclass of Tensor is as good as the tensor."""
+    return function(*args)
+
+
+# all that arrays, tensors and plain data need
+MADE: dict[str, Callable[..., Any]] = {
+    "numpy._core.multiarray._reconstruct": lambda *_: np.ndarray(0),
+    "numpy._core.multiarray.scalar": multiarray.scalar,
+    "numpy._core.numeric._frombuffer": numeric._frombuffer,  # type: ignore[attr-defined]
+    "numpy.dtype": np.dtype,
+    "torch._utils._rebuild_tensor": tensor,
+    "torch._utils._rebuild_tensor_v2": tensor,
+    "torch._utils._rebuild_parameter": first,
+    "torch._utils._rebuild_parameter_with_state": first,
+    "torch.nn.parameter.Parameter": first,
+    "torch._tensor._rebuild_from_type_v2": rebuilt,
+    "torch.storage._load_from_bytes": lambda content: read_torch(io.BytesIO(content)),
+    "torch.Size": tuple,
+    "copyreg._reconstructor": reconstruct,
+    "_codecs.encode": encode,
+}
+KINDS: dict[str, type] = {
+    "collections.OrderedDict": Ordered,
+    "builtins.set": set,
+    "builtins.frozenset": frozenset,
+    **{f"datetime.{name}": getattr(datetime, name) for name in ("date", "datetime", "time", "timedelta", "timezone")},
+}
+
+
+RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # since Python 2
+
+
+class Unpickler(pickle.Unpickler):
+    """Makes data and placeholders only. PyTorch adds how it stores tensors."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = RENAMED.get(module, module).replace("numpy.core", "numpy._core")
+        full = f"{module}.{name}"
+        if full in KINDS:
+            return KINDS[full]
+        if full in MADE:
+            return partial(MADE[full])  # its own: a file may change the attributes of what it is given
+        if module == "torch" and isinstance(value := getattr(torch, name, None), torch.dtype):
+            return value
+        if module == "torch" and name.endswith("Storage"):  # in the oldest format; elsewhere PyTorch looks them up
+            dtype = torch.serialization.StorageType(name).dtype  # type: ignore[no-untyped-call]
+            return SimpleNamespace(dtype=dtype, _dtype=dtype)
+        return type(name, (Placeholder,), {"__module__": "<placeholder>", "origin": full})
+
+
+def unpickle(file: Any, **_: Any) -> Any:
+    return Unpickler(file, encoding="latin1").load()
+
+
+INERT = SimpleNamespace(__name__="inert", Unpickler=Unpickler, load=unpickle)  # in the place of the pickle module
+
+
+def read_torch(file: Any, mapped: bool = False) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes whose source isn't there to compare
+        return torch.load(
+            file, map_location="cpu", pickle_module=INERT, weights_only=False, mmap=mapped, encoding="latin1"
+        )
+
+
+def read_file(path: Path) -> Any:
+    """What a file holds, whatever its suffix; any kind of exception if it is broken."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if all(name.endswith(".npy") for name in names):
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise ValueError("a TorchScript program: save its state_dict() instead")
+        return read_torch(path, mapped=True)
+    if tarfile.is_tarfile(path):  # PyTorch's before 0.2, which it unpacks
+        with tarfile.open(path, "r:") as tar:
+            if not all(member.isfile() for member in tar):
+                raise ValueError("an archive with more than files in it")
+        return read_torch(path)
+    with path.open("rb") as file:
+        content = unpickle(file)
+    return read_torch(path) if isinstance(content, int) else content  # PyTorch's older format begins with a number
+
+
+def read_published(path: Path, key: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights in somebody else's checkpoint under their own names, and the rest of the file.
+
+    Of several sets of weights the usual one is taken, or that under `key`; which, is printed.
+    """
+    if path.suffix == ".safetensors":
+        return unwrapped(read_tensors(path)[0], path, key), {}
+    require_file(path)
+    try:
+        content = read_file(path)
+    except Exception as error:  # many kinds are raised for a file that is broken
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: not read, since it is broken or of no format known here ({reason})") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: a {type(content).__name__}; expected a state dict, or one under 'state_dict'")
+    sets = dict(weight_sets(content))
+    chosen = choose(sets, key, path)
+    state = unwrapped(sets[chosen], path, key)
+    for name, value in state.items():
+        if value.layout == torch.strided and value.nbytes > value.untyped_storage().nbytes():
+            raise UserError(f"{path}: {name} claims {tuple(value.shape)} numbers, but the file holds fewer")
+    return state, {name: value for name, value in content.items() if name != chosen and not isinstance(value, Tensor)}
+
+
+def read_checkpoint_or_published(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The weights in a file of ours or somebody else's, and the class names if it says them."""
+    if path.suffix == ".safetensors" and read_tensors(path)[1].get("format") == FORMAT:
+        found = load(path)
+        return found.weights, found.class_names
+    return read_published(path)[0], ()
+
+
+def weight_sets(content: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The sets of weights in a file by their keys; "" is the file itself."""
+    for key, value in (("", content), *content.items()):
+        found = dict(tensors(value))
+        if found and (len(found) >= FEWEST or key in USUAL or not key):
+            yield str(key), found
+
+
+def tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a state dict, or of a whole pickled module, whose state is plain data."""
+    if isinstance(value, Placeholder) and isinstance(modules := value.get("_modules"), Mapping):
+        for own in ("_parameters", "_buffers"):
+            yield from tensors(value.get(own), prefix)
+        for name, module in modules.items():
+            yield from tensors(module, f"{prefix}{name}.")
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            if (found := tensor_in(each)) is not None:
+                yield f"{prefix}{name}", found
+
+
+def tensor_in(value: Any) -> Tensor | None:
+    """A tensor or an array of numbers, one without dimensions too, in this machine's byte order."""
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
+        return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
+    return value.detach() if isinstance(value, Tensor) else None
+
+
+def choose(sets: Mapping[str, Mapping[str, Tensor]], key: str, path: Path) -> str:
+    """Which set of weights to take, and say so where there are several."""
+    if not sets:
+        raise UserError(f"{path}: no tensors in it; expected a state dict, or one under 'state_dict'")
+    usual = next((name for name in USUAL if name in sets), max(sets, key=lambda name: len(sets[name])))
+    inside = {name.partition(".")[0] for name in sets[usual]} & set(WRAPPERS)
+    if key and key not in sets and key not in inside:
+        raise UserError(f"{path}: no weights under {key!r}, but under {', '.join(filter(None, [*sets, *inside]))}")
+    chosen = key if key in sets and key else usual
+    others = [name for name in sets if name not in (chosen, "")]
+    if others or chosen not in ("", *USUAL):
+        print(
+            f"{path}: weights under {chosen!r}"
+            + (f"; the converter's --weights-key takes {', '.join(others)}" if others else "")
+        )
+    return chosen
+
+
+def unwrapped(state: dict[str, Tensor], path: Path, key: str) -> dict[str, Tensor]:
+    """Without what training wraps a network into; of a student and its teacher the student, or the one named."""
+    state = {name.replace("_orig_mod.", "").removeprefix("module."): value for name, value in state.items()}
+    heads = {name.partition(".")[0] for name in state}
+    if not heads <= set(WRAPPERS):
+        return state
+    chosen = key if key in heads else "student" if "student" in heads else min(heads)
+    if len(heads) > 1:
+        print(
+            f"{path}: weights of {chosen!r}; the converter's --weights-key takes {', '.join(sorted(heads - {chosen}))}"
+        )
+    start = f"{chosen}."
+    inner = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+    return unwrapped(inner, path, key)
