@@ -263,7 +263,9 @@ def choose(sets: Mapping[str, Mapping[str, Tensor]], key: str, path: Path) -> st
 
 def unwrapped(state: dict[str, Tensor], path: Path, key: str) -> dict[str, Tensor]:
     """Without what training wraps a network into; of a student and its teacher the student, or the one named."""
-    state = {name.replace("_orig_mod.", "").removeprefix("module."): value for name, value in state.items()}
+    state = {name.replace("_orig_mod.", ""): value for name, value in state.items()}
+    if any(name.startswith("module.") for name in state):  # beside it, averages count their steps
+        state = {name.removeprefix("module."): v for name, v in state.items() if v.ndim or name.startswith("module.")}
     heads = {name.partition(".")[0] for name in state}
     if not heads <= set(WRAPPERS):
         return state

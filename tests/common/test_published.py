@@ -157,6 +157,7 @@ def test_a_whole_pickled_network_gives_its_state_dict(tmp_path, how):
         ({"state_dict": STATE}, "", STATE, ""),
         ({f"module.{name}": value for name, value in STATE.items()}, "", STATE, ""),
         ({f"_orig_mod.module.{name}": value for name, value in STATE.items()}, "", STATE, ""),
+        ({f"module.{name}": value for name, value in STATE.items()} | {"n_averaged": torch.tensor(3)}, "", STATE, ""),
         ({"state_dict": {f"model.{name}": value for name, value in STATE.items()}}, "", STATE, ""),
         ({"model": STATE, "model_ema": {"a": torch.ones(1), "b": torch.ones(1)}}, "", STATE, "'model'.*model_ema"),
         ({"model": {"a": torch.ones(1), "b": torch.ones(1)}, "model_ema": STATE}, "model_ema", STATE, "'model_ema'"),
