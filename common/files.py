@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,3 +45,9 @@ def leads_inside(path: Path, root: Path) -> bool:
         return path.resolve().is_relative_to(root)
     except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long or with a zero byte
         return False
+
+
+def here_or_above(paths: Sequence[str]) -> list[str]:
+    """`datasets/...`, also where only a folder above has it: commands are run from a package's folder too."""
+    above = next((up for up in ("", "../", "../../") if Path(f"{up}datasets").is_dir()), "")
+    return [above + path if path.startswith("datasets/") else path for path in paths]

@@ -15,6 +15,7 @@ import pose2seg
 from common.data.coco import CocoDataset, refuse_other_classes
 from common.errors import UserError
 from common.files import write_text
+from common.files import here_or_above, write_text
 from common.run import commands
 from common.run.distributed import is_main
 from common.run.evaluation import Evaluation
@@ -63,7 +64,7 @@ def named(data: PeopleData, asked: str) -> dict[str, Images]:
     flags = {"COCOPersons val": "coco", "OCHuman val": "ochuman-val", "OCHuman test": "ochuman-test"}
     for name, images in found.items():
         for kind, paths in (("images", images.images), ("annotations", images.annotations)):
-            missing = next((path for path in paths if not Path(path).exists()), None)
+            missing = next((path for path in here_or_above(paths) if not Path(path).exists()), None)
             if missing or not paths:
                 raise UserError(
                     f"--{asked}: {missing or 'nothing'} is not there; expected {name}'s {kind}, which "

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import track
 
 from common.errors import UserError
+from common.files import here_or_above
 from common.run.distributed import barrier, is_main
 from common.run.settings import Data
 from maskworks.shapes.figures import HELD_OUT, Split
@@ -83,6 +84,7 @@ def fill_in(data: Data, *splits: Split, annotations: str = "instances") -> Data:
     for split in splits:
         named = filled.train if split == "train" else filled.val
         if named.images or named.annotations:
+            named.images, named.annotations = map(here_or_above, (named.images, named.annotations))
             continue
         if is_main():
             ensure(split, data.seed)  # one process draws, the others find it done
@@ -112,9 +114,8 @@ def write(root: Path, split: Split, seed: int, count: int) -> ShapesFolder:
         draft.root.rename(root)
     except OSError as error:
         if not root.is_dir():  # otherwise another process was faster, and what it drew is the same
-            reason = error.strerror or error
             raise UserError(
-                f"{root}: cannot write the built-in dataset there ({reason}), choose another folder"
+                f"{root}: cannot write the built-in dataset there ({error.strerror or error}), choose another folder"
             ) from error
     finally:
         shutil.rmtree(draft.root, ignore_errors=True)

@@ -15,8 +15,9 @@ from pycocotools.coco import COCO
 
 from common.data.coco import CocoDataset
 from common.errors import UserError
+from common.run.settings import Data, Images
 from maskworks.shapes import dataset as shapes
-from maskworks.shapes.dataset import ShapesFolder, ensure, write
+from maskworks.shapes.dataset import ShapesFolder, ensure, fill_in, write
 from maskworks.shapes.figures import HELD_OUT, Split
 from maskworks.shapes.scenes import draw_scene
 from tests.running import python
@@ -156,6 +157,21 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file"):
         ensure("train", count=1, cache=tmp_path / "file")
+
+
+@pytest.mark.parametrize("folder", [".", "solov2", "refinemask_psg/u2net"])
+def test_the_data_sets_of_a_clone_are_found_from_a_packages_folder(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "datasets" / "coco").mkdir(parents=True)
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(tmp_path / folder)
+    data = Data(train=Images(["datasets/coco"], ["mine/train.json"]), val=Images(["mine"], ["datasets/psg/psg.json"]))
+    found = fill_in(data, "train", "val")
+    assert Path(found.train.images[0]).resolve() == tmp_path / "datasets" / "coco"
+    assert Path(found.val.annotations[0]).resolve() == tmp_path / "datasets" / "psg" / "psg.json"
+    assert (found.train.annotations, found.val.images) == (["mine/train.json"], ["mine"])
+    assert data.train.images == ["datasets/coco"]  # what a checkpoint of the run will say
 
 
 def test_the_command_writes_a_new_folder_only(tmp_path: Path) -> None:
