@@ -10,7 +10,7 @@ from torch import Tensor
 from common.data.coco_classes import COCO_CLASSES
 from common.errors import UserError
 from common.run.conversion import Converted, Rules, count, rename, whole
-from common.run.mmdetection import Read, inputs, number, refuse_others, said, whole_number
+from common.run.mmdetection import Read, inputs, number, refuse_others, said, three_numbers, whole_number
 from common.run.origin import Decision, Origin, Said, choose_recipe, settle
 from glip.config import VARIANTS, Config, Model, Text
 
@@ -109,6 +109,16 @@ MMDETECTION_SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
     "test.nms_iou": (number, ("model.test_cfg.nms.iou_threshold",)),
     "test.max_detections": (whole_number, ("model.test_cfg.max_per_img",)),
 }
+MICROSOFT_SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {  # of a configuration in YAML, beside the weights
+    "model.mean": (three_numbers, ("INPUT.PIXEL_MEAN",)),
+    "model.std": (three_numbers, ("INPUT.PIXEL_STD",)),
+    "test.long_side": (whole_number, ("INPUT.MAX_SIZE_TEST",)),
+    "test.short_side": (whole_number, ("INPUT.MIN_SIZE_TEST",)),
+    "test.score_threshold": (number, ("MODEL.ATSS.INFERENCE_TH",)),
+    "test.max_candidates": (whole_number, ("MODEL.ATSS.PRE_NMS_TOP_N",)),
+    "test.nms_iou": (number, ("MODEL.ATSS.NMS_TH",)),
+    "test.max_detections": (whole_number, ("MODEL.ATSS.DETECTIONS_PER_IMG",)),
+}
 MMDETECTION_ONLY: dict[str, list[Any]] = {
     "model.type": ["GLIP"],
     "model.test_cfg.nms.type": ["nms"],
@@ -204,6 +214,8 @@ def config_of(
     if source.startswith("MMDetection"):
         told = {"test.conventions": Said("mmdetection", "MMDetection's names")}
         told |= of_mmdetection(origin) if origin else {}
+    elif origin:
+        told = said(origin, MICROSOFT_SETTINGS)
     return config, settle(config, recipe, DECIDING, told)
 
 

@@ -27,9 +27,9 @@ def main() -> None:
     if config.odinw:
         folder = commands.evaluation_folder("glip", config, Path(config.odinw).name)
         with autocast(device, config.training.precision):
-            metrics = evaluate_folder(model, Path(config.odinw), config.training)
+            metrics, classes = evaluate_folder(model, Path(config.odinw), config.training)
         if is_main():
-            print(f"written: {commands.write_scores(folder, metrics)}")
+            print(f"written: {commands.write_scores(folder, metrics, classes)}")
         return
     dataset = open_data(config.data, "val", config.training)
     scoring = scoring_of(model, dataset, config.prompt) if isinstance(dataset, CocoDataset) else CAPTIONS

@@ -20,8 +20,8 @@ SPLITS = ("test", "valid")
 ANNOTATIONS = ("annotations_without_background.json", "_annotations.coco.json", "annotations.json", "instances.json")
 
 
-def evaluate_folder(model: GLIP, root: Path, settings: Training) -> Metrics:
-    """{"average": {"AP": ..}, data set: {"AP": .., ..}}"""
+def evaluate_folder(model: GLIP, root: Path, settings: Training) -> tuple[Metrics, dict[str, dict[str, float]]]:
+    """{"average": {"AP": ..}, data set: {"AP": .., ..}}, and of each data set {"its name, AP": {class: its AP}}."""
     found = data_sets(root)
     if not found:
         raise UserError(
@@ -29,15 +29,17 @@ def evaluate_folder(model: GLIP, root: Path, settings: Training) -> Metrics:
             + ", ".join(ANNOTATIONS)
         )
     scores: Metrics = {}
+    classes: dict[str, dict[str, float]] = {}
     for folder, annotations in found:
         dataset = CocoDataset([annotations.parent], [annotations], limit=settings.limit or None)
         prompt = class_prompt(
             dataset.class_names, model.tokeniser, model.config.text, wordings(folder, len(dataset.class_names))
         )
         evaluation = evaluate_classes(model, dataset, settings.batch_size, settings.workers, prompt)
-        scores[folder.relative_to(root).as_posix()] = evaluation.metrics["bbox"]
+        name = folder.relative_to(root).as_posix()
+        scores[name], classes[f"{name}, AP"] = evaluation.metrics["bbox"], evaluation.per_class["bbox AP"]
     average = sum(float(each["AP"]) for each in scores.values()) / len(scores)
-    return {"average": {"AP": average}, **scores}
+    return {"average": {"AP": average}, **scores}, classes
 
 
 def data_sets(root: Path) -> list[tuple[Path, Path]]:

@@ -16,6 +16,7 @@ from common.run.mmdetection import lvis
 from common.run.origin import Decision, Origin, Said, choose_recipe, settle, values_of
 from maskrcnn.caffe2 import MARK, benchmark_names, with_statistics
 from maskrcnn.config import VARIANTS, Config
+from maskrcnn.detectron import of_detectron
 from maskrcnn.mmdetection import of_mmdetection
 
 BENCHMARK: Rules = [
@@ -148,8 +149,9 @@ def config_of(
 ) -> tuple[Config, list[Decision]]:
     """The recipe's configuration, with what the file says, and the network that the weights' names and shapes tell."""
     told = {}
-    if origin is not None and source.startswith("MMDetection"):
-        told = lvis(class_count(weights)) | of_mmdetection(origin)
+    if origin is not None:
+        mmdetection = source.startswith("MMDetection")
+        told = lvis(class_count(weights)) | of_mmdetection(origin) if mmdetection else of_detectron(origin)
     recipe = recipe_of(weights, source, origin, variant, told)
     config = deepcopy(VARIANTS[recipe.value])
     model = config.model

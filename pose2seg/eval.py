@@ -14,7 +14,6 @@ import torch
 import pose2seg
 from common.data.coco import CocoDataset, refuse_other_classes
 from common.errors import UserError
-from common.files import write_text
 from common.files import here_or_above, write_text
 from common.run import commands
 from common.run.distributed import is_main

@@ -1,18 +1,11 @@
 """The classes of the published models, in our order (things, then stuff), and how one set's names the other's."""
 
 from common.data.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES, COCO_STUFF
+from common.run.class_lists import CITYSCAPES as CITYSCAPES_THINGS
 
 COCO: dict[str, int] = dict(zip(COCO_CLASSES, COCO_CATEGORY_IDS, strict=True)) | COCO_STUFF
 
-CITYSCAPES: dict[str, int] = {
-    "person": 24,
-    "rider": 25,
-    "car": 26,
-    "truck": 27,
-    "bus": 28,
-    "train": 31,
-    "motorcycle": 32,
-    "bicycle": 33,
+CITYSCAPES: dict[str, int] = CITYSCAPES_THINGS | {
     "road": 7,
     "sidewalk": 8,
     "building": 11,

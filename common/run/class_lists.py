@@ -14,7 +14,7 @@ PASCAL_VOC = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
-CITYSCAPES = {
+CITYSCAPES = {  # its things, which detectors learn; upsnet adds the stuff
     "person": 24,
     "rider": 25,
     "car": 26,

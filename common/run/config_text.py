@@ -1,7 +1,7 @@
-"""A Python configuration file as data: assignments of literals, dict(...) and names bound before. Nothing is run.
+"""A configuration in a checkpoint as data: YAML, or Python's assignments of literals, dict(...) and names bound before.
 
-Early files of MMDetection 2 keep the texts of a configuration and of those that it is based on one after the other,
-each after a line with its path: there a dictionary changes the one of its name, as in MMCV.
+Nothing is run. Early files of MMDetection 2 keep the texts of a configuration and of those that it is based on one
+after the other, each after a line with its path: there a dictionary changes the one of its name, as in MMCV.
 """
 
 import ast
@@ -9,6 +9,8 @@ import math
 import re
 import warnings
 from typing import Any, NoReturn
+
+import yaml
 
 PATH_LINE = re.compile(r"^[^\s'\"#]+\.py$", re.MULTILINE)
 LONGEST = 1_000_000  # characters; MMDetection's longest are under 50,000
@@ -37,6 +39,32 @@ def read_config(text: str) -> tuple[dict[str, Any], list[str]]:
         except (NotDataError, RecursionError, TypeError) as error:
             notes.append(f"line {statement.lineno} of its configuration is ignored: {error or 'not plain data'}")
     return values, notes
+
+
+class _Plain(yaml.SafeLoader):
+    """Objects of Python are read as what they are made of, none is built."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merges (`<<`) stay what they are: nested ones double with each level."""
+
+
+def _parts(loader: yaml.SafeLoader, _: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        content = loader.construct_mapping(node, deep=True)
+        return content.get("dictitems", content)
+    return loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else str(node.value)
+
+
+_Plain.add_multi_constructor("tag:yaml.org,2002:python/", _parts)
+
+
+def read_yaml(text: str) -> tuple[dict[str, Any], list[str]]:
+    """Detectron's and maskrcnn-benchmark's configurations, which they print with Python's dictionaries and arrays."""
+    try:
+        content = yaml.load(text[:LONGEST], _Plain)  # a subclass of the safe loader
+    except (yaml.YAMLError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
+        return {}, [f"its configuration is not YAML ({type(error).__name__}), and is ignored"]
+    return (content, []) if isinstance(content, dict) else ({}, ["its configuration has no settings, and is ignored"])
 
 
 def _assign(statement: ast.stmt, values: dict[str, Any], merging: bool) -> None:

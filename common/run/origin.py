@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from common.errors import UserError
-from common.run.config_text import read_config
+from common.run.config_text import read_config, read_yaml
 
 
 class Classes(NamedTuple):
@@ -28,16 +28,17 @@ class Origin:
 
     path: str
     rest: Mapping[str, Any] = field(default_factory=dict)  # the plain data beside the weights, as `meta`
-    recipe: Mapping[str, Any] = field(default_factory=dict)  # MMDetection's configuration, read as data
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # MMDetection's or Detectron's configuration, read as data
     notes: tuple[str, ...] = ()  # what of that was not understood
     classes: Classes | None = None  # as asked for
 
     @classmethod
     def read(cls, path: str, rest: Mapping[str, Any], classes: Classes | None = None) -> "Origin":
-        """MMDetection keeps its whole configuration as text: 'config' of version 2, 'cfg' of version 3."""
+        """Whole configurations are texts: in `meta` 'config' of MMDetection 2, 'cfg' of 3; Detectron's is YAML."""
         meta = plain_dict(rest.get("meta"))
         texts = [meta[key] for key in ("cfg", "config") if isinstance(meta.get(key), str)]
-        recipe, notes = read_config(texts[0]) if texts else ({}, [])
+        own = rest.get("cfg")
+        recipe, notes = read_config(texts[0]) if texts else read_yaml(own) if isinstance(own, str) else ({}, [])
         return cls(path, rest, recipe, tuple(notes), classes)
 
     @property

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from common.errors import UserError
-from common.run.config_text import read_config
+from common.run.config_text import read_config, read_yaml
 from common.run.origin import Origin, Said, choose_recipe, settle
 
 TEXT = """
@@ -23,6 +23,39 @@ def test_a_configuration_is_read_as_data():
     assert values["model"]["ranges"] == ((-1, float("inf")), (8, 16)) and values["model"]["none"] is None
     assert values["test_pipeline"] == [{"type": "Normalize", **values["norm"]}, {"type": "Pad", "size_divisor": 32}]
     assert notes == []
+
+
+def test_yaml_with_pythons_objects_is_read_as_what_they_are_made_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = """
+!!python/object/new:utils.collections.AttrDict
+dictitems:
+  TEST: !!python/object/new:utils.collections.AttrDict
+    dictitems: {SCALES: !!python/tuple [800], NMS: 0.5}
+  RUN: !!python/object/apply:os.system ["touch hacked"]
+  NAME: !!python/name:os.system ''
+"""
+    assert read_yaml(text) == ({"TEST": {"SCALES": [800], "NMS": 0.5}, "RUN": ["touch hacked"], "NAME": ""}, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [",
+        "- a list",
+        "a: !unknown 1",
+        "{" * 5000,
+        "a: &a {k: 1}\nb: {<<: [*a, *a]}",
+        "? [1, {}]\n: 1",
+        "a: 2001-99-99",
+        "a: " + "9" * 5000,
+    ],
+)
+def test_yaml_that_is_no_configuration_is_ignored_and_said(text):
+    values, (note,) = read_yaml(text)
+    assert values == {}
+    assert note.startswith("its configuration ") and note.endswith(", and is ignored")
 
 
 def test_texts_of_early_files_one_after_the_other_change_one_another():

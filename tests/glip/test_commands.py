@@ -74,6 +74,10 @@ def test_eval_of_a_folder_of_data_sets_gives_each_and_their_mean(folder, weights
     assert scores.keys() == {"average", "Aquarium/raw", "pothole"}
     mean = (scores["Aquarium/raw"]["AP"] + scores["pothole"]["AP"]) / 2
     assert scores["average"]["AP"] == pytest.approx(mean)
+    assert "Aquarium/raw, AP" in done.stdout and "pothole, AP" in done.stdout  # the tables of classes
+    content = json.loads(made.instances.read_text())
+    there = {entry["category_id"] for entry in content["annotations"] if not entry["iscrowd"]}
+    assert all(entry["name"] in done.stdout for entry in content["categories"] if entry["id"] in there)
 
 
 def test_predict_says_of_each_box_which_phrase_and_where_it_stands(weights, tmp_path):

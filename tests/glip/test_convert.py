@@ -158,6 +158,18 @@ def test_what_mmdetections_configuration_says_is_done():
             of_mmdetection(Origin.read("epoch_1.pth", {"meta": {"cfg": CONFIGURATION.replace(old, new)}}))
 
 
+def test_a_configuration_of_microsofts_beside_the_weights_decides():
+    with torch.device("meta"):
+        ours = GLIP(VARIANTS["glip_tiny"], ["a"]).state_dict()
+    state = {published(name, True): value for name, value in ours.items()}
+    text = "INPUT: {MIN_SIZE_TEST: 600, PIXEL_MEAN: [1, 2, 3]}\nMODEL: {ATSS: {NMS_TH: 0.5, DETECTIONS_PER_IMG: 9}}\n"
+    converted = convert(state, Origin.read("model.pth", {"cfg": text}), "glip_tiny")
+    test = converted.config.test
+    assert (converted.config.model.mean, test.short_side) == ((1.0, 2.0, 3.0), 600)
+    assert (test.long_side, test.nms_iou, test.max_detections) == (1333, 0.5, 9)
+    assert "its configuration, MODEL.ATSS.NMS_TH" in {each.source for each in converted.decisions}
+
+
 def test_merged_patches_are_put_in_our_order():
     """Theirs: channel by channel, places (0,0) (0,1) (1,0) (1,1); ours: place by place, (0,0) (1,0) (0,1) (1,1)."""
     theirs = torch.tensor([[10 * channel + place for channel in range(3) for place in (0, 1, 2, 3)]])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from common.data.coco_classes import COCO_CATEGORY_IDS
@@ -17,7 +18,7 @@ from common.run.checkpoint import load_weights
 from common.run.origin import Origin
 from common.run.published import read_published
 from maskrcnn.config import VARIANTS
-from maskrcnn.convert import class_count, convert, recognise
+from maskrcnn.convert import class_count, convert
 from maskrcnn.network import MaskRCNN
 
 CLASSES = [f"class {number}" for number in range(80)]
@@ -297,16 +298,49 @@ def test_detectrons_pickles_are_read_and_their_merged_norms_become_whole(tmp_pat
         assert torch.equal(again.state_dict()[name], value), name
 
 
-def test_names_that_belong_to_no_mask_rcnn_are_refused():
-    assert recognise({"backbone.conv1.weight": torch.zeros(1)}) is None
-    with pytest.raises(UserError, match="not a Mask R-CNN checkpoint"):
-        convert({"bbox_head.solo_cate.weight": torch.zeros(80, 512)})
-
-
-def test_a_detector_without_masks_is_one_too():
+def state_by_detectron() -> dict[str, torch.Tensor]:
     model = meta_model("r50_fpn_1x")
-    state = {published_by_benchmark(name): value for name, value in model.state_dict().items() if "mask" not in name}
-    converted = convert(state)
-    assert not converted.config.model.masks
-    with torch.device("meta"):
-        assert set(MaskRCNN(converted.config, CLASSES).state_dict()) == set(converted.weights)
+    kept = [name for name in model.state_dict() if "running" not in name]
+    return {published_by_detectron(published_by_benchmark(name)): model.state_dict()[name] for name in kept}
+
+
+def test_detectrons_own_configuration_decides():
+    values = {
+        "PIXEL_MEANS": np.array([[[100.0, 110.0, 120.5]]]),
+        "TEST": {"SCALES": (600,), "MAX_SIZE": 1000, "SCORE_THRESH": 0.3, "NMS": 0.4, "DETECTIONS_PER_IM": 7},
+        "MRCNN": {"THRESH_BINARIZE": 0.6},
+        "MODEL": {"BBOX_REG_WEIGHTS": (10.0, 10.0, 4.0, 4.0)},
+        "TRAIN": {"DATASETS": ("coco_2014_train",)},
+    }
+    origin = Origin.read("model_final.pkl", {"cfg": yaml.dump(values)})
+    assert origin.notes == ()
+    converted = convert(state_by_detectron(), origin)
+    test = converted.config.test
+    assert converted.config.model.mean == (100.0, 110.0, 120.5)
+    assert (test.short_side, test.long_side, test.score_threshold) == (600, 1000, 0.3)
+    assert (test.nms_threshold, test.max_instances, test.mask_threshold) == (0.4, 7, 0.6)
+    assert converted.config.regions.delta_weights == (10.0, 10.0, 4.0, 4.0)
+    told = {each.setting: each.source for each in converted.decisions}
+    assert told["test.score_threshold"] == "its configuration, TEST.SCORE_THRESH"
+    assert told["model.std"] == "the recipe of r50_fpn_1x"
+    for path, problem in (("SOFT_NMS", "TEST.SOFT_NMS.ENABLED = True"), ("BBOX_VOTE", "TEST.BBOX_VOTE.ENABLED = True")):
+        other = yaml.dump({"TEST": {path: {"ENABLED": True}}})
+        with pytest.raises(UserError, match=problem):
+            convert(state_by_detectron(), Origin.read("model_final.pkl", {"cfg": other}))
+
+
+def test_maskrcnn_benchmarks_configuration_decides():
+    text = (
+        "INPUT: {PIXEL_MEAN: [1, 2, 3], PIXEL_STD: [4, 5, 6], MIN_SIZE_TEST: 500, MAX_SIZE_TEST: 900}\n"
+        "MODEL: {ROI_HEADS: {SCORE_THRESH: 0.2, NMS: 0.45, DETECTIONS_PER_IMG: 9}, RPN: {NMS_THRESH: 0.65}}\n"
+    )
+    state = {published_by_benchmark(name): value for name, value in meta_model("r50_fpn_1x").state_dict().items()}
+    config = convert(state, Origin.read("model_final.pth", {"cfg": text})).config
+    assert (config.model.mean, config.model.std) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    assert (config.test.short_side, config.test.long_side, config.test.max_instances) == (500, 900, 9)
+    assert (config.test.score_threshold, config.test.nms_threshold) == (0.2, 0.45)
+    assert config.proposals.nms_threshold == 0.65
+    with pytest.raises(UserError, match=r"its configuration has 'much' for MODEL\.ROI_HEADS\.NMS; expected a number"):
+        convert(state, Origin.read("model_final.pth", {"cfg": text.replace("0.45", "much")}))
+    with pytest.raises(UserError, match=r"INPUT\.TO_BGR255 = False"):
+        convert(state, Origin.read("model_final.pth", {"cfg": "INPUT: {TO_BGR255: false}"}))
