@@ -51,8 +51,8 @@ class Conventions:
 
     channels: Literal["bgr", "rgb"] = "bgr"
     """Order of the colours in the network's input."""
-    resize: Literal["pillow", "opencv", "torch"] = "pillow"
-    """Who scales photographs: antialiased bytes, plain bytes, or floats; each with its own rounding of the size."""
+    resize: Literal["pillow", "opencv", "torch", "detectron2"] = "pillow"
+    """Who scales photographs: antialiased bytes (the last too), plain bytes, or floats; each rounds sizes its way."""
     size_divisor: int = 32
     """Inputs are padded to a multiple of this; 1: not at all."""
     inclusive_corners: bool = True
@@ -61,10 +61,12 @@ class Conventions:
     """Rounded about the first pixel's middle; about its corner, not rounded; rounded, strides from the input's size."""
     limit_shrinking: bool = False
     """Predicted sizes are limited downwards too, not only upwards (by a factor of 1000 / 16)."""
+    ranked_by: Literal["probabilities", "logits"] = "probabilities"
+    """What orders proposals; of large logits the probabilities are equal."""
     nms: Literal["detectron", "mmdetection", "torchvision"] = "detectron"
     """Group by group, an overlap at the threshold suppresses; all at once, shifted apart; or batched_nms."""
-    levels: Literal["detectron", "mmdetection", "torchvision"] = "detectron"
-    """Where the 1e-6 lies that keeps a region on the border of two pyramid levels from rounding down."""
+    levels: Literal["detectron", "mmdetection", "torchvision", "detectron2"] = "detectron"
+    """Where the 1e-6 (1e-8) lies that keeps a region on the border of two pyramid levels from rounding down."""
     aligned: bool = False
     """RoIAlign shifts its samples by half a pixel."""
     sampling_ratio: int = 2
@@ -73,6 +75,8 @@ class Conventions:
     """Class 0 is the background, in boxes and masks too; otherwise it is the classifier's last and nowhere else."""
     smallest_detection: float = 0.0
     """Detections whose width or height is less (in network-input pixels) are dropped before NMS."""
+    fitted: bool = False
+    """At the very end boxes are clipped to the photograph once more, and those without width or height dropped."""
     pasting: Literal["detectron", "mmdetection"] = "detectron"
     """Masks are resized to whole-pixel boxes, a pixel of zeros around them; or sampled at exact coordinates."""
     mask_targets: Literal["polygons", "mmdetection", "torchvision"] = "polygons"
@@ -220,8 +224,21 @@ TORCHVISION = Conventions(
     smallest_detection=1e-2,
     mask_targets="torchvision",
 )
+DETECTRON2 = Conventions(
+    resize="detectron2",
+    inclusive_corners=False,
+    anchors="mmdetection",
+    ranked_by="logits",
+    nms="torchvision",
+    levels="detectron2",
+    aligned=True,
+    sampling_ratio=0,
+    background_first=False,
+    fitted=True,
+    pasting="mmdetection",
+)
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-# MMDetection's networks in the manner of Caffe2
+# networks in the manner of Caffe2, of MMDetection and Detectron2
 CAFFE = Model(norm_eps=1e-5, mean=(103.53, 116.28, 123.675))
 ABOVE_ZERO = 1e-9  # MMDetection drops boxes whose width or height is not above 0
 
@@ -265,6 +282,33 @@ def _mmdetection(variant: str, model: Model) -> Config:
 
 def _mmdetection_c4() -> Config:
     config = _mmdetection("mmdet_r50_caffe_c4", replace(CAFFE, neck="c4"))
+    config.proposals = replace(
+        config.proposals, anchor_strides=(16,), before_nms=6000, training_before_nms=12_000, training_kept=2000
+    )
+    return config
+
+
+def _detectron2(variant: str, model: Model) -> Config:
+    """Detectron2's 1x; its other schedules differ in --steps and --schedule.milestones."""
+    return Config(
+        variant=variant,
+        training=Training(steps=90_000, batch_size=16, evaluate_every=0, save_every=2500),
+        model=model,
+        conventions=DETECTRON2,
+        proposals=Proposals(
+            smallest=ABOVE_ZERO, training_kept=1000, kept_of_batch=False, inside_only=False, smooth_l1_beta=0.0
+        ),
+        regions=Regions(smooth_l1_beta=0.0),
+        augment=Augment(short_sides=(640, 672, 704, 736, 768, 800)),
+        data=_coco_2017(),
+        optimizer=Optimizer(name="sgd", lr=0.02),
+        schedule=Schedule(milestones=[60_000, 80_000], unit="steps", warmup=1000, warmup_ratio=0.001),
+    )
+
+
+def _detectron2_c4() -> Config:
+    config = _detectron2("detectron2_r50_c4", replace(CAFFE, neck="c4"))
+    config.conventions = replace(DETECTRON2, size_divisor=1)
     config.proposals = replace(
         config.proposals, anchor_strides=(16,), before_nms=6000, training_before_nms=12_000, training_kept=2000
     )
@@ -361,6 +405,12 @@ VARIANTS: dict[str, Config] = {
     "mmdet_r50_caffe_c4": _mmdetection_c4(),
     "mmdet_x101_32x8d_fpn": _mmdetection(
         "mmdet_x101_32x8d_fpn",
+        replace(CAFFE, backbone="resnext101_32x8d", stride_in_1x1=False, std=(57.375, 57.12, 58.395)),
+    ),
+    "detectron2_r50_fpn": _detectron2("detectron2_r50_fpn", CAFFE),
+    "detectron2_r50_c4": _detectron2_c4(),
+    "detectron2_x101_32x8d_fpn": _detectron2(
+        "detectron2_x101_32x8d_fpn",
         replace(CAFFE, backbone="resnext101_32x8d", stride_in_1x1=False, std=(57.375, 57.12, 58.395)),
     ),
     "torchvision_r50_fpn": _torchvision("torchvision_r50_fpn", norm_eps=0.0),

@@ -17,6 +17,7 @@ from common.run.origin import Decision, Origin, Said, choose_recipe, settle, val
 from maskrcnn.caffe2 import MARK, benchmark_names, with_statistics
 from maskrcnn.config import VARIANTS, Config
 from maskrcnn.detectron import of_detectron
+from maskrcnn.detectron2 import MARKS, NAMES, anchors_by_ratio, of_detectron2
 from maskrcnn.mmdetection import of_mmdetection
 
 BENCHMARK: Rules = [
@@ -59,7 +60,7 @@ MMDETECTION: Rules = [
     (r"^roi_head\.mask_head\.upsample\.", "mask_head.enlarge."),
     (r"^roi_head\.mask_head\.conv_logits\.", "mask_head.logits."),
 ]
-DETECTRON = "Detectron (Caffe2)"
+DETECTRON, DETECTRON2 = "Detectron (Caffe2)", "Detectron2"
 # names that files of this origin all have, and the origin's rules
 SOURCES: dict[str, tuple[tuple[str, ...], Rules]] = {
     "maskrcnn-benchmark": (("rpn.head.cls_logits.weight", "roi_heads.box.predictor.cls_score.weight"), BENCHMARK),
@@ -69,6 +70,7 @@ SOURCES: dict[str, tuple[tuple[str, ...], Rules]] = {
         MMDETECTION,
     ),
     DETECTRON: ((MARK, "cls_score_w", "bbox_pred_w"), BENCHMARK),
+    DETECTRON2: (MARKS, NAMES),
 }
 # constants that we compute, the fifth stage of C4 a second time, and what Detectron's files keep of ImageNet
 IGNORED = (
@@ -110,7 +112,9 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     if source == DETECTRON:
         weights = with_statistics(weights)
     weights, spare = spare_outputs_last(weights, source, origin)
-    config, decisions = config_of(weights, source, origin, variant)
+    config, decisions = config_of(weights, source, origin, variant, state)
+    if source == DETECTRON2 and config.model.neck == "c4":
+        weights = anchors_by_ratio(weights, config.proposals)
     if spare:
         config.model.spare_outputs = spare
         decisions.append(Decision("model.spare_outputs", spare, "torchvision, whose outputs are COCO's ids"))
@@ -145,11 +149,17 @@ def class_count(weights: Mapping[str, Tensor]) -> int:
 
 
 def config_of(
-    weights: Mapping[str, Tensor], source: str, origin: Origin | None, variant: str | None
+    weights: Mapping[str, Tensor],
+    source: str,
+    origin: Origin | None,
+    variant: str | None,
+    state: Mapping[str, Tensor],
 ) -> tuple[Config, list[Decision]]:
     """The recipe's configuration, with what the file says, and the network that the weights' names and shapes tell."""
     told = {}
-    if origin is not None:
+    if origin is not None and source == DETECTRON2:
+        told = lvis(class_count(weights)) | of_detectron2(origin, state)
+    elif origin is not None:
         mmdetection = source.startswith("MMDetection")
         told = lvis(class_count(weights)) | of_mmdetection(origin) if mmdetection else of_detectron(origin)
     recipe = recipe_of(weights, source, origin, variant, told)
@@ -199,6 +209,13 @@ def fitting(weights: Mapping[str, Tensor], source: str) -> list[str]:
             return ["mmdet_x101_32x8d_fpn"]
         # whether an FPN is in the manner of Caffe2 leaves no trace in the weights
         return ["mmdet_r50_caffe_fpn", "mmdet_r50_fpn"] if backbone != "resnet18" else ["mmdet_r50_fpn"]
+    if source == DETECTRON2:
+        if not pyramid and "backbone.layer4.0.conv1.weight" in weights:
+            raise UserError(
+                "these are Detectron2's names of a DC5 network, with a dilated fifth stage; known: FPN and C4"
+            )
+        resnext = "detectron2_x101_32x8d_fpn" if backbone == "resnext101_32x8d" else "detectron2_r50_fpn"
+        return [resnext if pyramid else "detectron2_r50_c4"]
     by_backbone = {"resnet101": "r101_fpn_1x", "resnext101_32x8d": "x101_32x8d_fpn_1x"}
     return [by_backbone.get(backbone, "r50_fpn_1x") if pyramid else "r50_c4_1x"]
 

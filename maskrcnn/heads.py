@@ -113,5 +113,6 @@ def level_of(boxes: Tensor, conventions: Conventions) -> Tensor:
     if conventions.levels == "torchvision":
         level = CANONICAL_LEVEL + torch.log2(side / CANONICAL_SIDE) + 1e-6
     else:
-        level = CANONICAL_LEVEL + torch.log2(side / CANONICAL_SIDE + 1e-6)
+        least = 1e-8 if conventions.levels == "detectron2" else 1e-6
+        level = CANONICAL_LEVEL + torch.log2(side / CANONICAL_SIDE + least)
     return level.floor().clamp(FINEST, COARSEST).long() - FINEST

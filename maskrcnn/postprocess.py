@@ -81,6 +81,10 @@ def instances(
     """The result, best first; `soft_masks` are [N, m, m], and every box ends after its last pixel."""
     order = found.scores.argsort(descending=True, stable=True)
     boxes = at_original_size(found.boxes, prepared)[order]
+    if conventions.fitted:
+        boxes = clip(boxes, torch.tensor(prepared.original_size, device=boxes.device), inclusive=False)
+        extended = (sides(boxes, inclusive=False) > 0).all(dim=1)
+        order, boxes = order[extended], boxes[extended]
     masks = None
     if soft_masks is not None:
         masks = paste(soft_masks[order], boxes, prepared.original_size, test.mask_threshold, conventions.pasting)

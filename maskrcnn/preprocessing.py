@@ -20,6 +20,11 @@ def scaled_size(
     if conventions.resize == "opencv":
         return fit_within(height, width, long_side, short_side)
     small, large = min(image_size), max(image_size)
+    if conventions.resize == "detectron2":
+        wanted = short_side if short_side * large / small <= long_side else long_side * small / large
+        sides = (int(side * wanted / small + 0.5) for side in image_size)
+        height, width = (max(1, side) for side in sides)
+        return height, width
     if conventions.resize == "torch":
         scale = min(short_side / small, long_side / large)
         return max(1, int(height * scale)), max(1, int(width * scale))

@@ -14,7 +14,7 @@ class Proposed(NamedTuple):
     """The proposals of one image."""
 
     boxes: Tensor  # [n, 4] in network-input pixels
-    scores: Tensor  # [n]
+    scores: Tensor  # [n] as they are ranked by
 
 
 class Limits(NamedTuple):
@@ -67,7 +67,8 @@ def best_of_level(
     logits: Tensor, deltas: Tensor, anchors: Tensor, sizes: Tensor, count: int, conventions: Conventions
 ) -> Proposed:
     """The `count` best anchors of one level, corrected by their deltas and clipped. [N, k, 4], [N, k]"""
-    scores = in_anchor_order(logits.float(), 1).squeeze(2).sigmoid()
+    scores = in_anchor_order(logits.float(), 1).squeeze(2)
+    scores = scores if conventions.ranked_by == "logits" else scores.sigmoid()
     scores, index = scores.topk(min(count, scores.shape[1]), dim=1)
     chosen = in_anchor_order(deltas.float(), 4).gather(1, index[:, :, None].expand(-1, -1, 4))
     inclusive = conventions.inclusive_corners

@@ -24,6 +24,7 @@ CITYSCAPES = {  # its things, which detectors learn; upsnet adds the stuff
     "motorcycle": 32,
     "bicycle": 33,
 }
+ZOO = "Detectron2 Model Zoo"  # the author of its files
 LISTS: dict[str, dict[str, int]] = {
     "coco": dict(zip(COCO_CLASSES, COCO_CATEGORY_IDS, strict=True)),
     "pascal_voc": {name: number for number, name in enumerate(PASCAL_VOC, start=1)},
@@ -84,6 +85,12 @@ def data_set_of(origin: Origin) -> tuple[str, str] | None:
     detectron = origin.rest.get("cfg")
     if isinstance(detectron, str) and re.search(r"\bcoco_201[47]_", detectron):
         return "coco", "its Detectron configuration's data set"
+    trained_on = at(origin.recipe, "DATASETS.TRAIN.0")
+    for start, name in (("coco_", "coco"), ("cityscapes_fine_instance", "cityscapes"), ("voc_", "pascal_voc")):
+        if isinstance(trained_on, str) and trained_on.startswith(start):
+            return name, f"its configuration, DATASETS.TRAIN = {trained_on}"
+    if origin.rest.get("__author__") == ZOO:
+        return "coco", ZOO
     for name, word in WORDS:
         if re.search(word, origin.name):
             return name, "the file's name"

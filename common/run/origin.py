@@ -7,7 +7,7 @@ in results fit, `--model` must name one. Each decision is kept with its source a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from common.errors import UserError
@@ -34,11 +34,19 @@ class Origin:
 
     @classmethod
     def read(cls, path: str, rest: Mapping[str, Any], classes: Classes | None = None) -> "Origin":
-        """Whole configurations are texts: in `meta` 'config' of MMDetection 2, 'cfg' of 3; Detectron's is YAML."""
+        """Whole configurations are texts: in `meta` 'config' of MMDetection 2, 'cfg' of 3; Detectron's is YAML.
+
+        Detectron2 writes its own into config.yaml beside the checkpoint.
+        """
         meta = plain_dict(rest.get("meta"))
         texts = [meta[key] for key in ("cfg", "config") if isinstance(meta.get(key), str)]
         own = rest.get("cfg")
         recipe, notes = read_config(texts[0]) if texts else read_yaml(own) if isinstance(own, str) else ({}, [])
+        beside = PurePath(path).with_name("config.yaml")
+        if not recipe and Path(beside).is_file():
+            found, _ = read_yaml(Path(beside).read_text(encoding="utf-8", errors="replace"))
+            recipe = found if "MODEL" in found else recipe
+            notes = [*notes, f"read with {beside}"] if recipe else notes
         return cls(path, rest, recipe, tuple(notes), classes)
 
     @property

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from common.data.batches import Batch, Target, collate
 from common.run.conversion import Converted
+from common.run.origin import Origin
 from maskrcnn import demo
 from maskrcnn.config import Config
 from maskrcnn.convert import class_count, convert
@@ -53,7 +54,9 @@ LOSSES = {  # theirs: ours
 
 def compute(case: Case, device: str) -> dict[str, Array]:
     """Every output of the case, by name."""
-    converted = convert(published_checkpoint(case), variant=variant_of(case))
+    told = case.spec["settings"].get("detectron2")  # its config.yaml, which decides when the file is converted
+    origin = Origin("model_final.pth", recipe=told) if told else None
+    converted = convert(published_checkpoint(case), origin, variant_of(case))
     model = build(case, converted).to(device)
     computed = {"palette": array(demo.colours(torch.arange(len(model.class_names) + 1)))}
     if "image" in case.inputs:
@@ -118,9 +121,11 @@ def variant_of(case: Case) -> str | None:
 def build(case: Case, converted: Converted[Config]) -> MaskRCNN:
     """The network the checkpoint was recognised as, with the case's settings and, strictly, its weights."""
     settings = case.spec["settings"]
-    config = with_mmdetection_settings if "test_cfg" in settings else with_benchmark_settings
-    names = [f"class {index}" for index in range(class_count(converted.weights))]
-    model = MaskRCNN(config(converted.config, settings), names)
+    config = converted.config
+    if "detectron2" not in settings:
+        change = with_mmdetection_settings if "test_cfg" in settings else with_benchmark_settings
+        config = change(config, settings)
+    model = MaskRCNN(config, [f"class {index}" for index in range(class_count(converted.weights))])
     model.load_state_dict(converted.weights, strict=True)
     return model.eval()
 
@@ -222,7 +227,7 @@ def results(model: MaskRCNN, found: Detections, case: Case) -> dict[str, Array]:
         order = order_of_ties(boxes, instances.scores, case.outputs.get(f"{prefix}boxes"))
         boxes, chosen = boxes[order], instances.select(order)
         assert chosen.masks is not None
-        masks = array(chosen.masks).reshape(len(chosen), -1)
+        masks = array(chosen.masks.flatten(1))
         computed |= {
             f"{prefix}boxes": array(boxes),
             f"{prefix}scores": array(chosen.scores),

@@ -1,0 +1,127 @@
+"""Detectron2's names -> ours, and what its config.yaml (as data) decides under our settings' names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.run.conversion import Rules
+from common.run.mmdetection import Read, flag, number, one_of, refuse_others, said, three_numbers, whole_number
+from common.run.origin import Origin, Said
+from maskrcnn.config import ABOVE_ZERO, Proposals
+from maskrcnn.detectron import four_numbers
+
+MARKS = ("proposal_generator.rpn_head.objectness_logits.weight", "roi_heads.box_predictor.cls_score.weight")
+NAMES: Rules = [
+    (r"^backbone\.(bottom_up\.)?(stem\.)?", "backbone."),
+    *[(rf"^backbone\.res{stage}\.", f"backbone.layer{stage - 1}.") for stage in (2, 3, 4, 5)],
+    (r"^roi_heads\.res5\.", "region_stage."),
+    (r"\.shortcut\.norm\.", ".downsample.1."),
+    (r"\.shortcut\.", ".downsample.0."),
+    (r"\.conv(\d)\.norm\.", r".bn\1."),
+    *[(rf"^backbone\.fpn_lateral{level}\.", f"fpn.inner_blocks.{level - 2}.0.") for level in (2, 3, 4, 5)],
+    *[(rf"^backbone\.fpn_output{level}\.", f"fpn.layer_blocks.{level - 2}.0.") for level in (2, 3, 4, 5)],
+    (r"^proposal_generator\.rpn_head\.conv\.", "proposal_head.conv."),
+    (r"^proposal_generator\.rpn_head\.objectness_logits\.", "proposal_head.objectness."),
+    (r"^proposal_generator\.rpn_head\.anchor_deltas\.", "proposal_head.deltas."),
+    (r"^roi_heads\.box_head\.fc1\.", "box_head.layers.0."),
+    (r"^roi_heads\.box_head\.fc2\.", "box_head.layers.1."),
+    (r"^roi_heads\.box_predictor\.cls_score\.", "box_head.category."),
+    (r"^roi_heads\.box_predictor\.bbox_pred\.", "box_head.deltas."),
+    *[(rf"^roi_heads\.mask_head\.mask_fcn{n}\.", f"mask_head.convs.{n - 1}.") for n in (1, 2, 3, 4)],
+    (r"^roi_heads\.mask_head\.deconv\.", "mask_head.enlarge."),
+    (r"^roi_heads\.mask_head\.predictor\.", "mask_head.logits."),
+    (r"^(pixel_mean|pixel_std|proposal_generator\.anchor_generator\.cell_anchors\.\d)$", ""),  # constants
+]
+# what is done here
+TYPES: dict[str, tuple[Any, ...]] = {
+    "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
+    "MODEL.BACKBONE.NAME": ("build_resnet_fpn_backbone", "build_resnet_backbone"),
+    "MODEL.RESNETS.NORM": ("FrozenBN",),
+    "MODEL.RESNETS.RES5_DILATION": (1,),
+    "MODEL.RESNETS.DEFORM_ON_PER_STAGE": ([False] * 4,),
+    "MODEL.FPN.NORM": ("",),
+    "MODEL.FPN.FUSE_TYPE": ("sum",),
+    "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator",),
+    "MODEL.ANCHOR_GENERATOR.OFFSET": (0.0,),
+    "MODEL.PROPOSAL_GENERATOR.NAME": ("RPN",),
+    "MODEL.RPN.HEAD_NAME": ("StandardRPNHead",),
+    "MODEL.RPN.BBOX_REG_WEIGHTS": ([1.0] * 4, (1.0,) * 4),
+    "MODEL.ROI_HEADS.NAME": ("StandardROIHeads", "Res5ROIHeads"),
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": (False,),
+    "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": (False,),
+    "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": (False,),
+    "MODEL.ROI_MASK_HEAD.NORM": ("",),
+}
+
+
+def aligned(value: Any) -> bool:
+    if value not in ("ROIAlign", "ROIAlignV2"):
+        raise ValueError("'ROIAlign' or 'ROIAlignV2'")
+    return bool(value == "ROIAlignV2")
+
+
+def flattened(value: Any) -> tuple[float, ...]:
+    """One list of numbers, or of those of each level."""
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("lists of numbers")
+    return tuple(number(each) for part in value for each in (part if isinstance(part, (list, tuple)) else [part]))
+
+
+def sizes(value: Any) -> tuple[int, ...]:
+    return tuple(map(int, flattened(value)))
+
+
+def ratios(value: Any) -> tuple[float, ...]:
+    return flattened(value[:1] if isinstance(value, (list, tuple)) else value)
+
+
+def channels(value: Any) -> str:
+    return one_of("rgb", "bgr")(value.lower() if isinstance(value, str) else value)  # type: ignore[no-any-return]
+
+
+def least_side(value: Any) -> float:
+    """Detectron2 keeps what is larger than this, we what is as large."""
+    return max(number(value), ABOVE_ZERO)
+
+
+SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+    "conventions.channels": (channels, ("INPUT.FORMAT",)),
+    "model.mean": (three_numbers, ("MODEL.PIXEL_MEAN",)),
+    "model.std": (three_numbers, ("MODEL.PIXEL_STD",)),
+    "model.stride_in_1x1": (flag, ("MODEL.RESNETS.STRIDE_IN_1X1",)),
+    "conventions.aligned": (aligned, ("MODEL.ROI_BOX_HEAD.POOLER_TYPE",)),
+    "conventions.sampling_ratio": (whole_number, ("MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO",)),
+    "regions.delta_weights": (four_numbers, ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",)),
+    "proposals.anchor_sizes": (sizes, ("MODEL.ANCHOR_GENERATOR.SIZES",)),
+    "proposals.aspect_ratios": (ratios, ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",)),
+    "proposals.before_nms": (whole_number, ("MODEL.RPN.PRE_NMS_TOPK_TEST",)),
+    "proposals.kept": (whole_number, ("MODEL.RPN.POST_NMS_TOPK_TEST",)),
+    "proposals.nms_threshold": (number, ("MODEL.RPN.NMS_THRESH",)),
+    "proposals.smallest": (least_side, ("MODEL.PROPOSAL_GENERATOR.MIN_SIZE",)),
+    "test.short_side": (whole_number, ("INPUT.MIN_SIZE_TEST",)),
+    "test.long_side": (whole_number, ("INPUT.MAX_SIZE_TEST",)),
+    "test.score_threshold": (number, ("MODEL.ROI_HEADS.SCORE_THRESH_TEST",)),
+    "test.nms_threshold": (number, ("MODEL.ROI_HEADS.NMS_THRESH_TEST",)),
+    "test.max_instances": (whole_number, ("TEST.DETECTIONS_PER_IMAGE",)),
+}
+
+
+def of_detectron2(origin: Origin, state: Mapping[str, Tensor]) -> dict[str, Said]:
+    """Our settings, as a config.yaml gives them, or as older files hold some of them; others are refused."""
+    refuse_others(origin, TYPES, "maskrcnn")
+    held = {f"model.{name.removeprefix('pixel_')}": name for name in ("pixel_mean", "pixel_std") if name in state}
+    values = {
+        setting: Said(tuple(map(float, state[name].flatten().tolist())), f"the file's own {name}")
+        for setting, name in held.items()
+    }
+    return values | said(origin, SETTINGS)
+
+
+def anchors_by_ratio(weights: dict[str, Tensor], settings: Proposals) -> dict[str, Tensor]:
+    """The proposal head of a single level, whose anchors go size by size there, and ratio by ratio here."""
+    places = torch.arange(len(settings.anchor_sizes) * len(settings.aspect_ratios))
+    order = places.view(len(settings.anchor_sizes), -1).T.flatten()
+    head = {name: value for name, value in weights.items() if name.startswith("proposal_head.") and "conv" not in name}
+    return weights | {name: value.reshape(len(order), -1)[order].reshape(value.shape) for name, value in head.items()}

@@ -1,0 +1,139 @@
+"""Detectron2's files: what they say decides; that every number is the original's, tests/parity/cases/maskrcnn shows."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+from torchvision.ops import boxes as box_ops
+
+from common.data.batches import Prepared
+from common.errors import UserError
+from common.run.origin import Origin
+from maskrcnn.config import DETECTRON2, VARIANTS, Test
+from maskrcnn.convert import convert, recognise
+from maskrcnn.detectron2 import anchors_by_ratio
+from maskrcnn.postprocess import Detections, instances
+from maskrcnn.preprocessing import scaled_size
+
+CASES = Path(__file__).parents[1] / "parity/cases/maskrcnn"
+
+
+def layout(variant: str) -> dict[str, Tensor]:
+    """The names and shapes that Detectron2 itself writes; the values are left out."""
+    entries = json.loads((CASES / variant / "spec.json").read_text())["state_dict"]
+    return {name: torch.empty(entry["shape"], device="meta") for name, entry in entries.items()}
+
+
+@pytest.mark.parametrize("variant", ["detectron2_r50_fpn", "detectron2_r50_c4", "detectron2_x101_32x8d_fpn"])
+def test_a_file_is_known_by_its_names_and_its_network_by_its_shapes(variant):
+    converted = convert(layout(variant), Origin("model_final.pth"))
+    assert (converted.source, converted.config.variant) == ("Detectron2", variant)
+    without_masks = {name: value for name, value in layout(variant).items() if "mask_head" not in name}
+    assert not convert(without_masks, Origin("model_final.pth")).config.model.masks
+
+
+def test_what_older_files_hold_of_their_settings_decides():
+    state = layout("detectron2_r50_fpn") | {
+        "pixel_mean": torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1),
+        "pixel_std": torch.tensor([4.0, 5.0, 6.0]).view(3, 1, 1),
+        "proposal_generator.anchor_generator.cell_anchors.0": torch.zeros(3, 4),
+    }
+    converted = convert(state, Origin("model_final.pth"))
+    assert (converted.config.model.mean, converted.config.model.std) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    assert {each.setting: each.source for each in converted.decisions}["model.std"] == "the file's own pixel_std"
+
+
+def test_the_config_yaml_beside_a_checkpoint_decides(tmp_path):
+    values = {
+        "INPUT": {"FORMAT": "RGB", "MIN_SIZE_TEST": 600, "MAX_SIZE_TEST": 1000},
+        "MODEL": {
+            "PIXEL_STD": [57.375, 57.12, 58.395],
+            "RESNETS": {"STRIDE_IN_1X1": False},
+            "ANCHOR_GENERATOR": {"SIZES": [[16], [32], [64], [128], [256]], "ASPECT_RATIOS": [[0.5, 1.0, 2.0]]},
+            "ROI_HEADS": {"SCORE_THRESH_TEST": 0.3, "NMS_THRESH_TEST": 0.4},
+        },
+        "TEST": {"DETECTIONS_PER_IMAGE": 7},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.dump(values))
+    origin = Origin.read(str(tmp_path / "model_final.pth"), {})
+    assert origin.notes == (f"read with {tmp_path / 'config.yaml'}",)
+    config = convert(layout("detectron2_r50_fpn"), origin).config
+    assert (config.conventions.channels, config.model.stride_in_1x1) == ("rgb", False)
+    assert config.model.std == (57.375, 57.12, 58.395)
+    assert config.proposals.anchor_sizes == (16, 32, 64, 128, 256)
+    assert config.test == Test(1000, 600, 0.3, 0.4, 7)
+
+
+def test_a_config_yaml_of_something_else_is_not_read(tmp_path):
+    (tmp_path / "config.yaml").write_text("training: {epochs: 3}\n")
+    assert Origin.read(str(tmp_path / "model_final.pth"), {}) == Origin(str(tmp_path / "model_final.pth"))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("ANCHOR_GENERATOR.OFFSET", 0.5),
+        ("RESNETS.NORM", "GN"),
+        ("ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True),
+        ("META_ARCHITECTURE", "RetinaNet"),
+    ],
+)
+def test_what_is_not_done_here_is_refused_by_name(path, value):
+    content = value
+    for part in reversed(path.split(".")):
+        content = {part: content}
+    with pytest.raises(UserError, match=rf"MODEL\.{path} = {value!r}, which maskrcnn does not do"):
+        convert(layout("detectron2_r50_fpn"), Origin("model_final.pth", recipe={"MODEL": content}))
+
+
+def test_other_networks_of_detectron2_are_not_taken_for_a_mask_rcnn():
+    state = layout("detectron2_r50_fpn")
+    cascade = {name.replace("box_predictor.", "box_predictor.0."): value for name, value in state.items()}
+    retina = {name: value for name, value in state.items() if name.startswith("backbone.")}
+    assert recognise(cascade) is None
+    assert recognise(retina) is None
+
+
+def test_lvis_heads_get_lvis_thresholds():
+    state = layout("detectron2_r50_fpn")
+    state["roi_heads.box_predictor.cls_score.weight"] = torch.empty(1204, 1024, device="meta")
+    test = convert(state, Origin("model_final.pth")).config.test
+    assert (test.score_threshold, test.max_instances) == (1e-4, 300)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"), [(480, 640, (800, 1067)), (333, 1000, (444, 1333)), (1, 5000, (1, 1333))]
+)
+def test_sizes_are_rounded_to_the_nearest(height, width, expected):
+    """By hand: 640 * 800 / 480 = 1066.67; 333 * 1333 / 1000 = 443.9; less than a pixel would be an error there."""
+    assert scaled_size((height, width), 1333, 800, DETECTRON2) == expected
+
+
+def test_anchors_size_by_size_become_ratio_by_ratio():
+    order = [(size, ratio) for size in range(5) for ratio in range(3)]
+    weights = {
+        "proposal_head.objectness.weight": torch.arange(15.0).view(15, 1, 1, 1),
+        "proposal_head.deltas.bias": torch.arange(60.0),
+        "proposal_head.conv.weight": torch.arange(2.0),
+    }
+    found = anchors_by_ratio(weights, VARIANTS["detectron2_r50_c4"].proposals)
+    here = [order[int(place)] for place in found["proposal_head.objectness.weight"].flatten()]
+    assert here == [(size, ratio) for ratio in range(3) for size in range(5)]
+    assert (found["proposal_head.deltas.bias"].view(15, 4)[:, 0] / 4).tolist() == [3.0 * s + r for s, r in here]
+    assert found["proposal_head.conv.weight"].tolist() == [0, 1]
+
+
+def test_boxes_that_end_up_without_extent_are_dropped_and_the_others_clipped():
+    found = Detections(
+        torch.tensor([[0.0, 0, 20.4, 10], [4, 4, 4, 8], [2, 2, 6, 6]]), torch.tensor([0.9, 0.8, 0.7]), torch.arange(3)
+    )
+    prepared = Prepared(torch.zeros(3, 10, 20), (5, 10), (10, 20))
+    result = instances(found, torch.ones(3, 28, 28), prepared, Test(), DETECTRON2, ("a", "b", "c"))
+    clipped = box_ops.clip_boxes_to_image(found.boxes[[0, 2]] / 2, (5, 10))
+    assert np.allclose(result.boxes, clipped)
+    assert result.labels.tolist() == [0, 2]
+    assert result.masks.shape == (2, 5, 10)
