@@ -11,7 +11,9 @@ from torch import Tensor
 from torchvision.ops import boxes as box_ops
 
 from common.data.batches import Prepared
+from common.data.coco_classes import COCO_CLASSES, known_classes
 from common.errors import UserError
+from common.run.class_lists import classes_of
 from common.run.origin import Origin
 from maskrcnn.config import DETECTRON2, VARIANTS, Test
 from maskrcnn.convert import convert, recognise
@@ -96,6 +98,27 @@ def test_other_networks_of_detectron2_are_not_taken_for_a_mask_rcnn():
     retina = {name: value for name, value in state.items() if name.startswith("backbone.")}
     assert recognise(cascade) is None
     assert recognise(retina) is None
+
+
+def test_a_network_of_detectron2_that_is_not_here_is_refused_by_its_name():
+    state = layout("detectron2_r50_c4")
+    dilated = {name.replace("roi_heads.res5", "backbone.res5"): value for name, value in state.items()}
+    with pytest.raises(UserError, match="a DC5 network"):
+        convert(dilated, Origin("model_final.pth"))
+
+
+@pytest.mark.parametrize(
+    ("rest", "recipe", "names"),
+    [
+        ({"__author__": "Detectron2 Model Zoo"}, {}, COCO_CLASSES),
+        ({}, {"DATASETS": {"TRAIN": ["coco_2017_train"]}}, COCO_CLASSES),
+        ({}, {"DATASETS": {"TRAIN": ["mine"]}}, None),
+        ({}, {}, None),
+    ],
+)
+def test_coco_names_its_classes_where_the_file_says_so(rest, recipe, names):
+    found, _ = classes_of(Origin("model_final.pth", rest, recipe), 80, known_classes)
+    assert found.names == (tuple(names) if names else tuple(f"class {number}" for number in range(1, 81)))
 
 
 def test_lvis_heads_get_lvis_thresholds():
