@@ -34,9 +34,10 @@ from common.data.annotation_checks import (
     read_annotations,
 )
 from common.data.annotation_files import FARTHEST, Annotations, Fault, Severity
+from common.data.images import read_ids
 from common.errors import UserError
 from common.files import write_text
-from common.metrics.panoptic import VOID, read_picture
+from common.metrics.panoptic import VOID
 from common.ops import masks as rle
 from upsnet.panoptic_data import PanopticFile, check_segments, existing_picture_folder, read_panoptic
 
@@ -142,7 +143,7 @@ def check_segment_pixels(content: PanopticFile, folder: Path) -> list[Fault]:
         if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
             continue  # check_files names it
         try:
-            ids = segment_ids(path)
+            ids = read_ids(path)
         except UserError as error:
             problem, _, remedy = str(error).partition("; ")
             faults.append(Fault("fatal", "bad PNG", where, problem, remedy or "write it again"))
@@ -166,12 +167,6 @@ def check_segment_pixels(content: PanopticFile, folder: Path) -> list[Fault]:
                 problem = f"the area of segment {segment.id} is {segment.area:g}, its pixels are {pixels}"
                 faults.append(Fault("noted", "wrong area", where, problem, "panoptic quality goes by it; --fix counts"))
     return faults
-
-
-def segment_ids(path: Path) -> NDArray[np.int64]:
-    picture = read_picture(path).astype(np.int64)  # blue, green, red
-    ids: NDArray[np.int64] = picture[..., 2] + 256 * picture[..., 1] + 65536 * picture[..., 0]
-    return ids
 
 
 # --- what can be computed again
@@ -263,7 +258,7 @@ def repair_segments(entry: Json, folder: Path, changes: Counter[str]) -> None:
     path, segments = folder / str(entry.get("file_name")), entry.get("segments_info")
     if not isinstance(segments, list) or not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
         return
-    ids = segment_ids(path)
+    ids = read_ids(path)
     kept = []
     for segment in once(segments, changes, "repeated segments left out"):
         if not is_entry(segment) or not is_id(segment.get("id")):

@@ -88,19 +88,10 @@ def convert(package: str) -> None:
         case = min(layouts, key=lambda one: (len(one.spec["state_dict"]), one.name))
         torch.save({name: torch.from_numpy(value) for name, value in case.checkpoint().items()}, "published.pth")
         variant = ["--model", case.spec["variant"]] if "variant" in case.spec else []
-        done = run("scripts/mmdet2pytorch.py", "published.pth", "--out", "converted/x.safetensors", cwd=Path.cwd())
-        done = (
-            done
-            if done.returncode == 0
-            else run(
-                "scripts/mmdet2pytorch.py",
-                "published.pth",
-                "--out",
-                "converted/x.safetensors",
-                *variant,
-                cwd=Path.cwd(),
-            )
-        )
+        words = ["published.pth", "--out", "converted/x.safetensors"]
+        done = run("scripts/mmdet2pytorch.py", *words, cwd=Path.cwd())
+        if done.returncode:
+            done = run("scripts/mmdet2pytorch.py", *words, *variant, cwd=Path.cwd())
         Path("converted").mkdir(exist_ok=True)
         Path("converted/said.json").write_text(
             json.dumps([done.returncode, done.stderr, done.stdout.splitlines()[:-1]])

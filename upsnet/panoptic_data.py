@@ -21,9 +21,10 @@ from common.data.annotation_checks import check_files, check_image
 from common.data.annotation_files import Fault, Int, Side, Whole
 from common.data.batches import UNLABELLED
 from common.data.coco import Sample, as_paths, pair_folders, stop_at_fatal
+from common.data.images import read_ids
 from common.errors import UserError
 from common.files import leads_inside
-from common.metrics.panoptic import IDS, VOID, read_picture
+from common.metrics.panoptic import IDS, VOID
 from common.run.commands import files_of
 from common.run.settings import Data, Training
 
@@ -183,13 +184,12 @@ class PanopticDataset(Dataset[Sample]):
         folder = path.parents[self._pictures[self._row[index]].count("/")].resolve()
         if not leads_inside(path, folder):
             raise UserError(f"{path}: leads out of the folder {folder}; use a path inside of it")
-        picture = read_picture(path).astype(np.int64)  # blue, green, red
-        if picture.shape[:2] != tuple(self.sizes[index]):
+        ids = read_ids(path)
+        if ids.shape != tuple(self.sizes[index]):
             raise UserError(
-                f"{path}: the PNG is {picture.shape[1]} x {picture.shape[0]}, but its image "
+                f"{path}: the PNG is {ids.shape[1]} x {ids.shape[0]}, but its image "
                 f"{self.sizes[index, 1]} x {self.sizes[index, 0]}; write it again at the image's size"
             )
-        ids = picture[..., 2] + 256 * picture[..., 1] + 65536 * picture[..., 0]
         own = np.append(self._ids[self._own(index)], VOID)
         order = np.argsort(own)
         found = order[np.searchsorted(own[order], ids).clip(max=len(own) - 1)]
@@ -341,6 +341,9 @@ def check_segments(file: PanopticFile) -> list[Fault]:
             if not VOID < segment.id < IDS:
                 problem = f"segment id {segment.id} is not R + 256 G + 65536 B, between 1 and {IDS - 1}"
                 fault("bad id", where, problem, "number the segments anew, in the PNG too")
+            if segment.area < 0 or segment.area % 1:
+                problem = f"the area of segment {segment.id} is {segment.area:g}, not a number of pixels"
+                fault("bad area", where, problem, "count them (--fix of scripts/check_dataset.py does)")
     return faults
 
 

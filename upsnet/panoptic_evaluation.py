@@ -6,7 +6,7 @@ RLE, and how often each class was taken for which. So the scores of many process
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,11 @@ from numpy.typing import NDArray
 
 from common.data.batches import UNLABELLED
 from common.data.coco import Sample
+from common.data.images import read_ids
 from common.metrics import CocoDetails, coco_details
 from common.metrics.coco_input import Kind
 from common.metrics.mistakes import Mistakes, compare_segments, sum_up
-from common.metrics.panoptic import (
-    Segments,
-    collect,
-    count_pairs,
-    match,
-    occurs,
-    read_picture,
-    read_segments,
-    summarize,
-)
+from common.metrics.panoptic import Pairs, count_pairs, quality_of_pairs
 from common.ops import masks as rle
 from common.results import Panoptic, Segment
 from common.run.distributed import gather, is_main, process_count, process_index
@@ -47,7 +39,7 @@ class Counted:
     """What is kept of one image."""
 
     number: int  # in the data set
-    pairs: tuple[Int, Int, Int]  # true and predicted ids that meet, and in how many pixels
+    pairs: Pairs  # of true and predicted ids
     prediction: Json  # the entry of COCO's panoptic format
     detections: list[Json]  # in COCO's result format
     objects: list[Json]  # the true things, as COCO annotates objects
@@ -67,7 +59,10 @@ class PanopticEvaluation:
     def per_class(self) -> dict[str, dict[str, float]]:
         """Quality of all classes, AP of things."""
         names, rows = self.wrong.class_names, self.metrics["panoptic"]["per_class"].values()
-        quality = {name: row["pq"] if occurs(row) else math.nan for name, row in zip(names, rows, strict=True)}
+        quality = {
+            name: row["pq"] if row["tp"] + row["fp"] + row["fn"] else math.nan
+            for name, row in zip(names, rows, strict=True)
+        }
         return {"PQ": quality} | {f"{kind} AP": details.per_class for kind, details in self.details.items()}
 
     @property
@@ -103,12 +98,11 @@ def count(dataset: PanopticDataset, number: int, found: Everything) -> Counted:
     identity = int(dataset.image_ids[number])
     segments, labels = dataset.segments(number), dataset.segment_labels(number)
     prediction = found.panoptic.to_coco(identity, dataset.category_ids, f"{dataset.picture_path(number).stem}.png")
-    picture = np.ascontiguousarray(np.asarray(found.panoptic.to_png())[..., ::-1])  # blue, green, red
     truth = np.append(labels, UNLABELLED)[segments]
     confusion = confuse(truth, found.semantic.cpu().numpy().astype(np.int64), len(dataset.class_names))
     return Counted(
         number,
-        count_pairs(read_picture(dataset.picture_path(number)), picture, dataset.picture_path(number)),
+        count_pairs(read_ids(dataset.picture_path(number)), found.panoptic.segments.cpu().numpy().astype(np.int64)),
         prediction,
         found.instances.to_coco(identity, dataset.category_ids),
         objects_of(dataset, number, segments),
@@ -144,47 +138,17 @@ def objects_of(dataset: PanopticDataset, number: int, segments: Int) -> list[Jso
 def score(dataset: PanopticDataset, counted: Sequence[Counted]) -> PanopticEvaluation:
     """The scores of all images, in the data set's order."""
     predictions = [each.prediction for each in counted]
-    metrics: dict[str, Json] = {"panoptic": panoptic_quality(dataset, [each.pairs for each in counted], predictions)}
+    content = dataset.annotations_json()
+    truths, founds = ([each["segments_info"] for each in own] for own in (content["annotations"], predictions))
+    pairs = [each.pairs for each in counted]
+    metrics: dict[str, Json] = {"panoptic": quality_of_pairs(truths, founds, pairs, content["categories"])}
     details = instance_details(dataset, counted)
     metrics |= {kind: each.summary for kind, each in details.items()}
     metrics["semantic"] = {"mIoU": mean_iou(np.sum([each.confusion for each in counted], axis=0))}
-    return PanopticEvaluation(metrics, predictions, panoptic_mistakes(dataset, counted), details)
-
-
-def panoptic_quality(
-    dataset: PanopticDataset, pairs: Sequence[tuple[Int, Int, Int]], predictions: Sequence[Json]
-) -> Json:
-    """What common.metrics.evaluate_panoptic says about the written files."""
-    truth = dataset.annotations_json()
-    categories = {category["id"]: category["isthing"] == 1 for category in truth["categories"]}
-    matches = match(
-        read_segments(truth["annotations"], "the annotations", given_areas=True),
-        read_segments(list(predictions), "the predictions", given_areas=False),
-        collect(list(pairs)),
-        np.array(list(categories), np.int64),
-    )
-    return summarize(matches, categories)
-
-
-def panoptic_mistakes(dataset: PanopticDataset, counted: Sequence[Counted]) -> Mistakes:
-    """Which segments are taken for which."""
     labels = {identity: label for label, identity in enumerate(dataset.category_ids)}
-
-    def segments(entry: Json, name: str) -> Segments:
-        own = read_segments([entry], name, given_areas=False)
-        return replace(own, categories=np.array([labels[each] for each in own.categories.tolist()], np.int64))
-
-    truths = dataset.annotations_json()["annotations"]
-    compared = (
-        compare_segments(
-            each.pairs,
-            segments(truth, "the annotations"),
-            segments(each.prediction, "the predictions"),
-            len(labels),
-        )
-        for truth, each in zip(truths, counted, strict=True)
-    )
-    return sum_up(dataset.class_names, compared, threshold=None)
+    compared = (compare_segments(*each, labels) for each in zip(pairs, truths, founds, strict=True))
+    wrong = sum_up(dataset.class_names, compared, threshold=None)
+    return PanopticEvaluation(metrics, predictions, wrong, details)
 
 
 def instance_details(dataset: PanopticDataset, counted: Sequence[Counted]) -> dict[str, CocoDetails]:

@@ -48,6 +48,12 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
+def read_ids(path: Path) -> NDArray[np.int64]:
+    """[H, W] the segment of each pixel of a panoptic PNG, R + 256 G + 65536 B; 0 is none."""
+    ids: NDArray[np.int64] = read_image(path).astype(np.int64) @ np.array([1, 256, 65536])
+    return ids
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) as read_image will return it, from the header alone."""
     path = Path(path)

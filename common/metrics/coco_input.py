@@ -62,7 +62,7 @@ def read_truth(source: object, kind: Kind) -> Truth:
         raise UserError(f"{name}: not COCO ground truth: expected lists 'images', 'annotations' and 'categories'")
     images, entries, categories = (data[part] for part in parts)
     ids = whole_numbers(images, "id", f"{name}: image")
-    _refuse_doubles(ids, f"{name}: image")
+    refuse_doubles(ids, f"{name}: image")
     sizes = dict(zip(ids, _image_sizes(images, kind, name), strict=True))
     ordered = _categories(categories, name)
     annotations = _annotations(entries, sizes, {each["id"] for each in ordered}, name)
@@ -86,7 +86,7 @@ def _image_sizes(images: list[Json], kind: Kind, name: str) -> Sequence[list[int
 
 def _categories(categories: list[Json], name: str) -> list[dict[str, Any]]:
     ids = whole_numbers(categories, "id", f"{name}: category")
-    _refuse_doubles(ids, f"{name}: category")
+    refuse_doubles(ids, f"{name}: category")
     pairs = sorted(zip(ids, categories, strict=True), key=lambda pair: pair[0])
     return [{"id": key, "name": str(each.get("name", key))} for key, each in pairs]
 
@@ -96,7 +96,7 @@ def _annotations(
 ) -> list[dict[str, Any]]:
     where = f"{name}: annotation"
     ids = whole_numbers(entries, "id", where)
-    _refuse_doubles(ids, where)
+    refuse_doubles(ids, where)
     if 0 in ids:
         warnings.warn(
             f"{name}: annotation with id 0; it counts like any other here (pycocotools takes it for a miss)",
@@ -301,7 +301,7 @@ def keypoints(entries: list[Json], where: str) -> NDArray[np.float64]:
     return rows(entries, "keypoints", 3 * KEYPOINTS, where)
 
 
-def _refuse_doubles(ids: list[int], where: str) -> None:
+def refuse_doubles(ids: list[int], where: str) -> None:
     if len(set(ids)) == len(ids):
         return
     seen: set[int] = set()

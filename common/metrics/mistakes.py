@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from common.metrics.panoptic import VOID, Segments, rows_of
+from common.metrics.panoptic import VOID, Pairs
 from common.ops import masks as rle
 
 Json = Mapping[str, Any]
@@ -102,23 +102,27 @@ def compare(overlaps: Floats, found: Int, there: Int, crowd: Flags, nothing: int
     return pairs, 2 * sum(right) / count if count else 1.0
 
 
-def compare_segments(pairs: tuple[Int, Int, Int], truth: Segments, found: Segments, nothing: int) -> Compared:
-    """For one image's panoptic maps what compare() says.
+def compare_segments(pairs: Pairs, truth: Sequence[Json], found: Sequence[Json], labels: Mapping[int, int]) -> Compared:
+    """For one image's panoptic maps what compare() says; labels: the class of each category id.
 
-    pairs: true and found ids that meet, and in how many pixels. The categories of the segments are classes. Pixels
-    without label count for nothing, nor does a segment that lies on them by more than half.
+    Pixels without label count for nothing, nor does a segment that lies on them by more than half.
     """
     true_ids, found_ids, pixels = pairs
-    rows = rows_of(found_ids, found)  # -1, of no segment, is the last row
-    shared = np.zeros((len(found.keys) + 1, len(truth.keys) + 1))  # [found + 1, true + 1] pixels
-    np.add.at(shared, (rows, rows_of(true_ids, truth)), pixels)
-    unlabelled = np.bincount(rows + 1, pixels * (true_ids == VOID), len(found.keys) + 1)[1:]  # [found]
-    whole = shared.sum(axis=1)[:-1]  # [found]
+    crowd = np.array([each.get("iscrowd", 0) == 1 for each in truth], bool)
+    rows, columns = (  # -1, of no segment, is the last one
+        [{each["id"]: at for at, each in enumerate(own)}.get(key, -1) for key in ids.tolist()]
+        for own, ids in ((found, found_ids), (truth, true_ids))
+    )
+    shared = np.zeros((len(found) + 1, len(truth) + 1))  # [found + 1, true + 1] pixels
+    np.add.at(shared, (rows, columns), pixels)
+    unlabelled = np.zeros(len(found) + 1)
+    np.add.at(unlabelled, rows, pixels * (true_ids == VOID))
+    whole, unlabelled = shared.sum(axis=1)[:-1], unlabelled[:-1]  # [found]
     counted = (whole > 0) & (unlabelled <= whole / 2)
     own = (whole - unlabelled)[counted, None]
     shared, area = shared[:-1, :-1][counted], shared.sum(axis=0)[None, :-1]
-    overlaps = shared / np.maximum(np.where(truth.crowd, own, own + area - shared), 1)
-    return compare(overlaps, found.categories[counted], truth.categories, truth.crowd, nothing)
+    overlaps = shared / np.maximum(np.where(crowd, own, own + area - shared), 1)
+    return compare(overlaps, _labels(found, labels)[counted], _labels(truth, labels), crowd, len(labels))
 
 
 def measure(

@@ -20,9 +20,9 @@ from common.data.annotation_checks import check_image
 from common.data.annotation_files import Side, Whole
 from common.data.batches import UNLABELLED
 from common.data.coco import Sample
+from common.data.images import read_ids
 from common.errors import UserError
 from common.files import leads_inside
-from common.metrics.panoptic import read_picture
 from refinemask_psg.psg.files import (
     Number,
     decode,
@@ -205,10 +205,10 @@ class PsgDataset(Dataset[Sample]):
         path, size = self.panoptic_path(index), tuple(self.sizes[index].tolist())
         if not leads_inside(path, self.folder.resolve()):
             raise UserError(f"{path}: leads out of {self.folder}; use a path inside of it")
-        picture = read_picture(path).astype(np.int64)
-        if picture.shape[:2] != size:
-            raise UserError(f"{path}: is {picture.shape[1]} x {picture.shape[0]}, but its image {size[1]} x {size[0]}")
-        return picture[..., 2] + 256 * picture[..., 1] + 65536 * picture[..., 0]
+        ids = read_ids(path)
+        if ids.shape != size:
+            raise UserError(f"{path}: is {ids.shape[1]} x {ids.shape[0]}, but its image {size[1]} x {size[0]}")
+        return ids
 
     def semantic(self, index: int, table: SegmentTable, segment_map: Int) -> NDArray[np.uint8]:
         """[H, W]: the class of each pixel."""

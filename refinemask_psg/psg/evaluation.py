@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.metrics.mistakes import Mistakes, compare_segments, sum_up
-from common.metrics.panoptic import IDS, Segments, collect, count_pairs, match, occurs, summarize
+from common.metrics.panoptic import Pairs, count_pairs, quality_of_pairs
 from common.results import Panoptic, Segment
 from common.run.distributed import gather, is_main, process_count, process_index
 from common.run.evaluation import Example, photographs
@@ -42,9 +42,9 @@ class ImageScores:
     number: int  # in the data set
     recalls: dict[str, Found]  # by kind, of KINDS
     statistics: dict[str, float]  # of the logits between true regions
-    pairs: tuple[Int, Int, Int]  # of true and predicted ids that meet, and in how many pixels
-    true: Segments
-    found: Segments
+    pairs: Pairs  # of true and predicted ids
+    true: list[dict[str, Any]]  # the segments_info of COCO's panoptic format
+    found: list[dict[str, Any]]
 
 
 @dataclass
@@ -58,7 +58,7 @@ class SceneGraphEvaluation:
     def per_class(self) -> dict[str, dict[str, float]]:
         """Quality of the segments' classes, recall of the predicates."""
         rows = self.metrics["panoptic"]["per_class"]
-        quality = {name: row["pq"] if occurs(row) else math.nan for name, row in rows.items()}
+        quality = {name: row["pq"] if row["tp"] + row["fp"] + row["fn"] else math.nan for name, row in rows.items()}
         predicates = self.metrics.get("relations", {}).get("per_class", {})
         return {"PQ": quality, "R@20": {name: row["R@20"] for name, row in predicates.items()}}
 
@@ -79,7 +79,8 @@ def evaluate_scene_graphs(
     if "relations" in metrics:
         quality = metrics["panoptic"]["All"]["pq"] or 0.0
         metrics["relations"]["final"] = final_score(metrics["relations"] | {"PQ": quality})
-    compared = (compare_segments(each.pairs, each.true, each.found, len(dataset.class_names)) for each in images)
+    labels = {identity: label for label, identity in enumerate(dataset.category_ids)}
+    compared = (compare_segments(each.pairs, each.true, each.found, labels) for each in images)
     return SceneGraphEvaluation(metrics, sum_up(dataset.class_names, compared, threshold=None))
 
 
@@ -114,9 +115,14 @@ def score_image(
         number,
         recalls_of_image,
         statistics,
-        count_pairs(as_picture(segment_map), as_picture(ids)),
-        Segments(table.ids, table.labels, table.crowd, masks.sum(axis=(1, 2)).astype(np.float64)),
-        found_segments(graph.panoptic),
+        count_pairs(segment_map, ids),
+        [
+            {"id": key, "category_id": dataset.category_ids[label], "iscrowd": int(crowd), "area": int(mask.sum())}
+            for key, label, crowd, mask in zip(
+                table.ids.tolist(), table.labels.tolist(), table.crowd.tolist(), masks, strict=True
+            )
+        ],
+        graph.panoptic.to_coco(number, dataset.category_ids, "")["segments_info"],
     )
 
 
@@ -221,32 +227,11 @@ def relation_scores(images: Sequence[ImageScores], dataset: PsgDataset) -> dict[
 
 def panoptic_quality(images: Sequence[ImageScores], dataset: PsgDataset) -> dict[str, Any]:
     """As of common.metrics.evaluate_panoptic; classes by name."""
-    categories = np.arange(len(dataset.class_names))
-    true, found = (joined([getattr(image, which) for image in images]) for which in ("true", "found"))
-    matched = match(true, found, collect([image.pairs for image in images]), categories)
-    result = summarize(matched, dict(enumerate(dataset.is_thing.tolist())))
-    result["per_class"] = {dataset.class_names[index]: row for index, row in result["per_class"].items()}
-    return result
-
-
-def joined(parts: Sequence[Segments]) -> Segments:
-    return Segments(
-        np.concatenate([index * IDS + each.keys for index, each in enumerate(parts)]),
-        np.concatenate([each.categories for each in parts]),
-        np.concatenate([each.crowd for each in parts]),
-        np.concatenate([each.areas for each in parts]),
-    )
-
-
-def found_segments(panoptic: Panoptic) -> Segments:
-    ids = np.array([info.id for info in panoptic.infos], np.int64)
-    labels = np.array([info.label for info in panoptic.infos], np.int64)
-    return Segments(ids, labels, np.zeros(len(ids), bool), np.zeros(len(ids)))
-
-
-def as_picture(ids: Int) -> NDArray[np.uint8]:
-    """Ids [H, W] -> [H, W, 3] blue, green, red, as common.metrics counts them."""
-    return np.stack((ids >> 16 & 255, ids >> 8 & 255, ids & 255), axis=2).astype(np.uint8)
+    things = zip(dataset.category_ids, dataset.is_thing.tolist(), strict=True)
+    categories = [{"id": identity, "isthing": int(thing)} for identity, thing in things]
+    true, found = [image.true for image in images], [image.found for image in images]
+    result = quality_of_pairs(true, found, [image.pairs for image in images], categories)
+    return result | {"per_class": dict(zip(dataset.class_names, result["per_class"].values(), strict=True))}
 
 
 # --- the report ---

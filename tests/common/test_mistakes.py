@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.metrics.mistakes import compare_segments, find_mistakes, sum_up
-from common.metrics.panoptic import Segments, count_pairs
+from common.metrics.panoptic import count_pairs
 from common.ops import masks as rle
 
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]  # classes are in the order of their ids
@@ -82,28 +82,28 @@ def test_nothing_there_and_nothing_found_is_right() -> None:
     assert np.array_equal(mistakes.quality, [1, 1])
 
 
+LABELS = {3: 0, 5: 1, 9: 2}  # classes of category ids
+
+
 def columns(*ids: int) -> Any:
-    """A panoptic picture of four rows with an id for each column."""
-    row = np.array(ids)
-    return np.stack([np.broadcast_to(part, (4, len(ids))) for part in (row * 0, row * 0, row)], axis=2).astype(np.uint8)
+    """A map of four rows with an id for each column."""
+    return np.tile(np.array(ids, np.int64), (4, 1))
 
 
-def segments(*rows: tuple[int, int], crowd: tuple[int, ...] = ()) -> Segments:
-    """Of (id, class)."""
-    ids = np.array([identity for identity, _ in rows], np.int64)
-    labels = np.array([label for _, label in rows], np.int64)
-    return Segments(ids, labels, np.isin(ids, crowd), np.zeros(len(ids)))
+def segments(*rows: tuple[int, int], crowd: tuple[int, ...] = ()) -> list[dict[str, Any]]:
+    """Of (id, category)."""
+    return [{"id": key, "category_id": category, "iscrowd": int(key in crowd)} for key, category in rows]
 
 
 def test_segments_are_compared_without_the_pixels_that_have_no_label() -> None:
-    truth = segments((5, 0), (9, 1), (2, 2), crowd=(2,))
-    found = segments((1, 0), (2, 2), (3, 2), (4, 1), (6, 1))  # the last has no pixel
+    truth = segments((5, 3), (9, 5), (2, 9), crowd=(2,))
+    found = segments((1, 3), (2, 9), (3, 9), (4, 5), (6, 5))  # the last has no pixel
     pairs = count_pairs(columns(5, 5, 5, 5, 9, 9, 9, 2, 2, 0), columns(1, 1, 1, 2, 2, 2, 2, 3, 3, 4))
-    first = compare_segments(pairs, truth, found, 3)
+    first = compare_segments(pairs, truth, found, LABELS)
     # 5 is found, with 12 of 16 pixels; 9 taken for class 2; 3 lies on a crowd of its class, 4 where nothing is labelled
     assert first == ([(0, 0), (1, 2)], pytest.approx(2 * 0.75 / 4))
     pairs = count_pairs(columns(1, 1, 1, 1, 1, 1, 0, 0, 0, 0), columns(7, 7, 7, 7, 7, 7, 7, 7, 0, 0))
-    second = compare_segments(pairs, segments((1, 0)), segments((7, 0)), 3)
+    second = compare_segments(pairs, segments((1, 3)), segments((7, 3)), LABELS)
     assert second == ([(0, 0)], 1.0)
     mistakes = sum_up(("a", "b", "c"), [first, second], threshold=None)
     assert mistakes.confusion.tolist() == [[2, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
@@ -112,7 +112,7 @@ def test_segments_are_compared_without_the_pixels_that_have_no_label() -> None:
 
 @pytest.mark.parametrize("empty", ["truth", "found"])
 def test_segments_of_empty_maps_are_missed_or_made_up(empty: str) -> None:
-    there, nothing = (columns(1, 1), segments((1, 0))), (columns(0, 0), segments())
+    there, nothing = (columns(1, 1), segments((1, 3))), (columns(0, 0), segments())
     truth, found = (nothing, there) if empty == "truth" else (there, nothing)
-    compared = compare_segments(count_pairs(truth[0], found[0]), truth[1], found[1], 1)
+    compared = compare_segments(count_pairs(truth[0], found[0]), truth[1], found[1], {3: 0})
     assert compared == (([], 1.0) if empty == "truth" else ([(0, 1)], 0.0))  # on pixels without label nothing is wrong

@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from common.data.images import read_ids
 from common.errors import UserError
 from common.metrics import evaluate_panoptic
+from common.metrics.panoptic import count_pairs, quality_of_pairs
 from tests.given import given_folder
 
 PQ_CASE = Path(__file__).parents[1] / "parity" / "cases" / "upsnet" / "pq_eval"
@@ -42,6 +44,15 @@ def test_panoptic_scenarios_score_as_with_panopticapi(name: str, tmp_path: Path)
     assert [str(category) for category in computed["per_class"]] == list(expected["per_class"])
     for category, numbers in expected["per_class"].items():
         assert computed["per_class"][int(category)] == pytest.approx(numbers, rel=0, abs=1e-12)
+
+
+def test_the_pairs_of_ids_that_meet_are_enough(tmp_path: Path) -> None:
+    files = write_scenario("real_coco", tmp_path)
+    truth, found = (json.loads(file.read_text()) for file in files)
+    maps = (map(read_ids, sorted((tmp_path / part).iterdir())) for part in ("gt", "pred"))
+    segments = ([each["segments_info"] for each in side["annotations"]] for side in (truth, found))
+    pairs = [count_pairs(*both) for both in zip(*maps, strict=True)]
+    assert quality_of_pairs(*segments, pairs, truth["categories"]) == evaluate_panoptic(*files)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +130,8 @@ def test_panoptic_takes_objects_with_folders_and_no_images_at_all(tmp_path: Path
         ({"segments_info": [{"id": 2**24, "category_id": 1}]}, "out of range"),
         ({"segments_info": [{"id": 9, "category_id": 1}] * 2}, "occurs twice"),
         ({"segments_info": None}, "must be a list"),
+        ({"segments_info": [{"id": -1, "category_id": 1}]}, "annotation 0: segment 0: 'id' is out of range: -1"),
+        ({"segments_info": [{"id": 9}]}, "annotation 0: segment 0 has no 'category_id'"),
     ],
 )
 def test_broken_panoptic_predictions_are_named(change: Json, words: str, tmp_path: Path) -> None:
@@ -129,8 +142,19 @@ def test_broken_panoptic_predictions_are_named(change: Json, words: str, tmp_pat
         evaluate_panoptic(truth, data, None, tmp_path / "pred")
 
 
-def test_a_broken_png_is_named(tmp_path: Path) -> None:
+def test_areas_that_are_no_numbers_of_pixels_are_named(tmp_path: Path) -> None:
     truth, predictions = write_scenario("iou_exactly_half", tmp_path)
-    (tmp_path / "pred" / "1.png").write_bytes(b"\x89PNG no more")
-    with pytest.raises(UserError, match=r"1\.png: not a picture"):
+    truth.write_text(truth.read_text().replace('"area": ', '"area": 0.5, "was": '))
+    with pytest.raises(UserError, match=r"gt\.json: annotation 0: segment: an area is not"):
+        evaluate_panoptic(truth, predictions)
+
+
+HUGE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes([0, 2, 0, 0]) * 2  # 131072 x 131072
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG no more", b"BM, which is no PNG at all", HUGE])
+def test_a_broken_png_is_named(content: bytes, tmp_path: Path) -> None:
+    truth, predictions = write_scenario("iou_exactly_half", tmp_path)
+    (tmp_path / "gt" / "1.png").write_bytes(content)
+    with pytest.raises(UserError, match=r"gt/1\.png: not a picture"):
         evaluate_panoptic(truth, predictions)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from common.errors import UserError
-from common.metrics.panoptic import IDS, count_pairs
 from common.ops import masks as rle
 
 
@@ -247,19 +246,6 @@ def test_reads_uncompressed_counts_and_bytes_like_strings() -> None:
     assert rle.area(forms).tolist() == [4, 4, 4]
     assert (decoded == decoded[0]).all()
     assert decoded[0].sum() == decoded[0, :4, 1].sum() == 4
-
-
-@given(st.integers(1, 30), st.integers(1, 90), st.integers(0, 2**32), st.sampled_from([2, 2000]))
-def test_pairs_of_ids_are_counted_as_by_sorting(height: int, width: int, seed: int, kinds: int) -> None:
-    random = np.random.default_rng(seed)
-    palette = random.integers(0, 2**24, (2, kinds))
-    coarse = random.integers(0, kinds, (2, height, width // 15 + 1)).repeat(15, axis=2)[:, :, :width]
-    ids = [palette[i][coarse[i]] for i in range(2)]
-    pictures = [np.stack((each >> 16, each >> 8 & 255, each & 255), axis=2).astype(np.uint8) for each in ids]
-    expected, times = np.unique((ids[0] << 24) | ids[1], return_counts=True)
-    true_ids, found_ids, pixels = count_pairs(*pictures)
-    np.testing.assert_array_equal(true_ids * IDS + found_ids, expected)
-    np.testing.assert_array_equal(pixels, times)
 
 
 def test_refuses_masks_of_different_sizes() -> None:

@@ -24,7 +24,7 @@ from refinemask_psg.psg.metrics import (
     recalls,
     unconstrained,
 )
-from refinemask_psg.psg.submission_check import open_submission
+from refinemask_psg.psg.submission_check import ids_of, open_submission
 from refinemask_psg.psg.submission_score import Graded, grade, true_graph
 from tests.parity import rules
 from tests.parity.case import Array, Case
@@ -111,7 +111,7 @@ def direct_scores(case: Case) -> dict[str, Any]:
     ranked: dict[str, list[tuple[Graph, Graph]]] = {"nogc@2": [], "nogc@56": []}
     given: list[tuple[Graph, Graph]] = []
     for index, entry in enumerate(truths):
-        true = true_graph(entry, case.inputs[PNG + entry.pan_seg_file_name])
+        true = true_graph(entry, ids_of(case.inputs[PNG + entry.pan_seg_file_name]))
         true_boxes = Graph(
             true.labels, Regions(boxes=np.array([each.bbox for each in entry.annotations])), true.triplets
         )
