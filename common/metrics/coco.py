@@ -114,7 +114,7 @@ def _mean(values: Floats) -> float:
 
 def _distinct(truth: Truth) -> list[str]:
     """Class names; with the id where two classes have the same."""
-    names = truth.class_names
+    names = [category["name"] for category in truth.categories]
     return [
         name if names.count(name) == 1 else f"{name} ({category['id']})"
         for name, category in zip(names, truth.categories, strict=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.files import leads_inside
-from common.metrics.coco_input import column, finite, read_json, refuse_doubles, whole_numbers
+from common.metrics.coco_input import column, different_ids, finite, read_json, whole_numbers
 
 Int = NDArray[np.int64]
 Json = dict[str, Any]
@@ -117,8 +117,7 @@ def _images(entries: list[Any], name: str, folder: Path, *, stated: bool) -> lis
         if not isinstance(segments, list):
             raise UserError(f"{where} {at}: 'segments_info' must be a list")
         own = f"{where} {at}: segment"
-        ids, categories = (whole_numbers(segments, key, own) for key in ("id", "category_id"))
-        refuse_doubles(ids, own)
+        ids, categories = different_ids(segments, own), whole_numbers(segments, "category_id", own)
         if not all(VOID < each < IDS for each in ids):
             raise UserError(f"{own} id is out of range: R + 256 G + 65536 B lies between 1 and {IDS - 1}")
         areas = finite(segments, "area", own) if stated else np.zeros(len(ids))
