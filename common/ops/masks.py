@@ -8,7 +8,7 @@
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from ctypes import CDLL, POINTER, byref, c_char_p, c_int64, c_void_p, string_at
 from functools import cache
@@ -96,8 +96,7 @@ def decode(rles: Sequence[Mapping[str, Any]]) -> NDArray[np.bool_]:
 
 def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> Rle:
     """The union of the polygons [x1, y1, x2, y2, ...] of one object -> RLE, as pycocotools does it."""
-    problem = check_polygons(polygons, height, width)
-    if problem:
+    if problem := check_polygons(polygons, height, width):
         raise UserError(problem)
     drawn = coco.merge([coco.fr_poly(np.asarray(polygon, float).tolist(), height, width) for polygon in polygons])
     return {"size": [height, width], "counts": drawn["counts"].decode("ascii")}
@@ -105,10 +104,8 @@ def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) 
 
 def from_counts(counts: Sequence[int], height: int, width: int) -> Rle:
     """Uncompressed run lengths -> RLE."""
-    problem = check({"size": [height, width], "counts": list(counts)}, height, width)
-    if problem:
-        raise UserError(problem)
-    return {"size": [height, width], "counts": _as_string(list(counts), height, width)}
+    coded: Rle = _sound([{"size": [height, width], "counts": list(counts)}])[0]
+    return coded
 
 
 def area(rles: Sequence[Mapping[str, Any]]) -> Int:
@@ -140,8 +137,7 @@ def check(rle: object, height: int, width: int) -> str | None:
     if not isinstance(rle, Mapping) or "size" not in rle or "counts" not in rle:
         return 'an RLE must be {"size": [height, width], "counts": ...}'
     size, counts = rle["size"], rle["counts"]
-    problem = _check_size(size)
-    if problem:
+    if problem := _check_size(size):
         return problem
     if (size[0], size[1]) != (height, width):
         return f"RLE of size {list(size)} for an image of [{height}, {width}] (height, width)"
@@ -153,16 +149,16 @@ def check(rle: object, height: int, width: int) -> str | None:
 
 def _check_size(size: object) -> str | None:
     if not isinstance(size, list | tuple) or len(size) != 2 or not all(_is_whole(side) for side in size):
-        return f"RLE size must be [height, width], not {_short(size)}"
+        return f"RLE size must be [height, width], not {size!r:.60}"
     if min(size) < 0 or size[0] * size[1] > MAX_AREA:
-        return f"RLE size {_short(size)} is out of range: at most {MAX_AREA} pixels are supported"
+        return f"RLE size {size!r:.60} is out of range: at most {MAX_AREA} pixels are supported"
     return None
 
 
 def _check_counts(counts: list[Any], pixels: int) -> str | None:
     for index, count in enumerate(counts):
         if not _is_whole(count) or not 0 <= count <= pixels:
-            return f"RLE count {index} is {_short(count)}: each must be a whole number from 0 to height * width"
+            return f"RLE count {index} is {count!r:.60}: each must be a whole number from 0 to height * width"
     if not counts or sum(counts) != pixels:
         return f"RLE counts sum to {sum(counts)}, not to height * width = {pixels}"
     return None
@@ -217,8 +213,7 @@ def first_bad(rles: Sequence[Mapping[str, Any]], sizes: Sequence[list[int]]) -> 
         chunk, expected = rles[begin : begin + CHUNK], sizes[begin : begin + CHUNK]
         if not _all_sound(chunk, expected):
             for index, (rle, size) in enumerate(zip(chunk, expected, strict=True)):
-                problem = check(rle, *size)
-                if problem:
+                if problem := check(rle, *size):
                     return begin + index, problem
     return None
 
@@ -246,12 +241,10 @@ def size_of(rle: object) -> list[int]:
     return [0, 0] if size is None or _check_size(size) else list(size)
 
 
-def _sound(rles: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _sound(rles: Sequence[Mapping[str, Any]]) -> list[Any]:
     """The RLEs, checked, with their counts as strings; UserError names the first that is not sound in itself."""
-    rles = list(rles)
     sizes = [size_of(rle) for rle in rles]
-    bad = first_bad(rles, sizes)
-    if bad:
+    if bad := first_bad(rles, sizes):
         raise UserError(f"RLE {bad[0]}: {bad[1]}")
     return [{"size": size, "counts": _as_string(rle["counts"], *size)} for rle, size in zip(rles, sizes, strict=True)]
 
@@ -269,8 +262,3 @@ def _joined(strings: Sequence[str]) -> tuple[bytes, Int]:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
