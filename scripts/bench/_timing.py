@@ -1,8 +1,14 @@
-"""Times several ways of doing the same thing in turn and prints them as a table."""
+"""Times several ways of doing the same thing in turn, or the stages of one, and prints them as a table."""
 
+import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import median
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def measure(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -16,6 +22,30 @@ def measure(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
             way()
             seconds[name].append(time.process_time() - begin)
     return seconds
+
+
+class Clock:
+    """CPU seconds of each stage, round after round."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+
+    def time(self, stage: str, action: Callable[[], T]) -> T:
+        begin = time.process_time()
+        result = action()
+        self.seconds.setdefault(stage, []).append(time.process_time() - begin)
+        return result
+
+    def medians(self) -> dict[str, float]:
+        return {stage: median(times) for stage, times in self.seconds.items()}
+
+
+def memory(key: str = "VmHWM") -> float:
+    """The most memory that this process has had, in MiB; VmRSS: what it has now, where the system tells it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text(encoding="ascii").partition(f"{key}:")[2].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def print_table(title: str, seconds: dict[str, list[float]], peer: str, target: float | None = None) -> None:

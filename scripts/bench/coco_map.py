@@ -4,7 +4,6 @@ python scripts/bench/coco_map.py                     5,000 images, 36,000 ground
 python scripts/bench/coco_map.py --images 500        a quick look
 """
 
-import argparse
 import contextlib
 import copy
 import io
@@ -12,6 +11,7 @@ import time
 from typing import Any
 
 import numpy as np
+import tyro
 from _timing import print_table
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -91,23 +91,17 @@ def with_ours(dataset: dict[str, Any], detections: Json, kind: str) -> tuple[flo
     return time.process_time() - begin, list(summary.values())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--detections", type=int, default=100, help="in each image")
-    parser.add_argument("--rounds", type=int, default=3, help="of ours; pycocotools has one for each kind")
-    arguments = parser.parse_args()
-    dataset, detections = generate(arguments.images, round(arguments.images * 7.2), arguments.detections)
-    print(
-        f"{len(dataset['images'])} images, {len(dataset['annotations'])} ground truths, {len(detections)} detections\n"
-    )
+def main(images: int = 5000, detections: int = 100, rounds: int = 3) -> None:
+    """So many images with so many detections each; the rounds are ours, pycocotools has one for each kind."""
+    dataset, found = generate(images, round(images * 7.2), detections)
+    print(f"{images} images, {len(dataset['annotations'])} ground truths, {len(found)} detections\n")
     for kind in ("segm", "bbox"):
-        ours = [with_ours(dataset, detections, kind) for _ in range(arguments.rounds)]
-        theirs = with_pycocotools(dataset, detections, kind)
+        ours = [with_ours(dataset, found, kind) for _ in range(rounds)]
+        theirs = with_pycocotools(dataset, found, kind)
         difference = max(abs(a - b) for a, b in zip(ours[0][1], theirs[1], strict=True))
         seconds = {"pycocotools": [theirs[0]], "common.metrics": [each[0] for each in ours]}
         print_table(f"mAP, {kind}: the 12 numbers differ by {difference:.1g}", seconds, "pycocotools", 20)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

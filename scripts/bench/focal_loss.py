@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from _timing import measure
+from _timing import measure, memory
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss as torchvision_loss
 
@@ -59,9 +59,9 @@ def peak(way: str, rows: int, classes: int) -> int:
     loss = torchvision_loss if way == PEER else sigmoid_focal_loss
     step(loss, *(example(8, classes)[0], targets[:8]))()  # loads what the first call loads
     settle()
-    before = resident_peak()
+    before = memory()
     gradient = step(loss, logits, targets)()
-    return resident_peak() - before if gradient is not None else 0
+    return int((memory() - before) * 2**20) if gradient is not None else 0
 
 
 def settle() -> None:
@@ -69,14 +69,6 @@ def settle() -> None:
     reset = Path("/proc/self/clear_refs")
     if reset.exists():
         reset.write_text("5")
-
-
-def resident_peak() -> int:
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def ways_on_cpu(rows: int, classes: int) -> dict[str, Step]:

@@ -6,12 +6,12 @@ The weights are random, which changes no time. Published variants need no vocabu
 the built-in one.
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
+import tyro
 from _timing import measure, print_table
 
 from glip.config import BUILT_IN, VARIANTS, Config
@@ -28,24 +28,19 @@ def config_of(variant: str, side: int) -> Config:
     return replace(config, text=replace(config.text, vocabulary=BUILT_IN), test=test)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--variant", default="glip_a_tiny_o365", choices=list(VARIANTS))
-    parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--side", type=int, default=192, help="of the square images, in pixels")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1, help="with more, their waiting counts as CPU time too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+def main(
+    variant: str = "glip_a_tiny_o365", images: int = 4, side: int = 192, rounds: int = 3, threads: int = 1
+) -> None:
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = GLIP(config_of(arguments.variant, arguments.side), NAMES).eval()
-    image = np.random.RandomState(0).randint(0, 256, (arguments.side, arguments.side, 3)).astype(np.uint8)
+    model = GLIP(config_of(variant, side), NAMES).eval()
+    image = np.random.RandomState(0).randint(0, 256, (side, side, 3)).astype(np.uint8)
 
     def predict(anew: bool, names: list[str]) -> Callable[[], object]:
         prompt = class_prompt(names, model.tokeniser, model.config.text)
 
         def run() -> None:
-            for _ in range(arguments.images):
+            for _ in range(images):
                 if anew:
                     model._remembered = None
                 model.predict([image], prompt)
@@ -54,10 +49,10 @@ def main() -> None:
 
     for names in (NAMES, NAMES[:2]):
         ways = {"read for each image": predict(True, names), "read once": predict(False, names)}
-        title = f"{arguments.variant}, {arguments.images} images, {arguments.side} pixels square, {len(names)} names"
-        print_table(title, measure(ways, arguments.rounds), "read for each image")
+        title = f"{variant}, {images} images, {side} pixels square, {len(names)} names"
+        print_table(title, measure(ways, rounds), "read for each image")
         print()
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

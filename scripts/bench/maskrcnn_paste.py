@@ -7,17 +7,14 @@ python scripts/bench/maskrcnn_paste.py --variant r50_fpn_1x  and its part of a w
 import argparse
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
-from statistics import median
 
 import cv2
 import numpy as np
 import torch
-from _timing import measure, print_table
+from _timing import Clock, measure, memory, print_table
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
@@ -81,15 +78,9 @@ def peak_memory(way: str, largest: float) -> float:
 def print_growth(way: str, largest: float) -> None:
     soft, boxes = example(largest)
     WAYS[way](soft[:1], boxes[:1])
-    before = peak()
+    before = memory()
     WAYS[way](soft, boxes)
-    print((peak() - before) / 1024)
-
-
-def peak() -> int:
-    """The most memory this process has had, in kB (Linux)."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0])
+    print(memory() - before)
 
 
 @torch.inference_mode()
@@ -105,22 +96,20 @@ def print_share(variant: str, rounds: int) -> None:
     fold_batch_norms(model)
     model = model.to(memory_format=torch.channels_last)
     image = resize(draw_scene(0, "val", 0).image, *SIZE)
-    whole, step, found = [], [], 0
-    for _ in range(rounds):
-        begin = time.process_time()
+    clock = Clock()
+
+    def up_to_pasting() -> tuple[Tensor, Tensor]:
         prepared = model.preprocess(image)
         answers = model(prepared.tensor[None])
         objects = model.detect(answers, prepared)
-        soft = model.soft_masks(answers.features, objects)
-        boxes = at_original_size(objects.boxes, prepared)
-        middle = time.process_time()
-        paste(soft, boxes, SIZE, 0.5, config.conventions.pasting)
-        end = time.process_time()
-        whole.append(end - begin)
-        step.append(end - middle)
-        found = len(boxes)
-    part = median(step) / median(whole)
-    print(f"{variant}: {found} objects, {median(whole):.2f} s, pasting {1000 * median(step):.0f} ms = {part:.1%} of it")
+        return model.soft_masks(answers.features, objects), at_original_size(objects.boxes, prepared)
+
+    for _ in range(rounds):
+        soft, boxes = clock.time("before", up_to_pasting)
+        clock.time("paste", partial(paste, soft, boxes, SIZE, 0.5, config.conventions.pasting))
+    before, step = clock.medians().values()
+    part = f"pasting {1000 * step:.0f} ms = {step / (before + step):.1%} of it"
+    print(f"{variant}: {len(boxes)} objects, {before + step:.2f} s, {part}")
 
 
 def main() -> None:

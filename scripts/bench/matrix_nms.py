@@ -3,10 +3,10 @@
 python scripts/bench/matrix_nms.py
 """
 
-import argparse
-from collections.abc import Callable
+from functools import partial
 
 import torch
+import tyro
 from _timing import measure, print_table
 from torch import Tensor
 
@@ -37,25 +37,17 @@ def example(count: int, classes: int, height: int = 112, width: int = 168) -> tu
     return masks, labels, torch.rand(count, generator=generator).sort(descending=True).values
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--threads", type=int, default=1, help="with more, their waiting counts as CPU time too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+def main(rounds: int = 11, threads: int = 1) -> None:
+    torch.set_num_threads(threads)
     for count, classes in ((100, 80), (500, 80), (500, 1), (2000, 80), (2000, 1)):
         inputs = example(count, classes)
         difference = float((matrix_nms(*inputs) - textbook(*inputs)).abs().max())
         assert difference < 1e-6, f"differs from the textbook by {difference}"
-        ways: dict[str, Callable[[], object]] = {
-            "textbook": lambda inputs=inputs: textbook(*inputs),  # type: ignore[misc]
-            "common.ops": lambda inputs=inputs: matrix_nms(*inputs),  # type: ignore[misc]
-        }
-        rounds = arguments.rounds if count <= 500 else 3
+        ways = {"textbook": partial(textbook, *inputs), "common.ops": partial(matrix_nms, *inputs)}
         title = f"{count} masks of 112x168, {classes} class{'es' if classes > 1 else ''}"
-        print_table(title, measure(ways, rounds), "textbook", 3 if count == 500 else None)
+        print_table(title, measure(ways, rounds if count <= 500 else 3), "textbook", 3 if count == 500 else None)
         print(f"Largest difference: {difference:.1e}.\n")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

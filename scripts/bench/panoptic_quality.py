@@ -7,16 +7,17 @@ panopticapi is not on PyPI; its algorithm (sorting every pixel of a pair, then a
 written down here. Its PNGs are decoded by OpenCV, which is faster than the Pillow that it uses.
 """
 
-import argparse
 import json
 import tempfile
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from _timing import measure, print_table
+import tyro
+from _timing import Clock, print_table
 from numpy.typing import NDArray
 
 from common.data.images import read_image
@@ -121,28 +122,20 @@ def write_files(folder: Path, count: int) -> None:
         (folder / f"{part}.json").write_text(json.dumps(each))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+def main(pairs: int = 500, rounds: int = 3) -> None:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_files(folder, arguments.pairs)
-        quality: dict[str, float] = {}
-
-        def ours() -> None:
-            quality["ours"] = evaluate_panoptic(folder / "truth.json", folder / "found.json")["All"]["pq"]
-
-        def theirs() -> None:
-            quality["theirs"] = peer(folder)
-
-        seconds = measure({"panopticapi's algorithm": theirs, "common.metrics": ours}, arguments.rounds)
-    difference = abs(quality["ours"] - quality["theirs"])
-    title = f"Panoptic quality of {arguments.pairs} pairs of {HEIGHT}x{WIDTH}: the PQs differ by {difference:.1g}"
-    print_table(title, seconds, "panopticapi's algorithm")
+        folder, clock = Path(name), Clock()
+        write_files(folder, pairs)
+        for _ in range(rounds):
+            expected = clock.time("panopticapi's algorithm", partial(peer, folder))
+            quality = clock.time(
+                "common.metrics", partial(evaluate_panoptic, folder / "truth.json", folder / "found.json")
+            )
+    difference = abs(quality["All"]["pq"] - expected)
+    title = f"Panoptic quality of {pairs} pairs of {HEIGHT}x{WIDTH}: the PQs differ by {difference:.1g}"
+    print_table(title, clock.seconds, "panopticapi's algorithm")
     assert difference < 1e-12
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

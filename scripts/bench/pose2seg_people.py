@@ -3,21 +3,19 @@
 python scripts/bench/pose2seg_people.py
 """
 
-import argparse
-import resource
-import sys
-import time
+from functools import partial
 from statistics import median
 
 import numpy as np
 import torch
+import tyro
+from _timing import measure, memory
 
 from pose2seg import VARIANTS, Pose2Seg
 from pose2seg.templates import published_templates
 
 HEIGHT, WIDTH = 480, 640
 COUNTS = (0, 10, 50)  # rising, as a process's peak memory never falls
-UNIT = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in a mebibyte
 TARGET = 1.1
 
 
@@ -34,36 +32,24 @@ def people(count: int) -> torch.Tensor:
     return torch.from_numpy(np.concatenate((points, visible), axis=2) * (visible > 0)).float()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--variant", default="coco_occ", choices=VARIANTS)
-    parser.add_argument("--threads", type=int, default=1, help="with more, their waiting counts as CPU time too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+def main(rounds: int = 3, variant: str = "coco_occ", threads: int = 1) -> None:
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = Pose2Seg(VARIANTS[arguments.variant]).eval().to(memory_format=torch.channels_last)
+    model = Pose2Seg(VARIANTS[variant]).eval().to(memory_format=torch.channels_last)
     photograph = np.random.RandomState(0).randint(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
-    print(f"{arguments.variant}, {HEIGHT}x{WIDTH}, {model.config.test.people_at_once} people at once, CPU time\n")
+    print(f"{variant}, {HEIGHT}x{WIDTH}, {model.config.test.people_at_once} people at once, CPU time\n")
     print(f"{'people':>8}{'photograph':>14}{'spread':>9}{'each person':>14}{'peak memory':>14}")
     seconds: dict[int, float] = {}
     for count in COUNTS:
-        joints = people(count)
-        times = []
-        for _ in range(1 + arguments.rounds):
-            begin = time.process_time()
-            model.predict([photograph], [joints])
-            times.append(time.process_time() - begin)
-        times = times[1:]  # the first one warms up
+        (times,) = measure({"": partial(model.predict, [photograph], [people(count)])}, rounds).values()
         seconds[count] = median(times)
         each = (seconds[count] - seconds[0]) / count if count else 0.0
         spread = f"{(max(times) - min(times)) / seconds[count]:.0%}"
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNIT
-        print(f"{count:>8}{seconds[count]:>12.2f} s{spread:>9}{1000 * each:>11.0f} ms{peak:>10.0f} MiB")
+        print(f"{count:>8}{seconds[count]:>12.2f} s{spread:>9}{1000 * each:>11.0f} ms{memory():>10.0f} MiB")
     few, many = ((seconds[count] - seconds[0]) / count for count in COUNTS[1:])
     ratio = f"one of {COUNTS[2]} people costs {many / few:.2f} times what one of {COUNTS[1]} does"
     print(f"\n{ratio}; target: at most {TARGET}")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -6,17 +6,16 @@ python scripts/bench/predict_memory.py --images 400      a quick look
 
 import contextlib
 import io
-import os
 import tempfile
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 import tyro
+from _timing import memory
 from torch import nn
 
 from common.results import Instances
@@ -25,14 +24,6 @@ from common.run.prediction import Predict, predict
 from solov2 import VARIANTS, SOLOv2
 
 CLASSES = tuple(f"class {number}" for number in range(1, 9))
-
-
-@dataclass
-class Settings:
-    images: int = 2000
-    """How many photographs, of 48 to 128 pixels a side."""
-    every: int = 200
-    """A line is printed after so many."""
 
 
 class Watched(nn.Module):
@@ -49,28 +40,29 @@ class Watched(nn.Module):
         self.seen += len(results)
         self.objects += sum(map(len, results))
         if self.seen % self.every == 0:
-            self.lines.append((self.seen, resident_megabytes(), self.objects))
+            self.lines.append((self.seen, memory("VmRSS"), self.objects))
         return results
 
 
-def main(settings: Settings) -> None:
+def main(images: int = 2000, every: int = 200) -> None:
+    """So many photographs of 48 to 128 pixels a side, and a line after each so many."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = deepcopy(VARIANTS["shapes"])
     config.test.long_side = config.test.short_side = 96
     config.test.score_threshold, config.test.update_threshold, config.test.max_candidates = 0.005, 0.0, 20
-    watched = Watched(SOLOv2(config, CLASSES).eval(), settings.every)
+    watched = Watched(SOLOv2(config, CLASSES).eval(), every)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_photographs(folder / "in", settings.images)
+        write_photographs(folder / "in", images)
         options = Predict([str(folder / "in")], weights="", out=str(folder / "out"), device="cpu", threshold=0.0)
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             predict(watched, CLASSES, range(1, len(CLASSES) + 1), options)
         sizes = {path.name: path.stat().st_size / 1e6 for path in (folder / "out").iterdir() if path.is_file()}
-    print(f"{'photographs':>12}{'objects':>12}{'resident MB':>14}")
+    print(f"{'photographs':>12}{'objects':>12}{'resident MiB':>14}")
     for seen, megabytes, objects in watched.lines:
         print(f"{seen:>12}{objects:>12}{megabytes:>14.1f}")
-    print(f"{'at the end':>12}{watched.objects:>12}{resident_megabytes():>14.1f}\n")
+    print(f"{'at the end':>12}{watched.objects:>12}{memory('VmRSS'):>14.1f}\n")
     print(", ".join(f"{name} {size:.1f} MB" for name, size in sorted(sizes.items())))
 
 
@@ -83,10 +75,5 @@ def write_photographs(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / f"{number:05d}.jpg"), cv2.resize(coarse, (int(width), int(height))))
 
 
-def resident_megabytes() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    tyro.cli(main, description=__doc__)

@@ -4,14 +4,14 @@ python scripts/bench/refinemask_psg_paste.py                                  th
 python scripts/bench/refinemask_psg_paste.py --variant refinemask_r50_1x      and a whole prediction beside it
 """
 
-import argparse
-import time
+from collections.abc import Callable
 from copy import deepcopy
-from statistics import median
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import tyro
+from _timing import Clock
 from torch import Tensor
 
 from common.data.images import resize
@@ -45,20 +45,16 @@ def over_the_whole_photograph(masks: Tensor, boxes: Tensor) -> Tensor:
     return F.grid_sample(masks[:, None], grid, align_corners=False)[:, 0] >= 0.5
 
 
-def seconds(repeat: int, work: object) -> float:
+def seconds(repeat: int, work: Callable[[], object]) -> float:
     """The median of the processor time of calls."""
-    times = []
+    clock = Clock()
     for _ in range(repeat):
-        start = time.process_time()
-        work()  # type: ignore[operator]
-        times.append(time.process_time() - start)
-    return median(times)
+        clock.time("", work)
+    return clock.medians()[""]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", choices=list(VARIANTS), help="predict with this variant too, untrained")
-    options = parser.parse_args()
+def main(variant: str = "") -> None:
+    """Predicts with a variant too, untrained, if one is named."""
     torch.set_num_threads(1)
     masks, boxes = masks_and_boxes()
     ten = slice(0, 10)
@@ -70,8 +66,8 @@ def main() -> None:
     print(f"  refinemask_psg.postprocess.paste   {ours:7.2f}   floats at once: {largest * 12 / 1e6:.0f} MB")
     whole = 10 * seconds(1, lambda: over_the_whole_photograph(masks[ten], boxes[ten]))
     print(f"  the whole photograph for each      {whole:7.2f}   floats at once: {every * 12 / 1e6:.0f} MB")
-    if options.variant:
-        config = deepcopy(VARIANTS[options.variant])
+    if variant:
+        config = deepcopy(VARIANTS[variant])
         config.test.score_threshold = 0.0
         torch.manual_seed(0)
         model = RefineMask(config, [f"class {number}" for number in range(80)]).eval()
@@ -79,8 +75,8 @@ def main() -> None:
         image = resize(draw_scene(0, "val", 0).image, *SIZE)
         prediction = seconds(1, lambda: model.predict([image]))
         share = 100 * ours / prediction
-        print(f"  a whole prediction, {options.variant}: {prediction:.1f}, pasting is {share:.1f} % of it")
+        print(f"  a whole prediction, {variant}: {prediction:.1f}, pasting is {share:.1f} % of it")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

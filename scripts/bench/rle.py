@@ -3,12 +3,12 @@
 python scripts/bench/rle.py
 """
 
-import argparse
 from collections.abc import Callable
 from unittest.mock import patch
 
 import numpy as np
 import torch
+import tyro
 from _timing import measure, print_table
 from pycocotools import mask as coco
 from torch import Tensor
@@ -46,36 +46,32 @@ def not_compiled(function: Callable[[], object]) -> Callable[[], object]:
     return call
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--masks", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
+def main(masks: int = 100, rounds: int = 15) -> None:
     torch.set_num_threads(1)
-    masks = draw_masks(arguments.masks, 480, 640)
-    expected = [each["counts"].decode() for each in pycocotools_encode(masks)]  # type: ignore[attr-defined]
-    rles = rle.encode(masks)
+    drawn = draw_masks(masks, 480, 640)
+    expected = [each["counts"].decode() for each in pycocotools_encode(drawn)]  # type: ignore[attr-defined]
+    rles = rle.encode(drawn)
     assert [each["counts"] for each in rles] == expected, "strings differ"
-    assert (rle.decode(rles) == masks.numpy()).all(), "masks differ"
+    assert (rle.decode(rles) == drawn.numpy()).all(), "masks differ"
     compiled = rle.compiled() is not None
     print(f"C library: {'built' if compiled else 'not built, hotcoco is used'}; strings identical to pycocotools\n")
 
     ways: dict[str, Callable[[], object]] = {
-        "pycocotools": lambda: pycocotools_encode(masks),
-        "common.ops.masks": lambda: rle.encode(masks),
-        "common.ops.masks without C": not_compiled(lambda: rle.encode(masks)),
-        "one read of the memory (numpy sum)": lambda: masks.numpy().view(np.uint64).max(),
+        "pycocotools": lambda: pycocotools_encode(drawn),
+        "common.ops.masks": lambda: rle.encode(drawn),
+        "common.ops.masks without C": not_compiled(lambda: rle.encode(drawn)),
+        "one read of the memory (numpy sum)": lambda: drawn.numpy().view(np.uint64).max(),
     }
-    seconds = measure(ways, arguments.rounds)
-    print_table(f"Encoding {arguments.masks} masks of 480x640", seconds, "pycocotools", 7 if compiled else 1.5)
+    seconds = measure(ways, rounds)
+    print_table(f"Encoding {masks} masks of 480x640", seconds, "pycocotools", 7 if compiled else 1.5)
     ways = {
         "pycocotools": lambda: coco.decode(rles),
         "common.ops.masks": lambda: rle.decode(rles),
         "common.ops.masks without C": not_compiled(lambda: rle.decode(rles)),
     }
-    seconds = measure(ways, arguments.rounds)
-    print_table(f"Decoding {arguments.masks} masks of 480x640", seconds, "pycocotools")
+    seconds = measure(ways, rounds)
+    print_table(f"Decoding {masks} masks of 480x640", seconds, "pycocotools")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

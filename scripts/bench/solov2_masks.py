@@ -3,11 +3,11 @@
 python scripts/bench/solov2_masks.py
 """
 
-import argparse
-from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+import tyro
 from _timing import measure, print_table
 from torch import Tensor
 
@@ -33,22 +33,16 @@ def example(count: int, largest: float) -> Tensor:
     return torch.sigmoid(8 * (1 - distance))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1, help="with more, their waiting counts as CPU time too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+def main(rounds: int = 7, threads: int = 1) -> None:
+    torch.set_num_threads(threads)
     for kind, largest in (("objects of all sizes", 0.3), ("objects as large as the image", 1.0)):
         soft = example(100, largest)
-        different = int((plain(soft) != enlarge(soft, RESIZED, ORIGINAL, 0.5)).sum())
-        ways: dict[str, Callable[[], object]] = {
-            "two plain resizes": lambda soft=soft: plain(soft),  # type: ignore[misc]
-            "solov2.postprocess.enlarge": lambda soft=soft: enlarge(soft, RESIZED, ORIGINAL, 0.5),  # type: ignore[misc]
-        }
-        print_table(f"100 masks to 480x640, {kind}", measure(ways, arguments.rounds), "two plain resizes")
+        ours = partial(enlarge, soft, RESIZED, ORIGINAL, 0.5)
+        different = int((plain(soft) != ours()).sum())
+        ways = {"two plain resizes": partial(plain, soft), "solov2.postprocess.enlarge": ours}
+        print_table(f"100 masks to 480x640, {kind}", measure(ways, rounds), "two plain resizes")
         print(f"Different pixels: {different} of {100 * ORIGINAL[0] * ORIGINAL[1]}.\n")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -7,11 +7,11 @@ From normalised inputs on the GPU to masks of 480x640 there, as the published fi
 photograph at a time on a Titan Xp, from the original's README (im400 from the paper).
 """
 
-import argparse
 import time
 from statistics import median
 
 import torch
+import tyro
 from _yolact import network, photograph
 from torch import Tensor
 
@@ -53,11 +53,7 @@ def find(model: YOLACT, inputs: Tensor, prepared: Prepared, dtype: torch.dtype) 
         model.instances(answers, row, prepared)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variants", nargs="+", default=list(PUBLISHED), choices=list(PUBLISHED))
-    parser.add_argument("--rounds", type=int, default=30)
-    options = parser.parse_args()
+def main(variants: tuple[str, ...] = tuple(PUBLISHED), rounds: int = 30) -> None:
     if not torch.cuda.is_available():
         print("No GPU here: nothing was measured.")
         return
@@ -66,7 +62,7 @@ def main() -> None:
     ways = [(way, dtype, batch) for way in ("eager", "compiled") for dtype in ("fp32", "bf16") for batch in BATCHES]
     titles = [f"{way} {dtype} x{batch}" for way, dtype, batch in ways]
     print(f"{'variant':20}{'published':>10}" + "".join(f"{title:>19}" for title in titles))
-    for variant in options.variants:
+    for variant in variants:
         model = network(variant, image)
         prepared = model.preprocess(image)
         fold_batch_norms(model)
@@ -78,9 +74,9 @@ def main() -> None:
                 model.compile()
                 compiled = True
             kind = torch.bfloat16 if dtype == "bf16" else torch.float32
-            line += f"{frames_per_second(model, prepared, batch, kind, options.rounds):>19.1f}"
+            line += f"{frames_per_second(model, prepared, batch, kind, rounds):>19.1f}"
         print(line, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -7,11 +7,12 @@ Both have the same weights. The plain one is eager, in PyTorch's default memory 
 are; it sorts all candidates of each class, compares 200 x 200 boxes, and enlarges every mask whole.
 """
 
-import argparse
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import tyro
 from _timing import measure, print_table
 from _yolact import network, photograph
 from numpy.typing import NDArray
@@ -84,24 +85,16 @@ def plain_masks(
     return whole.long(), large > 0.5
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", default="resnet50_550")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+def main(variant: str = "resnet50_550", rounds: int = 5, threads: int = 1) -> None:
+    torch.set_num_threads(threads)
     for height, width in ((480, 640), (1080, 1920)):
         image = photograph(height, width)
-        theirs, ours = network(options.variant, image), network(options.variant, image)
+        theirs, ours = network(variant, image), network(variant, image)
         fold_batch_norms(ours)
         ours = ours.to(memory_format=torch.channels_last)
-        ways = {
-            "plain": lambda model=theirs, image=image: plain(model, image),
-            "yolact.YOLACT.predict": lambda model=ours, image=image: model.predict([image]),
-        }
-        title = f"{options.variant}, one photograph of {height}x{width}, {options.threads} thread(s)"
-        print_table(title, measure(ways, options.rounds), "plain", TARGET)  # type: ignore[arg-type]
+        ways = {"plain": partial(plain, theirs, image), "yolact.YOLACT.predict": partial(ours.predict, [image])}
+        title = f"{variant}, one photograph of {height}x{width}, {threads} thread(s)"
+        print_table(title, measure(ways, rounds), "plain", TARGET)
         report_agreement(theirs, image)
 
 
@@ -120,4 +113,4 @@ def report_agreement(model: YOLACT, image: NDArray[np.uint8]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)
