@@ -7,7 +7,6 @@ none.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +21,12 @@ from common.data.batches import normalise
 from common.data.images import fit_within, read_image, resize
 from common.ops import matrix_nms_from_intersections
 from common.run import commands
-from common.run.onnx_export import Found, compare, export_onnx, outside_both
+from common.run.onnx_export import check, export_onnx, fixed_count, found, outside_both
 from maskworks import shapes
 from solov2.network import DIVISOR, SOLOv2
+from solov2.postprocess import Candidates, candidates, select
 
 FEWEST_BLOCKS = 3  # of 32 pixels along a side: with fewer, a level of the pyramid would be a single pixel
-CELLS = 1000  # (cell, category) pairs that get a mask; the thresholds leave fewer on photographs
 
 
 @dataclass
@@ -43,17 +42,14 @@ class Export:
 
 
 class Graph(nn.Module):
-    """SOLOv2 with what `predict` does around it, in operations of fixed output shapes."""
+    """SOLOv2 with what `predict` does around it, and a fixed number of instances.
+
+    Not `postprocess.enlarge`, which computes only a window of each mask and needs to know the photograph's size.
+    """
 
     def __init__(self, model: SOLOv2):
         super().__init__()
         self.model = model
-        config = model.config.model
-        strides = [
-            torch.full((grid * grid,), stride) for grid, stride in zip(config.grids, config.strides, strict=True)
-        ]
-        self.strides: Tensor
-        self.register_buffer("strides", torch.cat(strides))
 
     def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """image [H/32, 32, W/32, 32, 3] uint8, size [2] int64 -> scores [N], labels [N], masks [N, H, W] bool.
@@ -63,35 +59,17 @@ class Graph(nn.Module):
         image = image.reshape(DIVISOR * image.shape[0], DIVISOR * image.shape[2], 3)
         test, network = self.model.config.test, self.model.config.model
         answers = self.model(normalise(image.permute(2, 0, 1)[None], size[None], network.mean, network.std))
-        feature = answers.mask_feature[0]
-        logits = torch.cat([points_nms_on_logits(level[0]).flatten(1) for level in answers.category_logits], dim=1).T
-        kernels = torch.cat([level[0].flatten(1) for level in answers.kernels], dim=1).T  # [cells, c]
-        classes = logits.shape[1]
-        best, index = logits.flatten().topk(min(CELLS, logits.numel()))
-        cells, labels = torch.div(index, classes, rounding_mode="floor"), index % classes
-        soft = (kernels[cells] @ feature.flatten(1)).sigmoid()  # [K, H/4 * W/4]
-        binary = (soft > test.mask_threshold).float()
-        areas = binary.sum(dim=1)
-        scores = best.sigmoid()
-        wanted = (scores > test.score_threshold) & (areas > self.strides[cells])
-        scores = torch.where(wanted, scores * (soft * binary).sum(dim=1) / areas.clamp(min=1), 0.0)
-        scores, order = scores.topk(min(test.max_candidates, scores.shape[0]))
-        labels, soft, binary, areas = labels[order], soft[order], binary[order], areas[order]
-        scores = matrix_nms_from_intersections(binary @ binary.T, areas, labels, scores, test.kernel, test.sigma)
-        scores = torch.where(scores >= test.update_threshold, scores, 0.0)
-        scores, order = scores.topk(min(test.max_instances, scores.shape[0]))
-        soft = soft[order].reshape(-1, 1, feature.shape[1], feature.shape[2])
-        large = F.interpolate(soft, (image.shape[0], image.shape[1]), mode="bilinear", align_corners=False)
+        category_logits, kernels = ([level[0] for level in levels] for levels in answers[:2])
+        some = candidates(category_logits, kernels, answers.mask_feature[0], network.strides, test)
+        best = Candidates(*fixed_count(some, test.max_candidates))  # never none
+        pixels = best.masks.flatten(1).float()  # matrix_nms itself looks at one class after the other
+        intersections, areas = pixels @ pixels.T, pixels.sum(dim=1)
+        decayed = matrix_nms_from_intersections(intersections, areas, best.labels, best.scores, test.kernel, test.sigma)
+        scores, labels, soft = fixed_count(select(best, decayed, test), test.max_instances)
+        large = F.interpolate(soft[:, None], (image.shape[0], image.shape[1]), mode="bilinear", align_corners=False)
         rows = torch.arange(image.shape[0], device=image.device) < size[0]
         columns = torch.arange(image.shape[1], device=image.device) < size[1]
-        masks = (large[:, 0] > test.mask_threshold) & rows[:, None] & columns
-        return scores, labels[order], masks
-
-
-def points_nms_on_logits(logits: Tensor) -> Tensor:
-    """Points NMS [C, S, S] before the sigmoid: the same, but onnxruntime's approximate sigmoid makes ties."""
-    largest = F.max_pool2d(logits[None], kernel_size=2, stride=1, padding=1)[0, :, :-1, :-1]
-    return torch.where(logits == largest, logits, -100.0)
+        return scores, labels, (large[:, 0] > test.mask_threshold) & rows[:, None] & columns
 
 
 def main() -> None:
@@ -104,7 +82,7 @@ def main() -> None:
     session = export_onnx(graph, padded(photograph), Path(options.out), outputs, {"image": sides, "size": None})
     small = resize(photograph, photograph.shape[0] // 2, photograph.shape[1] // 2)
     for image in (photograph, small, photograph.transpose(1, 0, 2)):
-        check(graph, session, image)
+        check(graph, session, padded(image), found, outside_both, f"{image.shape[1]} x {image.shape[0]}")
     print(f"written: {Path(options.out).resolve()}")
 
 
@@ -115,23 +93,6 @@ def padded(image: NDArray[np.uint8]) -> dict[str, Tensor]:
     padding = (0, 0, 0, columns * DIVISOR - width, 0, rows * DIVISOR - height)
     pixels = F.pad(torch.from_numpy(np.ascontiguousarray(image)), padding)
     return {"image": pixels.reshape(rows, DIVISOR, columns, DIVISOR, 3), "size": torch.tensor([height, width])}
-
-
-def check(graph: Graph, session: Any, image: NDArray[np.uint8]) -> None:
-    """Compare the file's instances with PyTorch's on an image."""
-    inputs = padded(image)
-    theirs = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-
-    @torch.inference_mode()
-    def find(graph: Graph) -> Found:
-        return instances(*(output.numpy() for output in graph(**inputs)))
-
-    compare(find, graph, instances(*theirs), outside_both, f"{image.shape[1]} x {image.shape[0]}")
-
-
-def instances(scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any]) -> Found:
-    found = scores > 0
-    return Found(scores[found], labels[found], masks[found])
 
 
 def scaled(model: SOLOv2, path: str) -> NDArray[np.uint8]:

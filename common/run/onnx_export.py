@@ -37,11 +37,18 @@ def export_onnx(
     try:
         import onnx
         import onnxruntime
-        import onnxscript  # noqa: F401 (torch.onnx needs it)
+        from onnxscript.function_libs.torch_lib.ops.core import aten_sort
     except ImportError as error:
         raise UserError(f"exporting needs {error.name}; install it with: pip install 'maskworks[export]'") from error
     exported = torch.export.export(graph, (), inputs, dynamic_shapes=dynamic_shapes, strict=False)
-    program = torch.onnx.export(exported, (), dynamo=True, output_names=list(outputs), verbose=False)
+
+    def stable_sort(values: Any, *, stable: bool, dim: int = -1, descending: bool = False) -> Any:
+        return aten_sort(values, dim, descending)  # ONNX gives equal values in their order
+
+    table: dict[Any, Any] = {torch.ops.aten.sort.stable: stable_sort}
+    program = torch.onnx.export(
+        exported, (), dynamo=True, output_names=list(outputs), verbose=False, custom_translation_table=table
+    )
     assert program is not None
     write_atomically(out, lambda temporary: program.save(str(temporary)))
     model = onnx.load(out)
@@ -64,17 +71,46 @@ class Found:
     boxes: NDArray[np.floating[Any]] | None = None  # [n, 4], as parts of the picture
 
 
+def found(scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any], boxes: NDArray[Any] | None = None) -> Found:
+    """A graph's answer without what only fills it up."""
+    some = scores > 0
+    return Found(scores[some], labels[some], masks[some], None if boxes is None else boxes[some])
+
+
+def fixed_count(values: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Of each [n, ...] the first `count`, or as many zeros as are missing: a graph's answer has a fixed shape."""
+    return [torch.cat((each, each.new_zeros(count, *each.shape[1:])))[:count] for each in values]
+
+
+def check(
+    graph: nn.Module,
+    session: Any,
+    inputs: dict[str, Tensor],
+    read: Callable[..., Found],
+    masks_apart: Callable[[NDArray[Any], NDArray[Any]], float],
+    title: str,
+) -> None:
+    """Hold what a file answers to these inputs against what its module does in PyTorch; `read` takes the outputs."""
+
+    @torch.inference_mode()
+    def find(graph: nn.Module) -> Found:
+        return read(*(output.numpy() for output in graph(**inputs)))
+
+    theirs = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    compare(find, graph, read(*theirs), masks_apart, title)
+
+
 def compare(
     find: Callable[[M], Found],
     model: M,
     theirs: Found,
     masks_apart: Callable[[NDArray[Any], NDArray[Any]], float],
     title: str,
-) -> list[Found]:
+) -> None:
     """Hold a file's instances against PyTorch's: all that is decided by more than rounding must be the same.
 
     What rounding decides is seen from models whose weights differ by as much (`rounded`): an instance that one of
-    them has not, or only they have, is a tie, and counted. Returns what these models find.
+    them has not, or only they have, is a tie, and counted.
     """
     ours, others = find(model), [find(rounded(model, number)) for number in range(COPIES)]
     apart = distances(ours, theirs, masks_apart)
@@ -101,7 +137,6 @@ def compare(
             f"all {len(decided)} that were found are decided by rounding alone: nothing shows that the file is right; "
             "export trained weights, or name another photograph with --image"
         )
-    return others
 
 
 def rounded(model: M, number: int) -> M:

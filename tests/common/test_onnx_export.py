@@ -1,12 +1,14 @@
 """What an exported file is held to: all that PyTorch decides by more than rounding, and ties are counted."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from common.errors import UserError
-from common.run.onnx_export import Found, compare, outside_both, partners, rounded
+from common.run.onnx_export import Found, compare, export_onnx, fixed_count, outside_both, partners, rounded
 
 MASKS = np.eye(5, dtype=bool)[:, None, :].repeat(4, axis=1)  # [5, 4, 5], each another column
 
@@ -114,3 +116,25 @@ def test_each_row_takes_its_nearest_free_column() -> None:
     apart = np.array([[0.2, 0.1, 3.0], [0.3, 0.1, 3.0], [3.0, 3.0, 3.0]])
     assert partners(apart).tolist() == [1, 0, -1]
     assert partners(np.zeros((2, 0))).tolist() == [-1, -1]
+
+
+class Confident(nn.Module):
+    """What is above a half, the best first and equals in their order: four places, zeros where nothing is."""
+
+    def forward(self, scores: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        places = (scores > 0.5).nonzero()[:, 0]
+        values, order = scores[places].sort(descending=True, stable=True)
+        return tuple(fixed_count((values, places[order]), 4))
+
+
+@pytest.mark.parametrize("chosen", [[0, 3, 5], [], [1, 2, 3, 4, 5, 6]])
+def test_a_post_processing_of_any_count_gives_a_file_of_fixed_shapes(chosen: list[int], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    scores = torch.zeros(8)
+    example = {"scores": scores.index_fill(0, torch.tensor(1), 0.7)}
+    session = export_onnx(Confident(), example, tmp_path / "m.onnx", ("values", "places"))
+    scores[chosen] = 0.75
+    values, places = session.run(None, {"scores": scores.numpy()})
+    missing = [0] * (4 - len(chosen))
+    assert places.tolist() == (chosen + missing)[:4]
+    assert values.tolist() == ([0.75] * len(chosen) + missing)[:4]

@@ -12,6 +12,7 @@ from PIL import Image
 
 import solov2
 from common.errors import UserError
+from common.run.onnx_export import check, found, outside_both
 from maskworks import shapes
 from solov2 import export
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
@@ -186,4 +187,4 @@ def test_the_exported_file_finds_what_pytorch_finds_and_a_wrong_one_is_refused(w
     graph, photograph = export.Graph(model).eval(), export.scaled(model, "")
     session = onnxruntime.InferenceSession(wrong.SerializeToString())
     with pytest.raises(UserError, match="not to be trusted"):
-        export.check(graph, session, photograph)
+        check(graph, session, export.padded(photograph), found, outside_both, "a scene")
