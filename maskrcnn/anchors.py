@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from maskrcnn.boxes import Convention
-from maskrcnn.config import Proposals
+from maskrcnn.config import Convention, Proposals
 
 
 def anchors_of_levels(

@@ -5,15 +5,15 @@ With `inclusive` corners a box ends at its last pixel, so that a width is x2 - x
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, nms
 
+from maskrcnn.config import Conventions
+
 LARGEST_GROWTH = math.log(1000 / 16)  # of a side, as a logarithm: the widest anchor to the whole photograph
-Convention = Literal["detectron", "mmdetection", "torchvision"]
 
 
 def sides(boxes: Tensor, inclusive: bool) -> Tensor:
@@ -57,22 +57,20 @@ def clip(boxes: Tensor, sizes: Tensor, inclusive: bool) -> Tensor:
 
 
 def non_maximum_suppression(
-    boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, convention: Convention
+    boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, conventions: Conventions
 ) -> Tensor:
     """What is left when the worse of two overlapping boxes of a group is dropped, as indices [K].
 
     "detectron" gives them in ascending order, the others from the best score to the worst.
     """
-    if convention == "torchvision":
+    if conventions.nms == "torchvision":
         kept: Tensor = batched_nms(boxes, scores, groups, threshold)
         return kept
-    if convention == "mmdetection":
-        if len(boxes) == 0:
-            return groups.new_zeros(0)
-        apart = groups.to(boxes) * (boxes.max() + 1)
-        return nms(boxes + apart[:, None], scores, threshold)  # type: ignore[no-any-return]
+    ends_after = boxes + boxes.new_tensor([0, 0, 1, 1]) if conventions.inclusive_corners else boxes
+    if conventions.nms == "mmdetection":
+        beyond = torch.cat((ends_after.flatten(), boxes.new_zeros(1))).max() + 1
+        return nms(ends_after + (groups.to(boxes) * beyond)[:, None], scores, threshold)  # type: ignore[no-any-return]
     keep = torch.zeros_like(scores, dtype=torch.bool)
-    ends_after = boxes + boxes.new_tensor([0, 0, 1, 1])
     # an overlap of exactly the threshold suppresses as well
     below = float(np.nextafter(np.float32(threshold), np.float32(0)))
     for group in torch.unique(groups):

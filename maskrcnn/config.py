@@ -7,6 +7,8 @@ import tyro
 
 from common.run.settings import Data, Images, Optimizer, Schedule, Training
 
+Convention = Literal["detectron", "mmdetection", "torchvision"]
+
 
 @dataclass
 class Model:
@@ -57,13 +59,13 @@ class Conventions:
     """Inputs are padded to a multiple of this; 1: not at all."""
     inclusive_corners: bool = True
     """A box ends at its last pixel, not after it: width = x2 - x1 + 1 in areas, overlaps, deltas and clipping."""
-    anchors: Literal["detectron", "mmdetection", "torchvision"] = "detectron"
+    anchors: Convention = "detectron"
     """Rounded about the first pixel's middle; about its corner, not rounded; rounded, strides from the input's size."""
     limit_shrinking: bool = False
     """Predicted sizes are limited downwards too, not only upwards (by a factor of 1000 / 16)."""
     ranked_by: Literal["probabilities", "logits"] = "probabilities"
     """What orders proposals; of large logits the probabilities are equal."""
-    nms: Literal["detectron", "mmdetection", "torchvision"] = "detectron"
+    nms: Convention = "detectron"
     """Group by group, an overlap at the threshold suppresses; all at once, shifted apart; or batched_nms."""
     levels: Literal["detectron", "mmdetection", "torchvision", "detectron2"] = "detectron"
     """Where the 1e-6 (1e-8) lies that keeps a region on the border of two pyramid levels from rounding down."""

@@ -7,32 +7,25 @@ those with score 0 are none. Outside of it remain scaling the photograph, and pa
 (`maskrcnn.pasting.paste`): the photograph's own size is not in the graph.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.ops import nms
 
 import maskrcnn
 from common.data.batches import round_up
 from common.data.images import read_image
 from common.errors import UserError
 from common.run import commands
-from common.run.onnx_export import Found, compare, export_onnx
-from maskrcnn.boxes import clip, decode, sides
-from maskrcnn.network import Answers, MaskRCNN
-from maskrcnn.postprocess import Detections
+from common.run.onnx_export import Found, check, export_onnx, fixed_count, found, padded
+from maskrcnn.network import MaskRCNN
 from maskrcnn.preprocessing import normalised, scaled, scaled_size
-from maskrcnn.proposals import best_of_level
 from maskworks import shapes
-
-CANDIDATES = 1000  # (region, class) pairs that enter NMS; the threshold leaves fewer on photographs
 
 
 @dataclass
@@ -50,63 +43,24 @@ class Export:
 
 
 class Graph(nn.Module):
-    """Mask R-CNN with what `predict` does around it, in operations of fixed output shapes."""
+    """Mask R-CNN with what `predict` does around it, and a fixed number of objects.
+
+    ONNX's NMS knows no groups, so their boxes are shifted apart, as MMDetection does.
+    """
 
     def __init__(self, model: MaskRCNN):
         super().__init__()
         self.model = model
+        model.config.conventions = replace(model.config.conventions, nms="mmdetection")
 
-    def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor, size: Tensor) -> list[Tensor]:
         """image [H, W, 3] uint8, size [2] int64 -> boxes [N, 4], scores [N], labels [N], soft masks [N, m, m]."""
         config = self.model.config
         tensor = normalised(image.permute(2, 0, 1)[None], size[None], config.model, config.conventions)
         answers = self.model(tensor)
-        regions, real = self.propose(answers, size)
-        found = self.detect(answers, regions, real, size)
-        boxes = found.boxes.float()
-        return boxes, found.scores, found.labels, self.model.soft_masks(answers.features, found)
-
-    def propose(self, answers: Answers, size: Tensor) -> tuple[Tensor, Tensor]:
-        """A fixed number of proposals [n, 4], and which of them are any [n]."""
-        settings, conventions = self.model.config.proposals, self.model.config.conventions
-        levels = [
-            best_of_level(*level, size[None], settings.before_nms, conventions)
-            for level in zip(answers.logits, answers.deltas, answers.anchors, strict=True)
-        ]
-        boxes = torch.cat([level.boxes[0] for level in levels])
-        scores = torch.cat([level.scores[0] for level in levels])
-        groups = torch.cat([torch.full_like(level.scores[0], number) for number, level in enumerate(levels)])
-        large = (sides(boxes, conventions.inclusive_corners) >= settings.smallest).all(dim=1)
-        scores = self.suppressed(boxes, torch.where(large, scores, 0.0), groups, settings.nms_threshold)
-        scores, order = scores.topk(min(settings.kept, len(scores)))
-        return boxes[order], scores > 0
-
-    def detect(self, answers: Answers, regions: Tensor, real: Tensor, size: Tensor) -> Detections:
-        """A fixed number of objects, best first; those with score 0 are none."""
-        config, conventions = self.model.config, self.model.config.conventions
-        logits, deltas = self.model.box_head(self.model.box_regions(answers.features, [regions]))
-        probabilities, first = logits.softmax(dim=1), int(conventions.background_first)
-        probabilities = probabilities[:, 1:] if first else probabilities[:, :-1]
-        probabilities = torch.where(real[:, None], probabilities, 0.0)
-        classes = probabilities.shape[1]
-        scores, index = probabilities.flatten().topk(min(CANDIDATES, probabilities.numel()))
-        rows, labels = torch.div(index, classes, rounding_mode="floor"), index % classes
-        chosen, inclusive = deltas[rows, labels + first], conventions.inclusive_corners
-        boxes = decode(chosen, regions[rows], config.regions.delta_weights, inclusive, conventions.limit_shrinking)
-        boxes = clip(boxes, size, inclusive)
-        wanted = scores > config.test.score_threshold
-        wanted &= (sides(boxes, inclusive) >= conventions.smallest_detection).all(dim=1)
-        scores = self.suppressed(boxes, torch.where(wanted, scores, 0.0), labels, config.test.nms_threshold)
-        scores, order = scores.topk(min(config.test.max_instances, len(scores)))
-        scores = torch.where(labels[order] < classes - config.model.spare_outputs, scores, 0.0)
-        return Detections(boxes[order], scores, labels[order])
-
-    def suppressed(self, boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
-        """The scores [n], 0 for those that NMS drops; groups are shifted apart, as ONNX knows no others."""
-        end = boxes.new_tensor([0, 0, 1, 1]) if self.model.config.conventions.inclusive_corners else 0
-        apart = boxes + end + (groups.to(boxes) * (boxes.max() + 2))[:, None]
-        kept = nms(apart, scores, threshold)
-        return torch.zeros_like(scores).index_copy(0, kept, scores[kept])
+        found = self.model.detect(answers, size[None])
+        soft_masks = self.model.soft_masks(answers.features, found)
+        return fixed_count((*found, soft_masks), config.test.max_instances)
 
 
 def main() -> None:
@@ -116,11 +70,14 @@ def main() -> None:
     graph = Graph(model).eval()
     side = round_up(model.config.test.long_side, 32)
     size = options.size or (side, side)
-    if any(length % 32 for length in size):
-        raise UserError(f"--size {size[0]} {size[1]}: expected multiples of 32")
-    inputs = padded(photograph_to_check(model, options.image, size), size)
+    photograph = photograph_to_check(model, options.image, size)
+    inputs = padded(photograph, size, 32)
     session = export_onnx(graph, inputs, Path(options.out), ("boxes", "scores", "labels", "masks"))
-    check(graph, session, inputs)
+
+    def read(boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any]) -> Found:
+        return found(scores, labels, masks, boxes / max(photograph.shape))
+
+    check(graph, session, inputs, read, masks_apart, f"{photograph.shape[1]} x {photograph.shape[0]}")
     print(f"written: {Path(options.out).resolve()}")
 
 
@@ -144,33 +101,6 @@ def photograph_to_check(model: MaskRCNN, path: str, within: tuple[int, int]) -> 
         shrink = min(1.0, within[0] / size[0], within[1] / size[1])
         size = (int(size[0] * shrink), int(size[1] * shrink))
     return scaled(image, size, conventions).round().to(torch.uint8).permute(1, 2, 0)
-
-
-def padded(image: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
-    """The graph's inputs."""
-    height, width = image.shape[:2]
-    if height > size[0] or width > size[1]:
-        raise UserError(
-            f"the photograph is {height} x {width} when scaled; it does not fit into --size {size[0]} {size[1]}"
-        )
-    padding = (0, 0, 0, size[1] - width, 0, size[0] - height)
-    return {"image": F.pad(image, padding), "size": torch.tensor([height, width])}
-
-
-def check(graph: Graph, session: Any, inputs: dict[str, Tensor]) -> None:
-    """Compare the file's objects with PyTorch's on a photograph."""
-    height, width = inputs["size"].tolist()
-    theirs = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-
-    def objects(boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any]) -> Found:
-        found = scores > 0
-        return Found(scores[found], labels[found], masks[found], boxes[found] / max(height, width))
-
-    @torch.inference_mode()
-    def find(graph: Graph) -> Found:
-        return objects(*(output.numpy() for output in graph(**inputs)))
-
-    compare(find, graph, objects(*theirs), masks_apart, f"{width} x {height}")
 
 
 def masks_apart(ours: NDArray[Any], theirs: NDArray[Any]) -> float:

@@ -58,7 +58,7 @@ class BoxHead(nn.Module):
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """[R, C, h, w] -> logits [R, classes + 1], deltas [R, classes (+ 1), 4]."""
         features = self.features(regions)
-        return self.category(features), self.deltas(features).reshape(len(regions), -1, 4)
+        return self.category(features), self.deltas(features).unflatten(1, (-1, 4))
 
 
 class MaskHead(nn.Module):
@@ -97,7 +97,7 @@ def cut_out(
     if len(features) == 1:
         return align(0, regions)
     levels = level_of(torch.cat(boxes), conventions)
-    result = features[0].new_zeros(len(regions), features[0].shape[1], resolution, resolution)
+    result = features[0].new_zeros(regions.shape[0], features[0].shape[1], resolution, resolution)
     for level in range(len(features)):
         rows = (levels == level).nonzero().squeeze(1)
         result = result.index_copy(0, rows, align(level, regions[rows]))

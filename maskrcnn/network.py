@@ -172,28 +172,26 @@ class MaskRCNN(nn.Module):
 
         def result(answers: Answers, row: int, prepared: Prepared) -> Instances:
             own = answers.of_image(row)
-            found = self.detect(own, prepared)
-            if self.config.model.spare_outputs:
-                named = found.labels < len(self.class_names)
-                found = Detections(*(values[named] for values in found))
+            found = self.detect(own, torch.tensor([prepared.resized_size], device=own.features[0].device))
             soft_masks = self.soft_masks(own.features, found) if self.config.model.masks else None
             return instances(found, soft_masks, prepared, self.config.test, self.config.conventions, self.class_names)
 
         return predict_in_groups(images, self.preprocess, self, result, next(self.parameters()).device)
 
-    def detect(self, answers: Answers, prepared: Prepared) -> Detections:
-        """The objects of one image, in network-input pixels, from its answers (a batch of one)."""
-        sizes = torch.tensor([prepared.resized_size], device=answers.features[0].device)
+    def detect(self, answers: Answers, sizes: Tensor) -> Detections:
+        """The objects of one image, in network-input pixels, from its answers (a batch of one) and size [1, 2]."""
         (proposed,) = self.propose(answers, sizes)
         logits, deltas = self.box_head(self.box_regions(answers.features, [proposed.boxes]))
         weights, config = self.config.regions.delta_weights, self.config
-        return detect(proposed.boxes, logits, deltas, prepared.resized_size, weights, config.test, config.conventions)
+        found = detect(proposed.boxes, logits, deltas, sizes[0], weights, config.test, config.conventions)
+        named = found.labels < len(self.class_names)  # not one of the spare outputs
+        return Detections(*(values[named] for values in found))
 
     def soft_masks(self, features: list[Tensor], found: Detections) -> Tensor:
         """The probabilities [N, m, m] of each object's mask, in its class's channel."""
         logits = self.mask_head(self.mask_regions(features, [found.boxes]))
         channels = found.labels + int(self.config.conventions.background_first)
-        own: Tensor = logits[torch.arange(len(channels), device=channels.device), channels]
+        own: Tensor = logits[torch.arange(channels.shape[0], device=channels.device), channels]
         return own.float().sigmoid()
 
 

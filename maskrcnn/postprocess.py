@@ -24,12 +24,12 @@ def detect(
     proposals: Tensor,
     logits: Tensor,
     deltas: Tensor,
-    size: tuple[int, int],
+    size: Tensor,
     delta_weights: tuple[float, ...],
     test: Test,
     conventions: Conventions,
 ) -> Detections:
-    """One image's proposals [n, 4] with logits [n, classes + 1] and deltas [n, K, 4] -> its objects.
+    """One image's proposals [n, 4] with logits [n, classes + 1] and deltas [n, K, 4] -> its objects, in its `size` [2].
 
     Best first; with Detectron's conventions class by class, and in a class in the proposals' order.
     """
@@ -46,19 +46,19 @@ def detect(
     inclusive = conventions.inclusive_corners
     chosen = deltas[rows, labels].float()
     boxes = decode(chosen, proposals[rows], delta_weights, inclusive, conventions.limit_shrinking)
-    boxes, scores = clip(boxes, torch.tensor(size, device=boxes.device), inclusive), probabilities[rows, labels]
+    boxes, scores = clip(boxes, size, inclusive), probabilities[rows, labels]
     large = (sides(boxes, inclusive) >= conventions.smallest_detection).all(dim=1)
     found = Detections(boxes[large], scores[large], labels[large])
-    kept = non_maximum_suppression(found.boxes, found.scores, found.labels, test.nms_threshold, conventions.nms)
+    kept = non_maximum_suppression(found.boxes, found.scores, found.labels, test.nms_threshold, conventions)
     return strongest(Detections(*(values[kept] for values in found)), test.max_instances, conventions)
 
 
 def strongest(found: Detections, count: int, conventions: Conventions) -> Detections:
     """The `count` best; Detectron keeps the order, and all that tie with the last one."""
-    if len(found.scores) <= count:
-        return found
     if conventions.nms != "detectron":
         return Detections(*(values[:count] for values in found))
+    if len(found.scores) <= count:
+        return found
     kept = found.scores >= found.scores.topk(count).values[-1]
     return Detections(*(values[kept] for values in found))
 

@@ -51,8 +51,7 @@ def propose(
         for level in zip(logits, deltas, anchors, strict=True)
     ]
     boxes, scores = torch.cat([level.boxes for level in levels], dim=1), torch.cat([s for _, s in levels], dim=1)
-    counts = torch.tensor([level.scores.shape[1] for level in levels], device=boxes.device)
-    groups = torch.repeat_interleave(torch.arange(len(levels), device=boxes.device), counts)
+    groups = torch.cat([torch.full(s.shape[1:], number, device=boxes.device) for number, (_, s) in enumerate(levels)])
     together = training and settings.kept_of_batch and len(levels) > 1
     found = []
     for image_boxes, image_scores in zip(boxes, scores, strict=True):
@@ -80,7 +79,7 @@ def without_duplicates(
     image: Proposed, levels: Tensor, limits: Limits, threshold: float, conventions: Conventions
 ) -> Tensor:
     """The indices that NMS leaves, of each level at most `after_nms`; levels don't suppress each other."""
-    kept = non_maximum_suppression(image.boxes, image.scores, levels, threshold, conventions.nms)
+    kept = non_maximum_suppression(image.boxes, image.scores, levels, threshold, conventions)
     if conventions.nms != "detectron":
         return kept
     # each level's are sorted by score already: what counts is the place among the level's own
@@ -90,8 +89,8 @@ def without_duplicates(
 
 
 def best(image: Proposed, count: int) -> Proposed:
-    scores, order = image.scores.topk(min(count, len(image.scores)))
-    return Proposed(image.boxes[order], scores)
+    scores, order = image.scores.sort(descending=True, stable=True)
+    return Proposed(image.boxes[order[:count]], scores[:count])
 
 
 def best_of_batch(images: list[Proposed], count: int) -> list[Proposed]:

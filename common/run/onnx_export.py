@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -80,6 +81,18 @@ def found(scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any], boxes
 def fixed_count(values: Sequence[Tensor], count: int) -> list[Tensor]:
     """Of each [n, ...] the first `count`, or as many zeros as are missing: a graph's answer has a fixed shape."""
     return [torch.cat((each, each.new_zeros(count, *each.shape[1:])))[:count] for each in values]
+
+
+def padded(image: Tensor, size: tuple[int, int], divisor: int) -> dict[str, Tensor]:
+    """The inputs of a graph of this size: a photograph [H, W, 3], zeros at its right and below, and its own size."""
+    (height, width), (rows, columns) = image.shape[:2], size
+    if rows % divisor or columns % divisor:
+        raise UserError(f"--size {rows} {columns}: expected multiples of {divisor}")
+    if height > rows or width > columns:
+        raise UserError(
+            f"the photograph is {height} x {width} when scaled; it does not fit into --size {rows} {columns}"
+        )
+    return {"image": F.pad(image, (0, 0, 0, columns - width, 0, rows - height)), "size": torch.tensor([height, width])}
 
 
 def check(

@@ -101,7 +101,7 @@ def print_share(variant: str, rounds: int) -> None:
     def up_to_pasting() -> tuple[Tensor, Tensor]:
         prepared = model.preprocess(image)
         answers = model(prepared.tensor[None])
-        objects = model.detect(answers, prepared)
+        objects = model.detect(answers, torch.tensor([prepared.resized_size]))
         return model.soft_masks(answers.features, objects), at_original_size(objects.boxes, prepared)
 
     for _ in range(rounds):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskrcnn.boxes import LARGEST_GROWTH, clip, decode, encode, non_maximum_suppression, overlaps, sides
+from maskrcnn.config import Conventions
 
 COORDINATE = st.integers(0, 30)
 
@@ -82,8 +83,8 @@ def test_suppression_is_greedy_within_groups(boxes, seed, convention):
     random = np.random.RandomState(seed)
     scores = torch.from_numpy(random.permutation(len(boxes)) / 20).float()
     groups = torch.from_numpy(random.randint(0, 3, len(boxes)))
-    kept = non_maximum_suppression(boxes, scores, groups, 0.5, convention)
     ours = convention == "detectron"
+    kept = non_maximum_suppression(boxes, scores, groups, 0.5, Conventions(nms=convention, inclusive_corners=ours))
     expected = greedy(boxes, scores, groups, 0.5, inclusive=ours, at_threshold=ours)
     assert kept.tolist() == (sorted(expected) if ours else expected)
 
@@ -91,4 +92,4 @@ def test_suppression_is_greedy_within_groups(boxes, seed, convention):
 @pytest.mark.parametrize("convention", ["detectron", "mmdetection", "torchvision"])
 def test_nothing_to_suppress_is_no_error(convention):
     none = torch.zeros(0, dtype=torch.int64)
-    assert len(non_maximum_suppression(torch.zeros(0, 4), torch.zeros(0), none, 0.5, convention)) == 0
+    assert len(non_maximum_suppression(torch.zeros(0, 4), torch.zeros(0), none, 0.5, Conventions(nms=convention))) == 0

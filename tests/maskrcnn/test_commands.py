@@ -14,6 +14,7 @@ from PIL import Image
 import maskrcnn
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
+from maskrcnn import export
 from maskworks import shapes
 from tests.maskrcnn.test_convert import published_by_benchmark
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
@@ -130,11 +131,17 @@ def test_help_lists_the_settings(name, tmp_path):
     assert ("--conventions.nms" if name == "train" else "--weights") in done.stdout
 
 
-def test_the_exported_file_finds_what_pytorch_finds(weights, tmp_path):
+@pytest.mark.parametrize(("threshold", "count"), [(0.0, 10), (1.0, 0)])
+def test_the_exported_file_finds_what_pytorch_finds(weights, tmp_path, monkeypatch, capsys, threshold, count):
     pytest.importorskip("onnxruntime")
-    done = run("maskrcnn/export.py", "--weights", weights, "--out", "m.onnx", "--size", "192", "192", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "10 found, 10 of them in the file's answer too" in done.stdout
+    model = maskrcnn.load(weights)
+    model.config.test.score_threshold = threshold
+    monkeypatch.setattr("maskrcnn.load", lambda _: model)
+    monkeypatch.setattr(
+        "sys.argv", ["export.py", "--weights", "", "--out", f"{tmp_path}/m.onnx", "--size", "192", "192"]
+    )
+    export.main()
+    assert f"{count} found, {count} of them in the file's answer too" in capsys.readouterr().out
     assert (tmp_path / "m.onnx").exists()
 
 

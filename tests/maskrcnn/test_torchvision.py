@@ -105,7 +105,7 @@ def test_the_same_mask_probabilities_come_out_of_the_head(theirs, ours):
         (expected,) = theirs.eval()([torch.from_numpy(image).permute(2, 0, 1) / 255])
         prepared = ours.eval().preprocess(image)
         answers = ours(prepared.tensor[None])
-        found = ours.detect(answers, prepared)
+        found = ours.detect(answers, torch.tensor([prepared.resized_size]))
         masks = ours.soft_masks(answers.features, found)
     handle.remove()
     own = soft[0][torch.arange(len(masks)), expected["labels"]]

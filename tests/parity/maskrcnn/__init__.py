@@ -149,7 +149,8 @@ def infer(model: MaskRCNN, case: Case) -> dict[str, Array]:
     for prefix, tensors in levels.items():
         for level, values in enumerate(tensors):
             computed[f"{prefix}/{level}"] = computed[f"{prefix}{level}"] = array(values)
-    (proposed,) = model.propose(answers, torch.tensor([prepared.resized_size], device=images.device))
+    sizes = torch.tensor([prepared.resized_size], device=images.device)
+    (proposed,) = model.propose(answers, sizes)
     expected = [case.outputs.get(name) for name in ("rpn/proposals", "proposals/boxes")]
     order = order_of_ties(proposed.boxes, proposed.scores, next((each for each in expected if each is not None), None))
     computed |= regions(model, answers, proposed.boxes[order])
@@ -159,7 +160,7 @@ def infer(model: MaskRCNN, case: Case) -> dict[str, Array]:
         "rpn/objectness": array(proposed.scores[order]),
         "proposals/scores": array(proposed.scores[order]),
     }
-    found = model.detect(answers, prepared)
+    found = model.detect(answers, sizes)
     return computed | detections(model, answers, found, case) | results(model, found, case)
 
 
