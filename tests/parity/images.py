@@ -8,32 +8,42 @@ from dataclasses import replace
 
 import numpy as np
 
+from common.errors import UserError
 from tests.parity.case import Array, Case
 
-PHOTOGRAPH = re.compile(r"(train_)?image[_/]?\d*")
+PHOTOGRAPH = re.compile(r"image[_/]?\d*")
 
 
 def in_colour(case: Case) -> Case:
-    """The case with its grey photographs [H, W] or [H, W, 1] as what every original reads: three equal channels."""
+    """The case with its grey photographs [H, W] or [H, W, 1], stacked ones too, as what every original reads: three
+    equal channels.
+    """
+    names = [name for name in case.inputs if PHOTOGRAPH.fullmatch(name.removeprefix("train_"))]
+    coloured = {f"in/{name}": three_channels(case.inputs[name]) for name in {*names, *photographs(case)}}
+    return replace(case, arrays=case.arrays | coloured)
 
-    def coloured(name: str, value: Array) -> Array:
-        photograph = PHOTOGRAPH.fullmatch(name.removeprefix("in/")) and value.dtype == np.uint8
-        if photograph and (value.ndim == 2 or value.shape[2:] == (1,)):
-            return np.repeat(value.reshape(*value.shape[:2], 1), 3, axis=2)
-        return value
 
-    return replace(case, arrays={name: coloured(name, value) for name, value in case.arrays.items()})
+def three_channels(photograph: Array) -> Array:
+    """[..., H, W], [..., H, W, 1] or [..., H, W, 3] bytes -> [..., H, W, 3]; what isn't bytes is no photograph."""
+    if photograph.dtype != np.uint8:
+        return photograph
+    if photograph.ndim == 2 or photograph.shape[-1] not in (1, 3):
+        photograph = photograph[..., None]
+    return np.repeat(photograph, 3, axis=-1) if photograph.shape[-1] == 1 else photograph
 
 
 def one_by_one(case: Case) -> Iterator[tuple[Case, dict[str, str]]]:
     """The case itself, then one for each further photograph that outputs are named after ("scores/image2" or
     "image2/scores"): a case of that `image` alone, and its arrays' names -> what they are called in the whole case.
 
-    What isn't named after a photograph belongs to the case itself.
+    What isn't named after a photograph belongs to the case itself, whose `image` is the only photograph, or the first
+    of those that the spec lists, where none is called so.
     """
     own = {photograph: names_after(case, photograph) for photograph in photographs(case)}
     taken = {name for names in own.values() for name in names.values()}
     arrays = {name: value for name, value in case.arrays.items() if name not in taken}
+    if len(own) == 1 or (own and "images" in case.spec):
+        arrays.setdefault("in/image", case.arrays[f"in/{next(iter(own))}"])
     yield replace(case, arrays=arrays), {name: name for name in arrays}
     constants = {name: value for name, value in case.arrays.items() if name.startswith("const/")}
     for photograph, names in own.items():
@@ -44,10 +54,13 @@ def one_by_one(case: Case) -> Iterator[tuple[Case, dict[str, str]]]:
 
 
 def photographs(case: Case) -> list[str]:
-    """All inputs that the spec lists as images, else all that are called so."""
+    """The inputs that the spec lists as images, else those that are called so, else the only one that looks so."""
     stated = case.spec.get("images")
-    names = stated if isinstance(stated, list) and all(name in case.inputs for name in stated) else list(case.inputs)
-    return [name for name in names if stated == names or re.fullmatch(r"image[_/]?\d*", name)]
+    if isinstance(stated, list) and all(name in case.inputs for name in stated):
+        return stated
+    called = list(numbered(case, "image").values())
+    alike = [name for name, value in case.inputs.items() if value.dtype == np.uint8 and value.shape[2:] in ((1,), (3,))]
+    return called or [name for name in alike if len(alike) == 1 and not name.startswith("train_")]
 
 
 def names_after(case: Case, photograph: str) -> dict[str, str]:
@@ -62,3 +75,25 @@ def names_after(case: Case, photograph: str) -> dict[str, str]:
         if section in ("in", "out") and plain + sampled != rest and rest not in others and not longer:
             named[f"{section}/{plain}{sampled}"] = name
     return named
+
+
+def numbered(case: Case, name: str) -> dict[int, str]:
+    """The inputs of several images in order, however they are numbered: gt_boxes0, gt_boxes_1, gt_boxes/2; one without
+    a number comes before them, as number -1.
+    """
+    pattern = re.compile(rf"{name}[_/]?(\d*)(_packed|@bits)?")
+    found = [(match, each) for each in case.inputs if (match := pattern.fullmatch(each))]
+    return dict(sorted((int(match[1] or -1), each) for match, each in found))
+
+
+def learned_from(case: Case, count: int) -> list[Array]:
+    """The photographs that `count` images' ground truth is of: those that the spec lists, else those called
+    train_image, else image, image2, ... in their order.
+    """
+    stated = re.findall(r"in/([a-z_]*image[_/]?\d*)", str(case.spec.get("train_batch", "")))
+    names = case.spec.get("train_images") or stated or list(numbered(case, "train_image").values())
+    names = names or photographs(case)[:count]
+    missing = [name for name in names if name not in case.inputs]
+    if missing or len(names) != count:
+        raise UserError(f"{case.name}: ground truth of {count} images, but {names} to train on; {missing} are missing")
+    return [case.inputs[name] for name in names]

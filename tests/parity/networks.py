@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,6 +22,11 @@ MEASURED: dict[Path, dict[str, float]] = {}  # by case
 
 def array(tensor: Tensor) -> Array:
     return tensor.detach().cpu().numpy()
+
+
+def packed(masks: Array) -> Array:
+    """Masks [n, H, W], perhaps none, in bits: a row each."""
+    return np.packbits(masks.reshape(len(masks), math.prod(masks.shape[1:])), axis=1)
 
 
 def published_checkpoint(case: Case) -> dict[str, Tensor]:

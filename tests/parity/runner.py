@@ -2,9 +2,11 @@
 
 An adapter is the module tests/parity/<system>/:
     INPUTS                 inputs that our own preprocessing must reproduce, compared like outputs
+    FIXED, INFORMATION     what it doesn't read of a spec: settings that have one value here, and what only tells
     compute(case, device)  -> {output's name: array}; whole arrays, also where the case holds a sample
     rule(case, name)       -> how that output is compared, or None where nobody thought of it
-    on_scene(case, seed)   -> (spec, inputs): the case's network on drawn scenes instead (freeze.py)
+    on_scene(case, seed)   -> (spec, inputs): the case's network on drawn scenes instead (freeze.py), so many `images`
+                           to learn from
 """
 
 from __future__ import annotations
@@ -28,18 +30,21 @@ from common.errors import UserError
 from tests.parity.case import SAMPLE, Array, Case, sample
 from tests.parity.images import in_colour, one_by_one
 from tests.parity.rules import Rule
+from tests.parity.settings import Fixed, Noted, passed_over
 
 
 class System(Protocol):
     """What tests/parity/<system>/ provides."""
 
     INPUTS: tuple[str, ...]
+    FIXED: Fixed
+    INFORMATION: tuple[str, ...]
 
     def compute(self, case: Case, device: str) -> dict[str, Array]: ...
 
     def rule(self, case: Case, name: str) -> Rule | None: ...
 
-    def on_scene(self, case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]: ...
+    def on_scene(self, case: Case, seed: int, images: int = ...) -> tuple[dict[str, Any], dict[str, Array]]: ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def find_system(name: str) -> System:
     module: Any = None
     if re.fullmatch(r"[a-z][a-z0-9_]*", name) and importlib.util.find_spec(f"tests.parity.{name}"):
         module = importlib.import_module(f"tests.parity.{name}")
-    if not all(hasattr(module, part) for part in ("INPUTS", "compute", "rule")):
+    if not all(hasattr(module, part) for part in ("INPUTS", "FIXED", "INFORMATION", "compute", "rule")):
         raise UserError(f"no system {name!r}: tests/parity/{name}.py would have to say how to compare its cases")
     system: System = module
     return system
@@ -116,13 +121,19 @@ def compare_one(case: Case, system: System, name: str, computed: Array | None, e
 
 def run_case(case: Case, device: str = "cpu") -> tuple[list[Line], dict[str, Array]]:
     """The comparison of a case, and what was computed under the case's own output names."""
+    system, spec = find_system(case.system), Noted(case.spec)
     lines: list[Line] = []
     computed: dict[str, Array] = {}
-    for part, names in one_by_one(in_colour(case)):
-        part_lines, stored = run_part(part, find_system(case.system), device)
+    for part, names in one_by_one(in_colour(replace(case, spec=spec))):
+        if not expected_arrays(part, system):
+            continue
+        part_lines, stored = run_part(part, system, device)
         called = {name.removeprefix("out/"): whole.removeprefix("out/") for name, whole in names.items()}
         lines += [replace(line, name=called[line.name]) for line in part_lines]
         computed |= {called[name]: value for name, value in stored.items()}
+    if all(not line.remark for line in lines):  # else something was left out, so not all was read either
+        remark = passed_over(spec, system.FIXED, system.INFORMATION)
+        lines = [replace(line, remark=remark) for line in lines]
     return lines, computed
 
 

@@ -1,40 +1,77 @@
-"""The settings of a spec that decide results: each is followed, or refused by name, never passed over."""
+"""What a spec states: each entry that decides results is followed, or refused by name, never passed over."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from common.errors import UserError
 
-# decide results wherever they stand, so outside the table that is read they would be passed over
-DECIDING = {
-    "score_thr",
-    "nms_pre",
-    "max_per_img",
-    "mask_thr",
-    "mask_thr_binary",
-    "update_thr",
-    "filter_thr",
-    "iou_thr",
-    "nms",
-    "img_scale",
-    "min_bbox_size",
-}
+Fixed = Mapping[str, tuple[Any, ...]]  # what has one value here, or few
+PROSE = 3  # so many words explain; fewer may be a setting
+# what tells of a case, or is read before an adapter gets it
+OF_ANY_CASE = (
+    *("system", "case", "images", "state_dict.*", "overrides.*", "inputs", "inputs.*", "outputs.*"),
+    *("source", "source.*", "*_note", "meaning", "task", "timing", "timing.*", "versions.*", "facts.*", "statistics.*"),
+    *("tolerance", "tolerance.*", "sample_limit", "gradient_spread.*", "meta.*", "settings.img_meta.*", "extra"),
+    *("no_gradient", "parameters_without_gradient", "train_num_pos", "settings.scale_factor", "settings.*published*"),
+)
 
 
-def check_known(settings: Mapping[str, Any], known: Collection[str], where: str) -> None:
-    """Refuses a setting that no one here reads."""
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise UserError(f"{where}: {', '.join(unknown)} is not a setting that this adapter follows")
+class Noted(dict[str, Any]):
+    """A table of a spec that notes which of its entries were read."""
+
+    def __init__(self, table: Mapping[str, Any]) -> None:
+        super().__init__({name: noted(value) for name, value in table.items()})
+        self.unread = set(self)
+
+    def __getitem__(self, name: str) -> Any:
+        self.unread.discard(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.unread.discard(name)
+        return super().get(name, default)
+
+    def items(self) -> Any:
+        self.unread.clear()
+        return super().items()
 
 
-def check_fixed(settings: Mapping[str, Any], fixed: Mapping[str, Any], where: str) -> None:
-    """Refuses a setting that has one value here, where a spec states another."""
-    for name, value in fixed.items():
-        if name in settings and settings[name] != value:
-            raise UserError(f"{where}: {name} is {settings[name]!r}, and can only be {value!r} here")
+def noted(value: Any) -> Any:
+    if isinstance(value, list):
+        return [noted(each) for each in value]
+    return Noted(value) if isinstance(value, Mapping) else value
+
+
+def unread(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """What nobody read of a table, or of the tables in a list: dotted names and values."""
+    if isinstance(value, list):
+        for each in value:
+            yield from unread(each, where)
+    elif isinstance(value, Noted):
+        for name, each in dict.items(value):
+            path = f"{where}.{name}" if where else name
+            tables = isinstance(each, Noted) or (isinstance(each, list) and any(isinstance(one, Noted) for one in each))
+            if tables:
+                yield from unread(each, path)
+            elif name in value.unread:
+                yield path, each
+
+
+def passed_over(spec: Noted, fixed: Fixed, information: Collection[str]) -> str:
+    """What of a spec was not followed though it may decide results, in one line; "" where there is nothing."""
+    for path, value in unread(spec):
+        if isinstance(value, str) and len(value.split()) >= PROSE and path != "train_batch":
+            continue
+        allowed = next((values for pattern, values in fixed.items() if fnmatchcase(path, pattern)), None)
+        if allowed is not None and value not in allowed:
+            return f"{path} is {value!r}, and can only be {' or '.join(map(repr, allowed))} here"
+        known = any(fnmatchcase(path, pattern) for pattern in (*OF_ANY_CASE, *information))
+        if allowed is None and not known:
+            return f"{path} is {value!r}, which this adapter does not follow"
+    return ""
 
 
 def one_of(settings: Mapping[str, Any], names: Collection[str], where: str) -> Any:
@@ -45,27 +82,19 @@ def one_of(settings: Mapping[str, Any], names: Collection[str], where: str) -> A
     return values[0]
 
 
-def check_places(settings: Mapping[str, Any], read: Collection[str] = ()) -> None:
-    """Refuses what decides results where no one reads it: beside the tables instead of in them."""
-    stray = sorted((DECIDING & set(settings)) - set(read))
-    if stray:
-        raise UserError(f"settings: {', '.join(stray)} must stand in test_cfg or train_cfg to be followed")
+# the test settings of a detector with two stages, in MMDetection's terms
+TWO_STAGES: Fixed = {
+    "settings.*_cfg.rpn*.min_bbox_size": (0,),
+    "settings.*_cfg.rpn*.nms_across_levels": (False,),
+    "settings.*_cfg.*.nms.type": ("nms",),
+    "settings.keep_ratio": (True,),
+    "settings.preprocess.keep_ratio": (True,),
+    "settings.preprocess.pad_divisor": (32,),
+}
 
 
-def check_stages(test_cfg: Mapping[str, Any]) -> None:
-    """The test settings of a detector with two stages, in MMDetection's terms."""
-    check_known(test_cfg, ("rpn", "rcnn"), "test_cfg")
-    rpn, rcnn = test_cfg["rpn"], test_cfg["rcnn"]
-    known = ("nms_pre", "max_per_img", "max_num", "nms", "nms_thr", "nms_post", "min_bbox_size", "nms_across_levels")
-    check_known(rpn, known, "test_cfg.rpn")
-    check_fixed(rpn, {"min_bbox_size": 0, "nms_across_levels": False}, "test_cfg.rpn")
+def check_cap(rpn: Mapping[str, Any]) -> None:
+    """Refuses a cap of a level that would come before the cap of all levels."""
     kept = rpn.get("max_per_img", rpn.get("max_num"))
     if rpn.get("nms_post", kept) < kept:
-        raise UserError(
-            f"test_cfg.rpn: nms_post is {rpn['nms_post']}, and can't be less than the {kept} kept of all levels"
-        )
-    check_known(rcnn, ("score_thr", "nms", "max_per_img", "mask_thr_binary"), "test_cfg.rcnn")
-    for stage in (rpn, rcnn):
-        suppression = stage.get("nms", {})
-        check_known(suppression, ("type", "iou_threshold"), "nms")
-        check_fixed(suppression, {"type": "nms"}, "nms")
+        raise UserError(f"rpn: nms_post is {rpn['nms_post']}, and can't be less than the {kept} kept of all levels")

@@ -11,8 +11,9 @@ import torch
 
 from common.errors import UserError
 from refinemask_psg.mask_head import MaskAnswers
-from tests.parity import glip, pose2seg, refinemask, solov2, yolact
+from tests.parity import glip, pose2seg, refinemask, solov2
 from tests.parity.case import Case
+from tests.parity.images import learned_from, numbered
 
 
 def case_of(spec: dict[str, Any], **inputs: np.ndarray) -> Case:
@@ -20,19 +21,31 @@ def case_of(spec: dict[str, Any], **inputs: np.ndarray) -> Case:
     return Case(Path("made-up"), {"system": "x", "state_dict": {"a": {}}, "outputs": {}, "inputs": {}} | spec, arrays)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_yolact_learns_from_as_many_images_as_there_is_ground_truth_of(count):
-    names = ["image", "image2", "image3"][:count]
-    case = case_of({}, gt_num_crowds=np.zeros(count), **dict.fromkeys(names, np.zeros(1)))
-    assert yolact.training_images(case) == names
+IMAGES = {name: np.full(1, at) for at, name in enumerate(("image3", "image2", "image"))}
 
 
-def test_yolact_learns_from_the_images_that_the_spec_lists():
-    inputs = dict.fromkeys(("image", "image2"), np.zeros(1))
-    listed = {"train_batch": "in/image2 alone"}
-    assert yolact.training_images(case_of(listed, gt_num_crowds=np.zeros(1), **inputs)) == ["image2"]
-    with pytest.raises(UserError, match="ground truth of 3 images"):
-        yolact.training_images(case_of({}, gt_num_crowds=np.zeros(3), **inputs))
+@pytest.mark.parametrize(
+    ("spec", "count", "learned"),
+    [
+        ({}, 1, [2]),
+        ({}, 3, [2, 1, 0]),
+        ({"images": ["image3", "image"]}, 2, [0, 2]),
+        ({"train_batch": "in/image2 alone"}, 1, [1]),
+        ({"train_images": ["image3", "image"]}, 2, [0, 2]),
+    ],
+)
+def test_adapters_learn_from_the_images_that_the_spec_lists_or_as_many_as_there_is_ground_truth_of(
+    spec: dict[str, Any], count: int, learned: list[int]
+) -> None:
+    assert [each.tolist() for each in learned_from(case_of(spec, **IMAGES), count)] == [[each] for each in learned]
+    with pytest.raises(UserError, match="ground truth of 4 images"):
+        learned_from(case_of(spec, **IMAGES), 4)
+
+
+@pytest.mark.parametrize("names", [["a0", "a1", "a10"], ["a", "a_2_packed"], ["a/1@bits", "a/2@bits"]])
+def test_inputs_of_several_images_are_found_however_they_are_numbered(names: list[str]) -> None:
+    case = case_of({}, **dict.fromkeys(reversed(names), np.zeros(1)), ab0=np.zeros(1))
+    assert list(numbered(case, "a").values()) == names
 
 
 @pytest.mark.parametrize("of_all", [False, True])

@@ -20,7 +20,7 @@ def doubler(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system whose adapter knows one photograph, `image`, as most do."""
     module = ModuleType("tests.parity.doubler")
     module.__spec__ = sys.modules[__name__].__spec__
-    module.INPUTS = ("tensor",)  # type: ignore[attr-defined]
+    module.INPUTS, module.FIXED, module.INFORMATION = ("tensor",), {}, ()  # type: ignore[attr-defined]
     module.compute = lambda case, device: {  # type: ignore[attr-defined]
         "in/tensor": case.inputs["image"] + 1.0,
         "doubled": case.inputs["image"] * 2.0,

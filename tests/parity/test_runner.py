@@ -19,16 +19,22 @@ from tests.parity.__main__ import main
 from tests.parity.case import SAMPLE, Array, Case, fill, read_case, sample, write_case
 from tests.parity.networks import rounding_of_gradients
 from tests.parity.runner import as_stored, compare, find_cases, find_system, run_case
+from tests.parity.settings import Fixed
 from tests.running import python
 
 OPERATORS = Path(__file__).parent / "cases" / "solov2" / "ops"
 KEPT = ("points_nms/", "quarter/", "rle/", "dice/", "nms_7/")
 
 
+NO_SETTINGS: Fixed = {}
+
+
 class Doubler:
     """A system whose network doubles its input."""
 
     INPUTS = ("tensor",)
+    FIXED = NO_SETTINGS
+    INFORMATION = ()
 
     def compute(self, case: Case, device: str) -> dict[str, Array]:
         return {"in/tensor": case.inputs["image"] / 2, "doubled": 2 * case.inputs["image"]}

@@ -31,10 +31,42 @@ from tests.parity.case import Array, Case
 from tests.parity.glip import parts as glip_parts
 from tests.parity.glip import rounding as glip_rounding
 from tests.parity.glip import training as glip_training
+from tests.parity.images import numbered
 from tests.parity.networks import array, published_checkpoint
 from tests.parity.rules import Rule
+from tests.parity.settings import Fixed
 
 INPUTS = ("tensor", "input_ids", "attention_mask")
+FIXED: Fixed = {
+    "settings.keep_ratio": (True,),
+    "settings.input.color": ("BGR",),
+    "settings.input.range": ("0-255",),
+    "settings.input.pad_divisor": (32,),
+    "settings.input.pad_value_after_normalisation": (0,),
+    "settings.normalise.channel_order": ("BGR",),
+    "settings.text.pad_to_max": (True,),
+    "settings.text.n_layers_averaged": (1,),
+    "settings.anchors.sizes": ([64, 128, 256, 512, 1024],),
+    "settings.anchors.strides": ([8, 16, 32, 64, 128],),
+    "settings.anchors.ratios": ([1.0],),
+    "settings.anchors.scales_per_octave": (1,),
+    "settings.box_coder.weights": ([10, 10, 5, 5],),
+    "settings.box_coder.plus_one": (True,),
+    "settings.box_coder.clip_dwh": (4.135166556742356,),
+    "settings.head.group_norm_eps": (1e-5,),
+    "settings.postprocess.min_size": (0,),
+    "settings.test_cfg.min_bbox_size": (0,),
+    "settings.test_cfg.nms.type": ("nms",),
+    "settings.atss.topk": (9,),
+    "settings.atss.min_inside": (0.01,),
+    "settings.token_loss.alpha": (0.25,),
+    "settings.token_loss.gamma": (2.0,),
+}
+INFORMATION = (  # follows from the checkpoint, or from the captions
+    *("settings.head.num_convs", "settings.head.channels", "settings.head.fuse_embed_dim", "settings.log_scale_init"),
+    *("settings.early_fusion", "settings.text_of_dot_product", "settings.positive_map*", "chunks.*", "class_names"),
+    *("settings.padded_hw", "settings.score_columns", "*.positive_map_label_to_token.*", "demo_lists.names"),
+)
 CHUNK = "/chunk{}"  # how names of what one of several captions gives end; the first one's are also without it
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
 
@@ -45,9 +77,9 @@ def compute(case: Case, device: str) -> dict[str, Array]:
         return glip_parts.compute(case, device)
     converted = convert(published_checkpoint(case))
     model = build(case, converted).to(device)
-    if "image" in case.inputs:
-        return infer(case, model)
-    return glip_training.train(case, model, converted)
+    if numbered(case, "gt_category"):
+        return glip_training.train(case, model, converted)
+    return infer(case, model)
 
 
 def rule(case: Case, name: str) -> Rule | None:
@@ -57,7 +89,7 @@ def rule(case: Case, name: str) -> Rule | None:
     general = rules.stated(stated.get("relative"), 5e-4)
     parts = not case.spec["state_dict"]
     boxes, scores = (0.01, 1e-5) if parts else (stated.get("boxes_px", 0.02), stated.get("scores", 1e-4))
-    training = "image0" in case.inputs
+    training = bool(numbered(case, "gt_category"))
 
     def open_to() -> float:
         return glip_training.rounding(case, name)
@@ -172,10 +204,12 @@ def read_captions(case: Case, model: GLIP) -> list[ReadCaption]:
     """The case's captions after BERT, padded to the full length as the original pads them."""
     device, length = next(model.parameters()).device, model.config.text.max_tokens
     tokeniser = model.tokeniser
-    prompt = class_prompt(model.class_names, tokeniser, model.config.text)
+    captions = class_prompt(model.class_names, tokeniser, model.config.text).captions
+    if "chunks" in case.spec:
+        captions = [glip_training.caption_of(model, chunk["caption"]) for chunk in case.spec["chunks"]]
     written = [
         (tokeniser.tokens([each.text], length), tokeniser.positions(each.text, each.phrases), list(each.labels))
-        for each in prompt.captions
+        for each in captions
     ]
     return [
         ReadCaption(tokens.to(device), model.text(tokens.to(device)), positions, torch.tensor(labels, device=device))
@@ -290,9 +324,10 @@ def matched(found: Mapping[str, Array], expected: Mapping[str, Array], names: tu
     return np.array([*order, *np.flatnonzero(left)], np.int64)
 
 
-def on_scene(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
+def on_scene(case: Case, seed: int, images: int = 2) -> tuple[dict[str, Any], dict[str, Array]]:
     """Scenes of the built-in dataset for a network case's inputs: their entries in the spec, and the arrays."""
-    inputs = {key: case.inputs[key] for key in ("input_ids", "attention_mask")}
+    inputs = {key: case.inputs[key][:1] for key in ("input_ids", "attention_mask")}
     if "image" in case.inputs:
         return {}, {"image": draw_scene(seed, "val", 0).image, **inputs}
-    return {}, inputs | glip_training.scenes(case, seed)
+    tokens = {key: value.repeat(images, axis=0) for key, value in inputs.items()}  # all have one caption
+    return {}, tokens | glip_training.scenes(case, seed, images)

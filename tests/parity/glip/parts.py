@@ -11,7 +11,7 @@ import torch
 from common.data.batches import Prepared
 from common.errors import UserError
 from glip.boxes import anchors_of
-from glip.config import BERT, Test, Text
+from glip.config import BERT, Config, Text
 from glip.dynamic_head import Answers
 from glip.phrases import noun_phrases, without_punctuation
 from glip.postprocess import detections, instances, phrase_tokens
@@ -149,7 +149,7 @@ def postprocess(case: Case, device: torch.device) -> dict[str, Array]:
     positions: dict[str, list[int]] = settings["positive_map_label_to_token"]
     labels = torch.tensor([int(label) - 1 for label in positions], device=device)
     tokens = phrase_tokens(list(positions.values()), answers.token_logits[0].shape[2], device)
-    test = glip.with_test_settings(Test(), settings)
+    test = glip.with_settings(Config(), settings).test
     for row, (height, width) in enumerate(settings["image_hw"]):
         original = case.spec["outputs"][f"det{row}/boxes_network"].get("original_wh", [width, height])
         prepared = Prepared(torch.zeros(0), (original[1], original[0]), (height, width))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import draw_scene
 from tests.parity import glip, rules
 from tests.parity.case import Array, Case, sample
+from tests.parity.images import learned_from, numbered
 from tests.parity.networks import Gradients, array, gradients, published_checkpoint, total
 
 GRADIENT_SAMPLE = 400
@@ -99,17 +99,18 @@ def without_randomness(model: GLIP) -> None:
 
 def training_batch(case: Case, model: GLIP) -> tuple[Batch, list[GroundingTarget], Tokens]:
     """The case's photographs and annotations as training prepares them, with all classes as their caption."""
-    settings, inputs = case.spec["settings"], case.inputs
+    settings = case.spec["settings"]
     augment = Augment(
         long_side=settings["max_size_train"],
         short_sides=(settings["min_size_train"],),
         flip=0.0 if settings.get("flip", "none") == "none" else 1.0,
     )
-    count = len([name for name in inputs if re.fullmatch(r"image\d+", name)])
-    items = [augmented(sample_of(case, index), published(augment)) for index in range(count)]
-    batch = collate(items, DIVISOR)
+    boxes = numbered(case, "gt_bbox_xywh")
+    photographs = zip(boxes, learned_from(case, len(boxes)), strict=True)
+    samples = [sample_of(case, number, photograph) for number, photograph in photographs]
+    batch = collate([augmented(each, published(augment)) for each in samples], DIVISOR)
     length = model.config.text.max_tokens
-    texts = case.spec.get("captions") or [None] * count
+    texts = case.spec.get("captions") or [None] * len(boxes)
     pairs = zip(batch.targets, texts, strict=True)
     targets = [ground(target, caption_of(model, text), model.tokeniser) for target, text in pairs]
     return batch, targets, model.tokeniser.tokens([target.caption for target in targets], length)
@@ -125,20 +126,21 @@ def caption_of(model: GLIP, text: str | None) -> Caption:
     return replace(named, labels=tuple(model.class_names.index(part) for part in parts))
 
 
-def sample_of(case: Case, index: int) -> Sample:
-    inputs = case.inputs
+def sample_of(case: Case, number: int, photograph: Array) -> Sample:
+    names = ("gt_bbox_xywh", "gt_category", "gt_iscrowd")
+    boxes, categories, crowds = (case.inputs[numbered(case, name)[number]] for name in names)
     ids = {identity: label for label, identity in enumerate(case.spec.get("coco_category_ids") or range(1, 1000))}
-    boxes = inputs[f"gt_bbox_xywh{index}"].astype(np.float64)
+    boxes = boxes.astype(np.float64)
     boxes[:, 2:] += boxes[:, :2]
     return Sample(
-        image=inputs[f"image{index}"],
+        image=photograph,
         boxes=boxes.astype(np.float32),
-        labels=np.array([ids[int(identity)] for identity in inputs[f"gt_category{index}"]], np.int64),
-        masks=np.zeros((len(boxes), *inputs[f"image{index}"].shape[:2]), bool),
-        crowd=inputs[f"gt_iscrowd{index}"].astype(bool),
+        labels=np.array([ids[int(identity)] for identity in categories], np.int64),
+        masks=np.zeros((len(boxes), *photograph.shape[:2]), bool),
+        crowd=crowds.astype(bool),
         keypoints=None,
-        image_id=index,
-        path=Path(f"image{index}"),
+        image_id=number,
+        path=Path(f"image {number}"),
     )
 
 
@@ -246,12 +248,12 @@ def training_step(case: Case, dtype: torch.dtype, convolution: Convolution) -> d
     return head_outputs(answers) | gradient_outputs(gradients(model, converted.names))
 
 
-def scenes(case: Case, seed: int) -> dict[str, Array]:
-    """Two scenes with their annotations; the things are called as the first classes of the case."""
+def scenes(case: Case, seed: int, images: int) -> dict[str, Array]:
+    """Scenes with their annotations; the things are called as the first classes of the case."""
     inputs: dict[str, Array] = {}
     identities = case.spec.get("coco_category_ids") or list(range(1, 81))
     names = list(THING_IDS)
-    for index in range(2):
+    for index in range(images):
         scene = draw_scene(seed, "train", index)
         labels = [names.index(thing.name) for thing in scene.things]
         corners = np.array([box_of(thing.mask) for thing in scene.things], np.float32).reshape(-1, 4)

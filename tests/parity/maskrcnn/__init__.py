@@ -37,8 +37,11 @@ from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import Scene, draw_scene
 from tests.parity import rules
 from tests.parity.case import Array, Case
+from tests.parity.images import numbered
+from tests.parity.maskrcnn.settings import FIXED as FIXED
+from tests.parity.maskrcnn.settings import INFORMATION as INFORMATION
 from tests.parity.maskrcnn.settings import with_benchmark_settings, with_mmdetection_settings
-from tests.parity.networks import array, gradients, published_checkpoint, rounding_of_gradients, total
+from tests.parity.networks import array, gradients, packed, published_checkpoint, rounding_of_gradients, total
 from tests.parity.rules import Rule
 
 INPUTS = ("tensor",)
@@ -75,10 +78,10 @@ def rule(case: Case, name: str) -> Rule | None:
     masks = mask_pixels(case, name, 5e-3) if named else rules.mask_bits(1e-3)
     choices = [
         (r"in/tensor|net_input", rules.relative(rules.stated(None, 1e-6))),
-        (r"(final/|det/|top/)?labels|palette|train/(rpn|box)_(pos|neg|labels|label_counts)/\d", rules.exact()),
-        (r"train/mask_targets/\d", rules.exact()),
+        (r"(final/|det/|top/)?labels|palette|train/(rpn|box)_(pos|neg|labels|label_counts)/\d+", rules.exact()),
+        (r"train/mask_targets/\d+", rules.exact()),
         (r"(final/|det/|top/)?scores|rpn/objectness|proposals/scores", rules.absolute(1e-4)),
-        (r"(final/|det/|top/)?boxes|rpn/proposals|proposals/boxes|train/proposals/\d", boxes),
+        (r"(final/|det/|top/)?boxes|rpn/proposals|proposals/boxes|train/proposals/\d+", boxes),
         (r"(final/)?masks", masks),
         (
             r"grad(_values)?/.+",
@@ -228,44 +231,43 @@ def results(model: MaskRCNN, found: Detections, case: Case) -> dict[str, Array]:
         order = order_of_ties(boxes, instances.scores, case.outputs.get(f"{prefix}boxes"))
         boxes, chosen = boxes[order], instances.select(order)
         assert chosen.masks is not None
-        masks = array(chosen.masks.flatten(1))
+        masks = array(chosen.masks)
         computed |= {
             f"{prefix}boxes": array(boxes),
             f"{prefix}scores": array(chosen.scores),
             f"{prefix}labels": array(chosen.labels + (1 if prefix else 0)),
-            f"{prefix}masks": np.packbits(masks.reshape(-1)) if prefix else np.packbits(masks, axis=1),
+            f"{prefix}masks": np.packbits(masks.reshape(-1)) if prefix else packed(masks),
         }
     return computed
 
 
 def training_batch(case: Case, model: MaskRCNN) -> Batch | None:
     """The photographs that the losses are for, already at the network's size, as one batch."""
-    inputs = case.inputs
-    count = sum(name.startswith("train_image/") for name in inputs)
+    photographs, truths, classes = (numbered(case, name) for name in ("train_image", "gt_boxes", "gt_labels"))
     items = []
-    for index in range(count):
-        photograph = inputs[f"train_image/{index}"]
-        boxes = torch.from_numpy(inputs.get(f"gt_boxes/{index}", np.zeros((0, 4), np.float32)))
-        labels = inputs.get(f"gt_labels/{index}", np.zeros(len(boxes), np.int64))  # an image may show nothing
+    for index, (number, name) in enumerate(photographs.items()):
+        photograph = case.inputs[name]
+        boxes = torch.from_numpy(case.inputs.get(truths.get(number, ""), np.zeros((0, 4), np.float32)))
+        labels = case.inputs.get(classes.get(number, ""), np.zeros(len(boxes), np.int64))  # an image may show nothing
         target = Target(
             boxes=boxes,
             labels=torch.from_numpy(labels).long() - 1,  # 0 is the background there
             masks=torch.zeros(len(boxes), *photograph.shape[:2], dtype=torch.bool),
             polygons=[
                 [np.array(outline, np.float32).reshape(-1, 2) for outline in outlines]
-                for outlines in (polygons_of(case, index) if len(boxes) else [])
+                for outlines in (polygons_of(case, index, number) if len(boxes) else [])
             ],
         )
         items.append((torch.from_numpy(photograph).permute(2, 0, 1).contiguous(), target))
     return collate(items, model.config.conventions.size_divisor) if items else None
 
 
-def polygons_of(case: Case, index: int) -> list[list[list[float]]]:
+def polygons_of(case: Case, index: int, number: int) -> list[list[list[float]]]:
     """Each object's outlines; a case drawn from scenes (`on_scene`) has them among its inputs, as JSON in bytes."""
     if "gt_polygons" in case.spec:
         polygons: list[list[list[float]]] = case.spec["gt_polygons"][index]
         return polygons
-    drawn: list[list[list[float]]] = json.loads(case.inputs[f"gt_polygons/{index}"].tobytes())
+    drawn: list[list[list[float]]] = json.loads(case.inputs[numbered(case, "gt_polygons")[number]].tobytes())
     return drawn
 
 
@@ -334,11 +336,11 @@ def part_of(name: str) -> str:
     return ".".join(name.rpartition("/")[2].removeprefix("module.").split(".")[:2])
 
 
-def on_scene(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
+def on_scene(case: Case, seed: int, images: int = 2) -> tuple[dict[str, Any], dict[str, Array]]:
     """Scenes of the built-in dataset for a network case's inputs: their entries in the spec, and the arrays."""
     inputs: dict[str, Array] = {"image": draw_scene(seed, "val", 0).image}
     if any(name.startswith("train_image/") for name in case.inputs):
-        for index in range(2):
+        for index in range(images):
             scene = draw_scene(seed, "train", index)
             boxes, labels, polygons = objects_of(scene)
             inputs |= {

@@ -5,15 +5,46 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from common.errors import UserError
 from maskrcnn.config import Config, Proposals, Regions, Test
-from tests.parity.settings import check_places, check_stages, one_of
+from tests.parity.settings import TWO_STAGES, Fixed, check_cap, one_of
+
+FIXED: Fixed = TWO_STAGES | {
+    "settings.train_cfg.*.type": ("MaxIoUAssigner", "RandomSampler", "nms"),
+    "settings.train_cfg.rpn.assigner.match_low_quality": (True,),
+    "settings.train_cfg.rcnn.assigner.match_low_quality": (False,),
+    "settings.train_cfg.*.ignore_iof_thr": (-1,),
+    "settings.train_cfg.rpn.allowed_border": (-1,),
+    "settings.train_cfg.rpn.sampler.add_gt_as_proposals": (False,),
+    "settings.train_cfg.rcnn.sampler.add_gt_as_proposals": (True,),
+    "settings.train_cfg.rpn_proposal.nms.iou_threshold": (0.7,),
+    "settings.train_cfg.rcnn.mask_size": (28,),
+    "settings.train_cfg.*.neg_pos_ub": (-1,),
+    "settings.train_cfg.*.pos_weight": (-1,),
+    "settings.MODEL.RPN.RPN_HEAD": ("SingleConvRPNHead",),
+    "settings.MODEL.ROI_HEADS.BG_IOU_THRESHOLD": (0.5,),
+    "settings.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS": (False,),
+    "settings.MODEL.*.POOLER_RESOLUTION": (7, 14),
+    "settings.MODEL.*DILATION": (1,),
+    "settings.MODEL.*.USE_GN": (False,),
+    "settings.RPN box coder weights": ([1, 1, 1, 1],),
+    "settings.bbox_xform_clip": (4.135166556742356,),
+    "settings.mask_padding": (1,),
+}
+INFORMATION = (  # follows from the checkpoint and its variant, or from other settings; inputs of training are given
+    *("settings.MODEL.RESNETS.*", "settings.MODEL.BACKBONE.CONV_BODY", "settings.MODEL.ROI_BOX_HEAD.*"),
+    *("settings.MODEL.ROI_MASK_HEAD.*", "settings.MODEL.*.USE_FPN", "settings.MODEL.RPN.*POST_NMS*"),
+    *("settings.INPUT.M*_SIZE_TRAIN", "settings.INPUT.*PROB_TRAIN", "settings.train_cfg.*.debug"),
+    *(f"settings.INPUT.{name}" for name in ("BRIGHTNESS", "CONTRAST", "SATURATION", "HUE")),
+    *("settings.confidence_threshold", "gt_polygons", "settings.detectron2.*"),  # a config.yaml: the converter reads it
+)
 
 
 def with_mmdetection_settings(variant: Config, settings: dict[str, Any]) -> Config:
-    check_places(settings, read=("img_scale",))
-    check_stages(settings["test_cfg"])
     long_side, short_side = sorted(one_of(settings, ("resize", "img_scale"), "settings"), reverse=True)
     first, second, normalise = settings["test_cfg"]["rpn"], settings["test_cfg"]["rcnn"], settings["normalise"]
+    check_cap(first)
+    variant = with_mmdetection_training(variant, settings["train_cfg"]) if "train_cfg" in settings else variant
     return replace(
         variant,
         model=replace(variant.model, mean=tuple(normalise["mean"]), std=tuple(normalise["std"])),
@@ -36,10 +67,37 @@ def with_mmdetection_settings(variant: Config, settings: dict[str, Any]) -> Conf
     )
 
 
+def with_mmdetection_training(variant: Config, settings: dict[str, Any]) -> Config:
+    first, proposed, second = settings["rpn"], settings["rpn_proposal"], settings["rcnn"]
+    check_cap(proposed)
+    one_of(second["assigner"], ("pos_iou_thr", "neg_iou_thr", "min_pos_iou"), "train_cfg.rcnn.assigner")
+    return replace(
+        variant,
+        proposals=replace(
+            variant.proposals,
+            training_before_nms=proposed["nms_pre"],
+            training_after_nms=proposed["nms_pre"],
+            training_kept=proposed["max_per_img"],
+            foreground_iou=first["assigner"]["pos_iou_thr"],
+            background_iou=one_of(first["assigner"], ("neg_iou_thr", "min_pos_iou"), "train_cfg.rpn.assigner"),
+            samples=first["sampler"]["num"],
+            positive_fraction=first["sampler"]["pos_fraction"],
+        ),
+        regions=replace(
+            variant.regions,
+            foreground_iou=second["assigner"]["pos_iou_thr"],
+            samples=second["sampler"]["num"],
+            positive_fraction=second["sampler"]["pos_fraction"],
+        ),
+    )
+
+
 def with_benchmark_settings(variant: Config, settings: dict[str, Any]) -> Config:
     """Everything but the layers: those follow from the checkpoint, and strict loading checks them."""
     image, heads = settings["INPUT"], settings["MODEL.ROI_HEADS"]
-    bytes_ = image["TO_BGR255"]
+    bytes_, ratio = image["TO_BGR255"], settings["MODEL.ROI_BOX_HEAD"]["POOLER_SAMPLING_RATIO"]
+    if settings["MODEL.ROI_MASK_HEAD"]["POOLER_SAMPLING_RATIO"] != ratio:
+        raise UserError(f"MODEL.ROI_MASK_HEAD: POOLER_SAMPLING_RATIO can only be {ratio}, as the box head's")
     scale = 1 if bytes_ else 255
     betas = settings["smooth_l1_beta"]
     return replace(
@@ -55,7 +113,7 @@ def with_benchmark_settings(variant: Config, settings: dict[str, Any]) -> Config
             variant.conventions,
             channels="bgr" if bytes_ else "rgb",
             size_divisor=max(settings["DATALOADER.SIZE_DIVISIBILITY"], 1),
-            sampling_ratio=settings["MODEL.ROI_BOX_HEAD"]["POOLER_SAMPLING_RATIO"],
+            sampling_ratio=ratio,
         ),
         proposals=benchmark_proposals(settings["MODEL.RPN"], betas["rpn"]),
         regions=Regions(

@@ -25,11 +25,30 @@ from pose2seg.targets import random_matrices, window_targets
 from pose2seg.templates import published_templates
 from tests.parity import rules
 from tests.parity.case import Array, Case
+from tests.parity.images import numbered
 from tests.parity.networks import array, gradients, published_checkpoint
 from tests.parity.pose2seg import ops as pose2seg_ops
 from tests.parity.rules import Rule
+from tests.parity.settings import Fixed
 
 INPUTS = ()
+FIXED: Fixed = {
+    "settings.align_corners": (True,),
+    "settings.align_corners_fpn": (False,),
+    "settings.align_corners_*": (True,),
+    "settings.bn_eps": (1e-5,),
+    "settings.bn_momentum": (0.1,),
+    "settings.max_instances_in_training": (8,),
+    "settings.*visibility_threshold": (0.4,),
+    "settings.min_common_joints": (3,),
+    "settings.hard": (True,),
+    "settings.heatmap_cut": (4.6025,),
+    "settings.mask_threshold": (0.5,),
+    "settings.dst_area": (1.0,),
+}
+INFORMATION = (  # the moves of training are given
+    *("settings.train_aug_ranges.*", "settings.joints", "settings.left_right_pairs.*", "settings.limbs_0_based"),
+)
 Value = TypeVar("Value")
 
 
@@ -56,7 +75,7 @@ def rule(case: Case, name: str) -> Rule | None:
     choices = [
         (r"net_input", rules.relative(rules.stated(tolerances["float_from_image"], 5e-3))),
         (r"best_template|category", rules.exact()),
-        (r"masks/\d+", mask_pixels(case, name, rules.stated(tolerances["masks"], 0.5) / 100)),
+        (r"masks(/\d+)?", mask_pixels(case, name, rules.stated(tolerances["masks"], 0.5) / 100)),
         (r"train/target", rules.mask_bits(rules.stated(tolerances["masks"], 0.5) / 100)),
         (r"grad/.+", rules.relative(rules.stated(tolerances["grad"], 5e-3))),
         (r"grad_values/.+", rules.relative(rules.stated(tolerances["grad_values"], 2e-2))),
@@ -76,7 +95,9 @@ def mask_pixels(case: Case, name: str, tolerance: float) -> Rule:
     def error(computed: Array, expected: Array) -> float:
         if computed.shape != expected.shape or computed.dtype != np.uint8:
             return rules.INFINITE
-        count, height, width = case.spec["outputs"][name]["shape"]
+        number = int(name.partition("/")[2] or -1)
+        height, width = case.inputs[numbered(case, "image")[number]].shape[:2]
+        count = len(case.inputs[numbered(case, "keypoints")[number]])
         differing = np.unpackbits(computed ^ expected, count=count * height * width).reshape(count, -1)
         return rules.largest(differing.mean(axis=1))
 
@@ -145,7 +166,8 @@ def network(case: Case, model: Pose2Seg) -> dict[str, Array]:
 def results(case: Case, model: Pose2Seg) -> dict[str, Array]:
     """What a user gets."""
     found = model.predict(images(case), people(case, model))
-    return {f"masks/{number}": np.packbits(array(each.masks).reshape(-1)) for number, each in enumerate(found)}
+    names = [f"masks/{number}" if number >= 0 else "masks" for number in numbered(case, "image")]
+    return {name: np.packbits(array(each.masks).reshape(-1)) for name, each in zip(names, found, strict=True)}
 
 
 def train(case: Case, model: Pose2Seg, names: dict[str, str]) -> dict[str, Array]:
@@ -180,14 +202,17 @@ def train(case: Case, model: Pose2Seg, names: dict[str, str]) -> dict[str, Array
 
 
 def training_images(case: Case) -> list[int]:
-    """The numbers of the images that are learned from."""
-    told = [number for number in range(count(case)) if f"gt_masks/{number}" in case.inputs]
-    stated: list[int] = case.spec.get("train_images", case.spec.get("settings", {}).get("train_images", told))
-    return stated
+    """The places of the images that are learned from, which the spec lists, among all images."""
+    numbers, told = list(numbered(case, "image")), list(numbered(case, "gt_masks"))
+    stated = case.spec.get("train_images", case.spec.get("settings", {}).get("train_images", told))
+    missing = [number for number in stated if number not in numbers]
+    if missing:
+        raise UserError(f"{case.name}: train_images lists {missing}, but the images are {numbers}")
+    return [numbers.index(number) for number in stated]
 
 
 def chosen(case: Case, of_images: Sequence[Value]) -> list[Value]:
-    return [of_images[number] for number in training_images(case)]
+    return [of_images[place] for place in training_images(case)]
 
 
 def training_moves(case: Case, model: Pose2Seg) -> list[Tensor]:
@@ -204,8 +229,8 @@ def training_moves(case: Case, model: Pose2Seg) -> list[Tensor]:
 def training_batch(case: Case, model: Pose2Seg) -> Batch:
     """All people of the images that are learned from."""
     pixels, people = warped(case, model)[training_images(case)], []
-    for number, joints in zip(training_images(case), chosen(case, joints_in_input(case, model)), strict=True):
-        masks = torch.from_numpy(ground_truth(case, number))
+    for place, joints in zip(training_images(case), chosen(case, joints_in_input(case, model)), strict=True):
+        masks = torch.from_numpy(ground_truth(case, place))
         people.append(Target(torch.zeros(len(masks), 4), torch.zeros(len(masks)), masks, keypoints=joints))
     return Batch(pixels, torch.tensor([pixels.shape[2:]] * len(pixels)), people).to(pixels.device)
 
@@ -236,16 +261,13 @@ def originals_windows(case: Case, joints: list[Tensor], ours: list[Windows]) -> 
 
 
 def images(case: Case) -> list[Array]:
-    return [case.inputs[f"image/{number}"] for number in range(count(case))]
-
-
-def count(case: Case) -> int:
-    return sum(bool(re.fullmatch(r"image/\d+", name)) for name in case.inputs)
+    return [case.inputs[name] for name in numbered(case, "image").values()]
 
 
 def people(case: Case, model: Pose2Seg) -> list[Tensor]:
     """Each image's joints in the photograph's pixels."""
-    return [torch.from_numpy(case.inputs[f"keypoints/{n}"]).to(model.templates) for n in range(count(case))]
+    names = numbered(case, "keypoints")
+    return [torch.from_numpy(case.inputs[names[number]]).to(model.templates) for number in numbered(case, "image")]
 
 
 def joints_in_input(case: Case, model: Pose2Seg) -> list[Tensor]:
@@ -261,10 +283,10 @@ def warped(case: Case, model: Pose2Seg) -> Tensor:
     return torch.from_numpy(case.inputs["warped"]).permute(0, 3, 1, 2).to(model.templates.device)
 
 
-def ground_truth(case: Case, number: int) -> Array:
+def ground_truth(case: Case, place: int) -> Array:
     """One image's masks [n, H, W]."""
-    shape = case.spec["inputs"][f"gt_masks/{number}"]["shape"]
-    packed = case.inputs[f"gt_masks/{number}"]
+    name = numbered(case, "gt_masks")[list(numbered(case, "image"))[place]]
+    shape, packed = case.spec["inputs"][name]["shape"], case.inputs[name]
     return np.unpackbits(packed, count=int(np.prod(shape))).reshape(shape).astype(bool)
 
 
@@ -276,11 +298,11 @@ def norm(gradient: Array) -> Array:
     return np.asarray(np.linalg.norm(gradient.astype(np.float64)))
 
 
-def on_scene(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Two scenes of the built-in dataset with people, for the case's photographs."""
+def on_scene(case: Case, seed: int, images: int = 2) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Scenes of the built-in dataset with people, for the case's photographs."""
     model = Pose2Seg(with_settings(convert(published_checkpoint(case)).config, case.spec["settings"]))
     scenes = [draw_scene(seed, "val", number) for number in range(100)]
-    scenes = [scene for scene in scenes if len(people_of(scene)) > 1][:2]
+    scenes = [scene for scene in scenes if len(people_of(scene)) > 1][:images]
     inputs: dict[str, Array] = {"templates": array(published_templates()[:3])}
     entries: dict[str, Any] = {}
     for number, scene in enumerate(scenes):

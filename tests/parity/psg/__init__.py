@@ -10,8 +10,29 @@ from tests.parity.psg import files as psg_files
 from tests.parity.psg import head as psg_head
 from tests.parity.psg import scores as psg_scores
 from tests.parity.rules import Rule
+from tests.parity.settings import Fixed
 
 INPUTS = ()
+FIXED: Fixed = {
+    "settings.attention": ("none",),  # of a head without it
+    "settings.position_ids": ("none",),
+    "settings.token_type": ("none", "0"),
+    "settings.min_size": (32,),
+    "settings.filter_empty_gt": (True,),
+    "settings.void": (255,),
+    "settings.instance_offset": (1000,),
+    "settings.json_indent": (4,),
+    "settings.ensure_ascii": (False,),
+    "settings.iou_threshold": (0.5,),
+    "settings.max_relations_kept": (20,),
+}
+INFORMATION = (  # follows from the checkpoint, or from the inputs' shapes
+    *(f"settings.{name}" for name in ("semantic_channels", "num_predicates", "head", "input_feature_size", "layers")),
+    *("settings.hidden", "settings.intermediate", "settings.cls_qk_size"),
+    # followed where the case has what they decide
+    *("settings.loss_weight", "settings.num_entity_max", "settings.train_metas.*", "settings.infer_meta.*"),
+    *(f"settings.{name}" for name in ("num_things", "void_id", "score_threshold", "top_k")),
+)
 
 
 def compute(case: Case, device: str) -> dict[str, Array]:

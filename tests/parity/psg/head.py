@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from common.data.batches import Prepared
+from common.errors import UserError
 from common.results import Instances
 from common.run.conversion import rename
 from refinemask_psg.psg.panoptic_merge import VOID, Merged, entities, entity_masks, merge, semantic_map
@@ -34,7 +35,8 @@ STATISTICS = {"F1": "f1", "precise": "precision", "recall": "recall"}
 def compute(case: Case, device: str) -> dict[str, Array]:
     head, names = build(case)
     head = head.to(device)
-    return infer(case, head, device) | train(case, head, names, device)
+    computed = infer(case, head, device) if "feature" in case.inputs else {}
+    return computed | (train(case, head, names, device) if "train_feature" in case.inputs else {})
 
 
 def build(case: Case) -> tuple[RelationHead, dict[str, str]]:
@@ -60,6 +62,8 @@ def case_settings(case: Case, found: Relations) -> Relations:
 def infer(case: Case, head: RelationHead, device: str) -> dict[str, Array]:
     """From detections and semantic logits to triplets, with the original's faults."""
     stated = case.spec["settings"]
+    if len(case.inputs["feature"]) != 1:
+        raise UserError(f"{case.name}: the detections are of one image, the features of {len(case.inputs['feature'])}")
     classes, things = stated["num_classes"], stated["num_things"]
     prepared = prepared_of(stated["infer_meta"])
     semantic = semantic_map(tensor(case, "semantic_logits", device)[0].float(), prepared)
@@ -109,6 +113,8 @@ def train(case: Case, head: RelationHead, names: dict[str, str], device: str) ->
     stated = case.spec["settings"]
     feature = tensor(case, "train_feature", device).float().requires_grad_()
     rows, relations = [], []
+    if len(stated["train_metas"]) != len(feature):
+        raise UserError(f"{case.name}: train_metas tells of {len(stated['train_metas'])} of {len(feature)} images")
     for image, meta in enumerate(stated["train_metas"]):
         masks = torch.from_numpy(case.unpacked(f"gt_masks/{image}")).to(device)
         found = original_training_entities(

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.batches import Batch, Target
+from common.data.batches import Batch, Target, collate
+from common.errors import UserError
 from common.ops import masks as rle
 from common.run.conversion import Converted
 from refinemask_psg.boundary import fuse
@@ -24,18 +25,54 @@ from refinemask_psg.convert import class_count, convert
 from refinemask_psg.losses import stage_losses
 from refinemask_psg.mask_head import MASK_SIZES, REGION_SIZE, MaskAnswers, of_class
 from refinemask_psg.mask_targets import foreground_target, mask_targets
-from refinemask_psg.network import ASSISTANT, RefineMask, TrainingStep
+from refinemask_psg.network import ASSISTANT, DIVISOR, RefineMask, TrainingStep
 from refinemask_psg.postprocess import detections, paste, probabilities
 from refinemask_psg.rois import pool, with_image_index
+from refinemask_psg.rpn import TRAINING_NMS
 from tests.parity import rules
 from tests.parity.case import SAMPLE, SAMPLE_LIMIT, Array, Case, sample
-from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total
+from tests.parity.images import learned_from, numbered
+from tests.parity.networks import (
+    Gradients,
+    array,
+    gradients,
+    packed,
+    published_checkpoint,
+    rounding_of_gradients,
+    total,
+)
 from tests.parity.refinemask import scenes as refinemask_scenes
 from tests.parity.refinemask import u2net as refinemask_u2net
 from tests.parity.rules import Rule
-from tests.parity.settings import check_places, check_stages
+from tests.parity.settings import TWO_STAGES, Fixed, check_cap, one_of
 
 INPUTS = ("tensor", "train_tensor")
+FIXED: Fixed = TWO_STAGES | {
+    "settings.normalise.channel_order": ("RGB",),
+    "settings.train_cfg.*.assigner.type": ("MaxIoUAssigner",),
+    "settings.train_cfg.*.assigner.ignore_iof_thr": (-1,),
+    "settings.train_cfg.rpn.assigner.pos_iou_thr": (0.7,),
+    "settings.train_cfg.rpn.assigner.*_iou*": (0.3,),
+    "settings.train_cfg.rpn.assigner.match_low_quality": (True,),
+    "settings.train_cfg.rpn.sampler.type": ("RandomSampler",),
+    "settings.train_cfg.rpn.sampler.pos_fraction": (0.5,),
+    "settings.train_cfg.rpn.sampler.add_gt_as_proposals": (False,),
+    "settings.train_cfg.rpn_proposal.nms*.iou_threshold": (TRAINING_NMS,),
+    "settings.train_cfg.rpn_proposal.nms_thr": (TRAINING_NMS,),
+    "settings.train_cfg.rpn.allowed_border": (-1,),
+    "settings.train_cfg.rcnn.sampler.pos_fraction": (0.25,),
+    "settings.train_cfg.rcnn.sampler.add_gt_as_proposals": (True,),
+    "settings.train_cfg.rcnn.mask_size": (28,),
+    "settings.train_cfg.*.neg_pos_ub": (-1,),
+    "settings.train_cfg.*.pos_weight": (-1,),
+    "settings.mean": ([0.485, 0.456, 0.406],),
+    "settings.std": ([0.229, 0.224, 0.225],),
+    "settings.ignore_index": (255,),
+}
+INFORMATION = (
+    *("settings.train_cfg.*.debug", "settings.published_size", "settings.skimage", "settings.out_channels"),
+    *("settings.loss_weight",),  # followed where there is a loss
+)
 GRADIENT_SAMPLE = 2000
 LOSS_NAMES = {  # theirs, without the pyramid's suffix, and ours
     "loss_rpn_cls": "rpn_objectness",
@@ -55,7 +92,7 @@ def compute(case: Case, device: str) -> dict[str, Array]:
     converted = convert(published_checkpoint(case))
     model = build(case, converted).to(device)
     computed = infer(model, case.inputs["image"]) if "image" in case.inputs else {}
-    if "gt_boxes" in case.inputs:
+    if numbered(case, "gt_boxes"):
         computed |= train(case, model, training_batch(case, model).to(torch.device(device)), converted)
     return sampled_as_stated(case, computed)
 
@@ -94,7 +131,7 @@ def rule(case: Case, name: str) -> Rule | None:
             r"backbone\d?(_stage)?\d|(neck_p|fpn)\d|rpn_(cls|reg)_p\d|rpn_(logits|deltas)\d|proposals(/(boxes|scores))?"
             r"|roi_feat_(bbox\d|mask)|(cls_score|bbox_pred)\d|rois_last|det_(boxes|scores)|boxes|scores"
             r"|(stage\d/)?(class_logits|deltas|boxes)(_stage\d)?|mask_(stage\d|logits\w*)|(stage\d/)?mask_logits\w*"
-            r"|semantic_logits|train/(proposals|sampled_boxes)\d|loss/.+",
+            r"|semantic_logits|train/(proposals|sampled_boxes)\d+|loss/.+",
             rules.relative(general),
         ),
     ]
@@ -112,18 +149,20 @@ def build(case: Case, converted: Converted[Config]) -> RefineMask:
 def with_settings(case: Case, variant: Config) -> Config:
     """The variant with what a case may choose differently from the published configuration."""
     settings = case.spec["settings"]
+    colours = settings.get("normalise") or settings["preprocess"]
+    mean, std = (tuple(one_of(colours, (name, f"{name}_rgb"), "settings")) for name in ("mean", "std"))
+    model = replace(variant.model, drop_path=0.0, rpn_sampling="even", mean=mean, std=std)
     return replace(
         variant,
-        model=with_training_settings(case, replace(variant.model, drop_path=0.0, rpn_sampling="even")),
+        model=with_training_settings(case, model),
         test=with_test_settings(variant.test, settings),
     )
 
 
 def with_test_settings(test: Test, settings: dict[str, Any]) -> Test:
-    check_places(settings, read=("img_scale",))
-    check_stages(settings["test_cfg"])
     scale = settings.get("resize") or settings.get("img_scale") or settings["preprocess"]["img_scale_long_short"]
     rpn, rcnn = settings["test_cfg"]["rpn"], settings["test_cfg"]["rcnn"]
+    check_cap(rpn)
     return replace(
         test,
         long_side=max(scale),
@@ -143,17 +182,28 @@ def with_training_settings(case: Case, model: Model) -> Model:
     if settings is None:
         return model
     stages = settings["rcnn"] if isinstance(settings["rcnn"], list) else [settings["rcnn"]]
+    samplers, assigners = [stage["sampler"] for stage in stages], [stage["assigner"] for stage in stages]
+    for each in assigners:
+        one_of(each, ("pos_iou_thr", "neg_iou_thr", "min_pos_iou"), "train_cfg.rcnn.assigner")
+    check_cap(settings["rpn_proposal"])
     return replace(
         model,
         rpn_samples=settings["rpn"]["sampler"]["num"],
         proposals_before_nms=settings["rpn_proposal"]["nms_pre"],
         proposals=most_proposals(settings["rpn_proposal"]),
-        box_ious=tuple(stage["assigner"]["pos_iou_thr"] for stage in stages),
-        box_samples=stages[0]["sampler"]["num"],
-        box_low_quality=stages[0]["assigner"]["match_low_quality"],
-        sampling="hard" if stages[0]["sampler"]["type"] == "OHEMSampler" else "even",
-        mask_targets="bitmaps" if "gt_masks@bits" in case.inputs else "polygons",
+        box_ious=tuple(each["pos_iou_thr"] for each in assigners),
+        box_samples=of_all_stages([each["num"] for each in samplers]),
+        box_low_quality=of_all_stages([each["match_low_quality"] for each in assigners]),
+        sampling={"OHEMSampler": "hard", "RandomSampler": "even"}[of_all_stages([each["type"] for each in samplers])],
+        mask_targets="bitmaps" if numbered(case, "gt_masks") else "polygons",
     )
+
+
+def of_all_stages(stated: list[Any]) -> Any:
+    """The setting that each stage of a cascade could have of its own, and here has in common."""
+    if any(value != stated[0] for value in stated):
+        raise UserError(f"train_cfg.rcnn: {stated} differ, and can only be the same for all stages here")
+    return stated[0]
 
 
 def most_proposals(rpn: dict[str, Any]) -> int:
@@ -203,7 +253,7 @@ def infer(model: RefineMask, image: Array) -> dict[str, Array]:
     size = prepared.original_size
     masks = array(paste(probabilities(heads, found.labels), found.boxes, size, model.config.test))
     computed["masks@bits"] = np.packbits(masks.reshape(-1))
-    computed["masks"] = np.packbits(masks.reshape(len(masks), -1), axis=1)
+    computed["masks"] = packed(masks)
     return computed
 
 
@@ -222,34 +272,47 @@ def mask_outputs(heads: list[MaskAnswers], labels: Tensor) -> dict[str, Array]:
 
 
 def training_batch(case: Case, model: RefineMask) -> Batch:
-    """The photograph as the network sees it, with ground truth in the network input's pixels."""
-    image = resized_and_padded(case, model)
-    height, width = image.shape[1:]
-    inputs, entries = case.inputs, case.spec["inputs"]
-    polygons = None
-    if "gt_masks@bits" in inputs:
-        shape = entries["gt_masks"]["shape"]
-        masks = np.unpackbits(inputs["gt_masks@bits"], count=int(np.prod(shape))).reshape(shape).astype(bool)
-    else:
-        stated = entries["gt_polygons"]["value"]
-        masks = rle.decode([rle.from_polygons(each, height, width) for each in stated])
-        polygons = [[np.array(outline).reshape(-1, 2) for outline in each] for each in stated]
-    target = Target(
-        boxes=torch.from_numpy(inputs["gt_boxes"]),
-        labels=torch.from_numpy(inputs["gt_labels"]).long(),
-        masks=torch.from_numpy(masks),
-        polygons=polygons,
-    )
-    sizes = torch.tensor([model.preprocess(inputs["image"]).resized_size])
-    return Batch(image[None], sizes, [target])
+    """The photographs as the network sees them, with ground truth in the network input's pixels."""
+    boxes, labels = numbered(case, "gt_boxes"), numbered(case, "gt_labels")
+    photographs = learned_from(case, len(boxes))
+    sizes = torch.tensor([model.preprocess(image).resized_size for image in photographs])
+    items = []
+    for number, photograph in zip(boxes, photographs, strict=True):
+        image = resized_and_padded(photograph, model)
+        masks, polygons = masks_of(case, number, image.shape[1], image.shape[2])
+        target = Target(
+            boxes=torch.from_numpy(case.inputs[boxes[number]]),
+            labels=torch.from_numpy(case.inputs[labels[number]]).long(),
+            masks=torch.from_numpy(masks),
+            polygons=polygons,
+        )
+        items.append((image, target))
+    return replace(collate(items, DIVISOR), sizes=sizes)
 
 
-def resized_and_padded(case: Case, model: RefineMask) -> Tensor:
+def masks_of(case: Case, number: int, height: int, width: int) -> tuple[Array, list[list[Array]] | None]:
+    """One image's ground truth [n, H, W], and its outlines where it is given as those."""
+    bitmaps, entries = numbered(case, "gt_masks"), case.spec["inputs"]
+    if number in bitmaps:
+        shape = entries[bitmaps[number].removesuffix("@bits")]["shape"]
+        bits = np.unpackbits(case.inputs[bitmaps[number]], count=int(np.prod(shape)))
+        return bits.reshape(shape).astype(bool), None
+    name = numbered(case, "gt_boxes")[number].replace("boxes", "polygons")
+    if "value" not in entries.get(name, {}):
+        raise UserError(
+            f"{case.name}: neither in/{name.replace('polygons', 'masks')}@bits nor the spec's {name} is given"
+        )
+    stated = entries[name]["value"]
+    masks = rle.decode([rle.from_polygons(each, height, width) for each in stated])
+    return masks, [[np.array(outline).reshape(-1, 2) for outline in each] for each in stated]
+
+
+def resized_and_padded(photograph: Array, model: RefineMask) -> Tensor:
     """The network input before it is normalised: bytes [3, H, W]."""
-    settings, tensor = model.config.model, model.preprocess(case.inputs["image"]).tensor
+    settings, prepared = model.config.model, model.preprocess(photograph)
     mean, std = (torch.tensor(values)[:, None, None] for values in (settings.mean, settings.std))
-    height, width = model.preprocess(case.inputs["image"]).resized_size
-    pixels = (tensor * std + mean).round().to(torch.uint8)
+    height, width = prepared.resized_size
+    pixels = (prepared.tensor * std + mean).round().to(torch.uint8)
     inside = torch.zeros_like(pixels)
     inside[:, :height, :width] = pixels[:, :height, :width]
     return inside
@@ -259,7 +322,7 @@ def train(case: Case, model: RefineMask, batch: Batch, converted: Converted[Conf
     """Samples, targets, loss terms, and the gradients of their sum under the published parameters' names."""
     step = model.train().training_step(model.normalise(batch.images, batch.sizes), batch)
     total(step.terms).backward()  # type: ignore[no-untyped-call]
-    computed = {"loss/total": array(total(step.terms))} | losses(model, step) | samples(model, step)
+    computed = {"loss/total": array(total(step.terms))} | losses(model, step) | samples(step)
     computed |= targets(model, batch, step)
     for published, gradient in gradients(model, converted.names).items():
         computed[f"grad/{published}"] = np.asarray(np.linalg.norm(gradient.astype(np.float64)))
@@ -291,25 +354,27 @@ def losses(model: RefineMask, step: TrainingStep) -> dict[str, Array]:
     return computed
 
 
-def samples(model: RefineMask, step: TrainingStep) -> dict[str, Array]:
+def samples(step: TrainingStep) -> dict[str, Array]:
+    """Proposals and samples, numbered as the original's code makes them: call by call, and in a call image by image."""
+    proposals = [each for images in step.proposals for each in images]
+    sampled = [each for images in step.sampled for each in images]
     computed: dict[str, Array] = {}
-    for index, images in enumerate(step.proposals):
-        boxes, scores = images[0]
+    for index, (boxes, scores) in enumerate(proposals):
         computed[f"train/proposals{index}"] = array(torch.cat((boxes, scores[:, None]), dim=1))
-    for index, sampled in enumerate(step.sampled):
-        computed[f"train/sampled_boxes{index}"] = array(sampled[0].boxes)
-        computed[f"train/pos_gt{index}"] = array(sampled[0].objects)
+    for index, each in enumerate(sampled):
+        computed[f"train/sampled_boxes{index}"] = array(each.boxes)
+        computed[f"train/pos_gt{index}"] = array(each.objects)
     return computed
 
 
 def targets(model: RefineMask, batch: Batch, step: TrainingStep) -> dict[str, Array]:
     """The masks' targets, the first call's, and each stage's own loss."""
-    stages, target = len(model.box_heads), batch.targets[0]
-    from_polygons = model.config.model.mask_targets == "polygons"
+    stages, from_polygons = len(model.box_heads), model.config.model.mask_targets == "polygons"
     computed: dict[str, Array] = {}
     for call, answers in enumerate(step.masks):
-        sampled = step.sampled[(call + 1) * stages - 1][0]
-        drawn = mask_targets(target, sampled, MASK_SIZES, from_polygons)
+        pairs = zip(batch.targets, step.sampled[(call + 1) * stages - 1], strict=True)
+        each_image = [mask_targets(target, sampled, MASK_SIZES, from_polygons) for target, sampled in pairs]
+        drawn = [torch.cat(images) for images in zip(*each_image, strict=True)]
         if call == 0:
             computed["train/mask_target@bits"] = np.packbits(array(drawn[1]).reshape(-1))
         if answers.foreground is None:
@@ -319,7 +384,7 @@ def targets(model: RefineMask, batch: Batch, step: TrainingStep) -> dict[str, Ar
         if call == 0:
             for index, masks in enumerate(drawn):
                 computed[f"train/stage_target{index}@bits"] = np.packbits(array(masks).reshape(-1))
-            wanted = foreground_target([target], *answers.foreground.shape[2:])
+            wanted = foreground_target(batch.targets, *answers.foreground.shape[2:])
             computed["train/semantic_target@bits"] = np.packbits(array(wanted).astype(bool).reshape(-1))
     return computed
 
@@ -343,6 +408,6 @@ def part_of(name: str) -> str:
     return ".".join(parts[:2]) if parts[0] == "roi_head" else parts[0]
 
 
-def on_scene(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
+def on_scene(case: Case, seed: int, images: int = 1) -> tuple[dict[str, Any], dict[str, Array]]:
     """Scenes of the built-in dataset for a case's inputs: their entries in the spec, and the arrays."""
-    return refinemask_scenes.on_scene(case, seed)
+    return refinemask_scenes.on_scene(case, seed, images)

@@ -17,7 +17,7 @@ from tests.parity.case import Array, Case
 DIVISOR = 32
 
 
-def on_scene(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
+def on_scene(case: Case, seed: int, images: int) -> tuple[dict[str, Any], dict[str, Array]]:
     """The entries for the spec, and the arrays."""
     scene = draw_scene(seed, "val", 0)
     if "p2" in case.inputs:
@@ -30,17 +30,23 @@ def on_scene(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
         inputs["train_label"] = np.broadcast_to(foreground[:96, :96], label.shape).copy()
         entries["train_label"] = {"meaning": case.spec["inputs"]["train_tensor"]["meaning"]}
     if "gt_boxes" in case.inputs:
-        scale = case.spec["settings"]["preprocess"]["img_scale_long_short"]
-        truth = ground_truth(scene, max(scale), min(scale))
-        inputs |= truth
-        masks = truth.pop("masks")
-        del inputs["masks"]
-        if "gt_masks@bits" in case.inputs:
-            inputs["gt_masks@bits"] = np.packbits(masks.reshape(-1))
-            entries["gt_masks"] = {"shape": list(masks.shape)}
-        else:
-            entries["gt_polygons"] = {"value": [[diamond(box)] for box in truth["gt_boxes"]]}
+        scenes = {"": scene} | {str(number): draw_scene(seed, "train", number) for number in range(2, images + 1)}
+        for number, each in scenes.items():
+            add_ground_truth(case, each, number, entries, inputs)
     return entries, inputs
+
+
+def add_ground_truth(case: Case, scene: Scene, number: str, entries: dict[str, Any], inputs: dict[str, Array]) -> None:
+    """One image's, whose inputs' names end in a number."""
+    scale = case.spec["settings"]["preprocess"]["img_scale_long_short"]
+    truth = ground_truth(scene, max(scale), min(scale))
+    masks = truth.pop("masks")
+    inputs |= {f"{name}{number}": values for name, values in ({"image": scene.image} | truth).items()}
+    if "gt_masks@bits" in case.inputs:
+        inputs[f"gt_masks{number}@bits"] = np.packbits(masks.reshape(-1))
+        entries[f"gt_masks{number}"] = {"shape": list(masks.shape)}
+    else:
+        entries[f"gt_polygons{number}"] = {"value": [[diamond(box)] for box in truth["gt_boxes"]]}
 
 
 def ground_truth(scene: Scene, long_side: int, short_side: int) -> dict[str, Array]:

@@ -94,18 +94,19 @@ def train_saliency(case: Case, model: U2Net, tensor: Tensor) -> dict[str, Array]
     return computed | gradient_outputs(gradients(model, {name: name for name in case.spec["state_dict"]}))
 
 
-def training_crops(case: Case, tensor: Tensor) -> Tensor:
-    """What is learned from: given whole, or cut out of the network input as the spec says ("[:, :, 0:96, 64:160]")."""
-    if "train_tensor" in case.inputs:
-        return torch.from_numpy(case.inputs["train_tensor"]).to(tensor)
-    entries = [str(case.spec["inputs"].get(name)) for name in ("train_tensor", "train_label")]
-    found = [re.findall(r"\[:, :, (\d+):(\d+), (\d+):(\d+)\]", entry) for entry in entries]
-    stated = found[0] or found[1]
-    if len(stated) != len(case.inputs["train_label"]):
-        labels = len(case.inputs["train_label"])
-        raise UserError(f"{labels} labels to train on, but the spec's train_tensor states {len(stated)} crops")
-    corners = [[int(number) for number in crop] for crop in stated]
-    return torch.cat([tensor[:, :, top:bottom, left:right] for top, bottom, left, right in corners])
+def training_crops(case: Case, whole: Tensor) -> Tensor:
+    """What is learned from: given whole, or cut out as the spec says ("[:, :, 0:96, 64:160] and [:, :, :16, :20]")."""
+    inputs = case.inputs
+    if "train_tensor" in inputs:
+        return torch.from_numpy(inputs["train_tensor"]).to(whole)
+    texts = [case.spec["inputs"].get(name) for name in ("train_tensor", "train_label")]
+    texts += [case.spec.get("settings", {}).get("train_batch"), case.spec.get("train_batch")]
+    found = [re.findall(r"\[:, :, (\d*):(\d+), (\d*):(\d+)\]", str(text)) for text in texts]
+    stated, labels = next((crops for crops in found if crops), []), len(inputs["train_label"])
+    if len(stated) != labels:
+        raise UserError(f"{labels} labels to train on, but the spec states {len(stated)} crops")
+    corners = [[int(number or 0) for number in crop] for crop in stated]
+    return torch.cat([whole[:, :, top:bottom, left:right] for top, bottom, left, right in corners])
 
 
 def original_loss(maps: list[Tensor], wanted: Tensor) -> Losses:
@@ -157,8 +158,8 @@ def semantic_head(weights: Mapping[str, Tensor]) -> tuple[SemanticU2Head, dict[s
 
 
 def train_semantic(case: Case, model: SemanticU2Head, features: Tensor) -> list[Tensor]:
-    """The losses of the outputs on two crops; their gradients are in the model then."""
-    crops = torch.cat((features[:, :, :16, :20], features[:, :, 6:22, 10:30]))
+    """The losses of the outputs on crops; their gradients are in the model then."""
+    crops = training_crops(case, features)
     wanted = torch.from_numpy(case.inputs["train_label"]).to(features.device).long()
     each = semantic_losses(model(crops), wanted)
     (case.spec["settings"]["loss_weight"] * torch.stack(each).mean()).backward()

@@ -21,6 +21,7 @@ from tests.parity import rules
 from tests.parity.case import Array, Case
 from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total
 from tests.parity.rules import Rule
+from tests.parity.settings import Fixed
 from tests.parity.upsnet import parts as upsnet_parts
 from upsnet.boxes import clip, decode
 from upsnet.config import Config, Proposals, Test, Train
@@ -44,6 +45,33 @@ from upsnet.targets import (
 )
 
 INPUTS = ("tensor",)
+FIXED: Fixed = {
+    "settings.pixel_std": ("none",),
+    "settings.pad_multiple": (32,),
+    "settings.fpn_upsample": ("nearest",),
+    "settings.rpn_strides": ([4, 8, 16, 32, 64],),
+    "settings.anchor_scales": ([8],),
+    "settings.anchor_ratios": ([0.5, 1, 2],),
+    "settings.bbox_reg_weights": ([10.0, 10.0, 5.0, 5.0],),
+    "settings.mask_size": (28,),
+    "settings.panoptic_nms_thresh": (0.5,),
+    "settings.roi_align.sampling_ratio": (2,),
+    "settings.roi_align.aligned": (False,),
+    "settings.roi_align.box_pool": (7,),
+    "settings.roi_align.mask_pool": (14,),
+    "settings.t*.rpn_min_size": (0,),
+    "settings.train.rpn_straddle_thresh": (0,),
+    "settings.train.bg_thresh_hi": (0.5,),
+    "settings.train.bg_thresh_lo": (0.0,),
+    "settings.bn_eps": (1e-5,),
+    "settings.void_id": (0,),
+}
+INFORMATION = (  # follows from the checkpoint, is in the recorded samples, or belongs to other steps
+    *("settings.fpn_with_gap", "settings.backbone_*", "settings.fcn_num_layers", "settings.channels.*"),
+    *(f"settings.train.{name}" for name in ("lr", "wd", "momentum", "*_iteration", "max_size")),
+    *("settings.train_short_side", "segments_info.*", "gt_annotations.*", "loss_weights.*", "scenarios.*.expected.*"),
+    *(f"settings.merge_scenarios.*.{name}" for name in ("instances_offered", "kept_as_things", "void_pixels")),
+)
 LEVELS = ("p2", "p3", "p4", "p5", "p6")
 STRIDES = (4, 8, 16, 32, 64)
 PUBLISHED_LOSSES = {
@@ -140,11 +168,9 @@ def build(case: Case, converted: Converted[Config]) -> UPSNet:
     names = [f"class {index}" for index in range(class_count(converted.weights))]
     model = UPSNet(with_settings(converted.config, case.spec["settings"]), names)
     model.load_state_dict(converted.weights, strict=True)
-    expected = case.spec["settings"]["num_classes"] - 1, case.spec["settings"]["first_thing_seg_class"]
-    if (model.things, model.stuff) != expected:
-        raise UserError(
-            f"the checkpoint has {model.things} things and {model.stuff} stuff, the settings say {expected}"
-        )
+    stated = [case.spec["settings"][name] for name in ("num_classes", "first_thing_seg_class", "num_seg_classes")]
+    if stated != [model.things + 1, model.stuff, model.things + model.stuff]:
+        raise UserError(f"the checkpoint has {model.things} things and {model.stuff} stuff, the settings say {stated}")
     return model.eval()
 
 
@@ -307,6 +333,8 @@ def unified_maps(model: UPSNet, image: Array) -> dict[str, Array]:
 def train(model: UPSNet, case: Case, converted: Converted[Config]) -> dict[str, Array]:
     """Loss terms of the case's own samples, and the gradients of their weighted sum under the published names."""
     device = next(model.parameters()).device
+    if len(case.inputs["tensor"]) != 1:
+        raise UserError(f"{case.name}: the original learns from one image at a time, not {len(case.inputs['tensor'])}")
     images = torch.from_numpy(case.inputs["tensor"]).to(device)
     answers = model.train()(images)
     size = torch.from_numpy(case.inputs["im_info"][0, :2]).to(device)

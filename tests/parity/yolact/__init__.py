@@ -22,8 +22,18 @@ from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import Scene, draw_scene
 from tests.parity import rules
 from tests.parity.case import SAMPLE, Array, Case, sample
-from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total
+from tests.parity.images import learned_from, numbered
+from tests.parity.networks import (
+    Gradients,
+    array,
+    gradients,
+    packed,
+    published_checkpoint,
+    rounding_of_gradients,
+    total,
+)
 from tests.parity.rules import Rule
+from tests.parity.settings import Fixed
 from tests.parity.yolact import ops as yolact_ops
 from yolact.boxes import level_sizes, priors_per_level
 from yolact.config import Config, Losses, Model, Test
@@ -34,6 +44,25 @@ from yolact.postprocess import Detections, assemble, detect
 from yolact.targets import BACKGROUND, match
 
 INPUTS = ("tensor",)
+FIXED: Fixed = {
+    "settings.preserve_aspect_ratio": (False,),
+    "settings.keep_ratio": (False,),
+    "settings.preprocess.channel_order_into_net": ("RGB",),
+    "settings.normalise.channel_order": ("RGB",),
+    "settings.variances": ([0.1, 0.2],),
+    "settings.mask.crop_padding": (1,),
+    "settings.mask.threshold": (0.5,),
+    "settings.mask.rescore_bbox": (False,),
+    "settings.loss.conf_alpha": (1,),
+    "settings.loss.discard_mask_area": (-1,),  # where masks aren't scored
+    "settings.test_cfg.min_bbox_size": (0,),
+    "settings.test_cfg.mask_thr*": (0.5,),
+    "settings.nms.traditional_scale_px": (550,),
+}
+INFORMATION = (  # follows from the checkpoint, or from the other settings
+    *("settings.backbone.*", "settings.fpn.channels", "settings.num_classes_with_background", "settings.mask_dim"),
+    *("settings.mask.rescore_mask", "settings.priors.per_*", "settings.nms.fast_*"),
+)
 GRADIENT_SAMPLE = 2000
 CLOSE = 1e-5  # scores of neighbours that may swap
 TAIL = 318  # priors in the outputs named _tail
@@ -45,7 +74,7 @@ def compute(case: Case, device: str) -> dict[str, Array]:
         return yolact_ops.compute(case, device)
     converted = convert(published_checkpoint(case))
     model = build(case, converted).to(device)
-    computed = infer(case, model)
+    computed = infer(case, model) if "image" in case.inputs else {}
     return computed | (train(case, model, converted) if "gt_num_crowds" in case.inputs else {})
 
 
@@ -153,6 +182,8 @@ def with_test_cfg(test: Test, settings: dict[str, Any]) -> Test:
 
 def with_model_settings(model: Model, settings: dict[str, Any]) -> Model:
     colours, priors = settings["preprocess"], settings["priors"]
+    if priors["relative_to"] != settings["max_size"]:
+        raise UserError(f"priors are relative to {priors['relative_to']}, and can only be to the network's input")
     return replace(
         model,
         input_size=settings["max_size"],
@@ -317,30 +348,20 @@ def results_as_mmdetection(case: Case, model: YOLACT) -> dict[str, Array]:
         "scores": array(found.scores),
         "labels": array(found.labels),
         "boxes": array(found.boxes),
-        "masks": np.packbits(array(found.masks).reshape(len(found), -1), axis=1),
+        "masks": packed(array(found.masks)),
     }
-
-
-def training_images(case: Case) -> list[str]:
-    """The inputs that are learned from, in order: those that the spec lists, else image, image2, ... to the end."""
-    crowds = len(case.inputs["gt_num_crowds"])
-    stated = re.findall(r"in/(image\d*)", case.spec.get("train_batch", ""))
-    names = stated or ["image", *(f"image{number}" for number in range(2, crowds + 1))]
-    missing = [name for name in names if name not in case.inputs]
-    if missing or len(names) != crowds:
-        raise UserError(f"{case.name}: ground truth of {crowds} images, but {names} to train on; {missing} are missing")
-    return names
 
 
 def training_batch(case: Case, model: YOLACT) -> tuple[Tensor, list[Target]]:
     """The photographs as at inference, and their ground truth in pixels of the network's input."""
     device, size = model.priors.device, model.config.model.input_size
-    images = torch.stack([model.preprocess(case.inputs[name]).tensor for name in training_images(case)])
+    truths = list(zip(numbered(case, "gt_boxes").values(), numbered(case, "gt_masks").values(), strict=True))
+    images = torch.stack([model.preprocess(image).tensor for image in learned_from(case, len(truths))])
     targets = []
-    for index, crowds in enumerate(case.inputs["gt_num_crowds"].tolist()):
-        rows = torch.from_numpy(case.inputs[f"gt_boxes{index}"])
-        shape = case.spec["inputs"][f"gt_masks{index}"]["shape"]
-        bits = np.unpackbits(case.inputs[f"gt_masks{index}"], count=int(np.prod(shape)))
+    for (boxes_name, masks_name), crowds in zip(truths, case.inputs["gt_num_crowds"].tolist(), strict=True):
+        rows = torch.from_numpy(case.inputs[boxes_name])
+        shape = case.spec["inputs"][masks_name]["shape"]
+        bits = np.unpackbits(case.inputs[masks_name], count=int(np.prod(shape)))
         masks = torch.from_numpy(bits.reshape(shape).astype(bool))
         own = len(rows) - crowds
         boxes = rows[:, :4] * size
@@ -408,14 +429,14 @@ def part_of(name: str) -> str:
     return name.rpartition("/")[2].partition(".")[0]
 
 
-def on_scene(case: Case, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
+def on_scene(case: Case, seed: int, images: int = 2) -> tuple[dict[str, Any], dict[str, Array]]:
     """Scenes of the built-in dataset for a network case's inputs: their entries in the spec, and the arrays."""
     inputs: dict[str, Array] = {"image": draw_scene(seed, "val", 0).image}
     entries: dict[str, Any] = {"image": {"meaning": "RGB, HWC"}}
     if "gt_num_crowds" not in case.inputs:
         return entries, inputs
-    scenes = [draw_scene(seed, "val", 0), draw_scene(seed, "train", 0)]
-    inputs["image2"] = scenes[1].image
+    scenes = [draw_scene(seed, "val", 0), *(draw_scene(seed, "train", index) for index in range(images - 1))]
+    inputs |= {f"image{number}": scene.image for number, scene in enumerate(scenes[1:], start=2)}
     crowds = []
     for index, scene in enumerate(scenes):
         rows, masks = ground_truth(scene, case.spec["settings"]["max_size"])
