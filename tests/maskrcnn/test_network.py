@@ -55,14 +55,15 @@ def test_every_variant_learns_and_finds(variant):
     assert ("backbone.conv1.weight" in trained) == (variant == "shapes")
     image = np.random.RandomState(0).randint(0, 256, (48, 80, 3)).astype(np.uint8)
     (found,) = model.eval().predict([image])
-    assert 0 < len(found) <= 5
+    # before any training the boxes have no extent, and those Detectron2 drops
+    assert (0 if config.conventions.fitted else 1) <= len(found) <= 5
     assert found.masks.shape == (len(found), 48, 80)
     assert (found.scores.diff() <= 0).all()
     assert (found.boxes >= 0).all()
     # an inclusive box that is scaled up ends up to a pixel beyond the border, as in the original
     beyond = 1 if config.conventions.inclusive_corners else 1e-3
     assert (found.boxes <= torch.tensor([80, 48, 80, 48]) + beyond).all()
-    assert found.labels.max() < len(CLASSES)
+    assert (found.labels < len(CLASSES)).all()
 
 
 @pytest.mark.parametrize("variant", ["r50_c4_1x", "mmdet_r50_fpn"])
