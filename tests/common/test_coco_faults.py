@@ -1,7 +1,9 @@
 """Faults in COCO files: each is named in a line, with file and entry, and no path leads outside."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,40 +13,29 @@ from common.data.coco import CocoDataset, refuse_other_classes
 from common.errors import UserError
 from tests.common.coco_example import HEIGHT, TRIANGLE, WIDTH, annotation, content, load, write
 
-FATAL = {
+NAN, INFINITY = float("nan"), float("inf")
+Change = Callable[[Any], object]
+OF_ANNOTATION_1: dict[str, tuple[dict[str, Any], str]] = {
+    "text for a number": ({"category_id": "person"}, ".*category_id"),
+    "unknown image": ({"image_id": 6}, "its image_id"),
+    "unknown category": ({"category_id": 4}, "its category_id"),
+    "NaN box": ({"bbox": [NAN, 1, 2, 3]}, r"its bbox \[nan"),
+    "infinite box": ({"bbox": [1, 1, INFINITY, 3]}, "its bbox"),
+    "negative box": ({"bbox": [5, 5, -2, 3]}, ".*negative"),
+    "short box": ({"bbox": [5, 5, 2]}, ""),
+    "negative area": ({"area": -1}, "its area"),
+    "odd polygon": ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, ".*odd"),
+    "NaN polygon": ({"segmentation": [[1, 2, 3, 4, 5, NAN]]}, ".*NaN"),
+    "no such kind of mask": ({"segmentation": "mask.png"}, ""),
+}
+# the second annotation has the id 70 and an RLE in numbers, the fourth the id 9 and one in text
+SIZE = {"size": [HEIGHT, WIDTH]}
+OTHERS: dict[str, tuple[Change, str]] = {
     "missing key": (lambda d: d["annotations"][0].pop("bbox"), "annotation 1: .*bbox"),
     "missing id": (lambda d: d["annotations"][0].pop("id"), "annotation number 0 .*id"),
-    "text for a number": (
-        lambda d: d["annotations"][0].update(category_id="person"),
-        "annotation 1: .*category_id",
-    ),
     "duplicate image": (lambda d: d["images"].append(dict(d["images"][0])), "image 5: 2 entries"),
     "duplicate annotation": (lambda d: d["annotations"].append(annotation(1)), "annotation 1: 2 entries"),
     "duplicate category": (lambda d: d["categories"].append({"id": 3, "name": "x"}), "category 3: 2 entries"),
-    "unknown image": (lambda d: d["annotations"][0].update(image_id=6), "annotation 1: its image_id"),
-    "unknown category": (
-        lambda d: d["annotations"][0].update(category_id=4),
-        "annotation 1: its category_id",
-    ),
-    "NaN box": (
-        lambda d: d["annotations"][0].update(bbox=[float("nan"), 1, 2, 3]),
-        r"annotation 1: its bbox \[nan",
-    ),
-    "infinite box": (
-        lambda d: d["annotations"][0].update(bbox=[1, 1, float("inf"), 3]),
-        "annotation 1: its bbox",
-    ),
-    "negative box": (lambda d: d["annotations"][0].update(bbox=[5, 5, -2, 3]), "annotation 1: .*negative"),
-    "short box": (lambda d: d["annotations"][0].update(bbox=[5, 5, 2]), "annotation 1: "),
-    "negative area": (lambda d: d["annotations"][0].update(area=-1), "annotation 1: its area"),
-    "odd polygon": (
-        lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
-        "annotation 1: .*odd",
-    ),
-    "NaN polygon": (
-        lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, float("nan")]]),
-        "annotation 1: .*NaN",
-    ),
     "RLE of another size": (
         lambda d: d["annotations"][3]["segmentation"].update(size=[WIDTH, HEIGHT]),
         r"annotation 9: RLE of size \[32, 24\] for an image of \[24, 32\]",
@@ -54,24 +45,16 @@ FATAL = {
         "annotation 70: .*sum to 769",
     ),
     "negative RLE": (
-        lambda d: d["annotations"][1].update(segmentation={"size": [HEIGHT, WIDTH], "counts": [-2, 770]}),
+        lambda d: d["annotations"][1].update(segmentation=SIZE | {"counts": [-2, 770]}),
         "annotation 70: .*count 0 is -2",
     ),
-    "nonsense RLE": (
-        lambda d: d["annotations"][3]["segmentation"].update(counts="\x01é"),
-        "annotation 9: RLE",
-    ),
+    "nonsense RLE": (lambda d: d["annotations"][3]["segmentation"].update(counts="\x01é"), "annotation 9: RLE"),
     "overflowing RLE": (
-        lambda d: d["annotations"][1].update(segmentation={"size": [HEIGHT, WIDTH], "counts": [2**63 - 1] * 3}),
+        lambda d: d["annotations"][1].update(segmentation=SIZE | {"counts": [2**63 - 1] * 3}),
         "annotation 70: RLE",
     ),
-    "no such kind of mask": (lambda d: d["annotations"][0].update(segmentation="mask.png"), "annotation 1: "),
     "bad keypoints": (
-        lambda d: (
-            d["annotations"][0].update(keypoints=[1, 2, 2]),
-            d["annotations"][2].update(keypoints=[1, 2, 2]),
-            d["annotations"][3].update(keypoints=[1, 2]),
-        ),
+        lambda d: [d["annotations"][at].update(keypoints=[1, 2, 2][:count]) for at, count in ((0, 3), (2, 3), (3, 2))],
         "annotation 9: 2 keypoint numbers, expected 3",
     ),
     "size of an image": (lambda d: d["images"][0].update(width=0), "image 5: .*width"),
@@ -79,6 +62,10 @@ FATAL = {
         lambda d: d["images"][0].update(file_name="d.png"),
         r"image 5 \('d\.png'\): there is no such file",
     ),
+}
+FATAL = OTHERS | {
+    kind: (lambda d, changes=changes: d["annotations"][0].update(changes), f"annotation 1: {pattern}")
+    for kind, (changes, pattern) in OF_ANNOTATION_1.items()
 }
 
 

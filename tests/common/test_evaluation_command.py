@@ -14,7 +14,6 @@ from common.run.commands import evaluation_folder, model_to_evaluate
 from common.run.configuration import configure, from_dict, to_dict, to_yaml
 from solov2.config import VARIANTS, Config
 
-CHECKPOINT = Config(variant="light_r18_448")
 OF_THE_CHECKPOINT = "--precision bf16 --test.max-instances 7 --batch-size 3"
 
 

@@ -20,8 +20,6 @@ from common.metrics import coco_details, evaluate_coco
 from common.ops import masks as rle
 from tests.given import given_folder
 
-PQ_CASE = Path(__file__).parents[1] / "parity" / "cases" / "upsnet" / "pq_eval"
-SCENARIOS: dict[str, Any] = json.loads((PQ_CASE / "spec.json").read_text())["scenarios"]
 Json = dict[str, Any]
 
 
@@ -83,15 +81,8 @@ def coco_sets(draw: st.DrawFn, *, polygons: bool = False, boxed: bool = False) -
             "image_id": draw(st.sampled_from(images))["id"],
             "category_id": draw(st.sampled_from(categories))["id"],
         }
-        annotations.append(
-            {
-                **owner,
-                "iscrowd": int(crowd),
-                "area": int(rle.area([mask])[0]) * scale,
-                "bbox": box,
-                "segmentation": shape,
-            }
-        )
+        area = int(rle.area([mask])[0]) * scale
+        annotations.append({**owner, "iscrowd": int(crowd), "area": area, "bbox": box, "segmentation": shape})
     for _ in range(draw(st.integers(0, 8))):
         mask = rle.encode(draw(masks())[None])[0]
         if annotations and draw(st.booleans()):
@@ -131,16 +122,9 @@ def people(draw: st.DrawFn, *, boxed: bool) -> tuple[Json, list[Json]]:
             points[:] = 0
         box = [*random.uniform(0, 90, 2).tolist(), *random.uniform(20, 110, 2).tolist()]
         owner = {"image_id": draw(st.integers(0, 1)), "category_id": 1}
-        annotations.append(
-            {
-                "id": i,
-                **owner,
-                "iscrowd": draw(st.integers(0, 1)) * draw(st.integers(0, 1)),
-                "bbox": box,
-                "area": box[2] * box[3] / 2,
-            }
-            | {"keypoints": points.ravel().tolist(), "num_keypoints": int((points[:, 2] > 0).sum())}
-        )
+        marked = {"keypoints": points.ravel().tolist(), "num_keypoints": int((points[:, 2] > 0).sum())}
+        crowd = draw(st.integers(0, 1)) * draw(st.integers(0, 1))
+        annotations.append({"id": i, **owner, "iscrowd": crowd, "bbox": box, "area": box[2] * box[3] / 2, **marked})
         for _ in range(draw(st.integers(0, 3))):
             noise = np.column_stack((random.normal(0, draw(st.sampled_from([0.5, 4, 40])), (17, 2)), np.zeros(17)))
             guess = (points + noise).ravel().tolist()
@@ -232,29 +216,11 @@ def test_parity_set_scores_as_with_pycocotools_but_for_annotation_0(kind: Any) -
 def small_set() -> tuple[Json, list[Json]]:
     """Two classes; the first is found, the second has one object and is not."""
     square = rle.encode(np.pad(np.ones((1, 20, 20), bool), ((0, 0), (2, 18), (2, 18))))[0]
+    one = {"image_id": 5, "segmentation": square, "bbox": [2, 2, 20, 20], "area": 400, "iscrowd": 0}
     truth = {
         "images": [{"id": 5, "height": 40, "width": 40}],
         "categories": [{"id": 2, "name": "dog"}, {"id": 1, "name": "cat"}, {"id": 9, "name": "bird"}],
-        "annotations": [
-            {
-                "id": 1,
-                "image_id": 5,
-                "category_id": 1,
-                "segmentation": square,
-                "bbox": [2, 2, 20, 20],
-                "area": 400,
-                "iscrowd": 0,
-            },
-            {
-                "id": 2,
-                "image_id": 5,
-                "category_id": 2,
-                "segmentation": square,
-                "bbox": [2, 2, 20, 20],
-                "area": 400,
-                "iscrowd": 0,
-            },
-        ],
+        "annotations": [{"id": 1, "category_id": 1, **one}, {"id": 2, "category_id": 2, **one}],
     }
     return truth, [{"image_id": 5, "category_id": 1, "score": 0.5, "segmentation": square}]
 
