@@ -1,6 +1,8 @@
 """What eval.py evaluates and where it writes: flags before the file, the file before the checkpoint's own settings."""
 
 import shlex
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,10 +29,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@cache
+def of_the_checkpoint() -> Config:
+    return configure(VARIANTS, shlex.split(f"light_r18_448 {OF_THE_CHECKPOINT}"))
+
+
 def evaluated(line: str) -> Config:
     """The settings of an evaluation; its checkpoint is one of light_r18_448, trained with other settings."""
-    own = configure(VARIANTS, shlex.split(f"light_r18_448 {OF_THE_CHECKPOINT}"))
-    _, config = model_to_evaluate("solov2", VARIANTS, lambda path: SimpleNamespace(config=own), line.split())
+    model = SimpleNamespace(config=deepcopy(of_the_checkpoint()))
+    _, config = model_to_evaluate("solov2", VARIANTS, lambda path: model, line.split())
     return config
 
 
