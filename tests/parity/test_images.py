@@ -64,9 +64,23 @@ def test_outputs_of_a_photograph_that_is_missing_fail_by_name() -> None:
     assert [line.name for line in lines if not line.passed] == ["doubled/image2"]
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1)])
-def test_a_grey_photograph_is_seen_in_three_equal_channels(shape: tuple[int, ...]) -> None:
-    grey = np.arange(6, dtype=np.uint8).reshape(shape)
-    inputs = in_colour(Case(Path("x"), {}, {"in/train_image/0": grey, "in/tensor": grey, "out/image": grey})).inputs
-    assert (inputs["train_image/0"] == np.arange(6).reshape(2, 3, 1).repeat(3, axis=2)).all()
+@pytest.mark.parametrize(("names", "spec"), [(("photo",), {}), (("b", "a"), {"images": ["b", "a"]})])
+def test_the_only_photograph_or_the_first_listed_is_the_cases_own_whatever_it_is_called(
+    names: tuple[str, ...], spec: dict[str, list[str]]
+) -> None:
+    arrays: dict[str, Array] = {f"in/{name}": np.full((2, 4), at, np.uint8) for at, name in enumerate(names, start=1)}
+    outputs = {name: np.full((2, 4, 3), 2.0 * at) for at, name in enumerate(names, start=1)}
+    arrays |= {"out/doubled": outputs[names[0]]} | {f"out/doubled/{name}": outputs[name] for name in names[1:]}
+    if len(names) == 1:  # what tells a photograph of no name is that it is in colour
+        arrays["in/photo"] = arrays["in/photo"][..., None].repeat(3, axis=2)
+    lines, _ = run_case(Case(Path("doubler"), {"system": "doubler", "state_dict": {}} | spec, arrays))
+    assert [line.name for line in lines if line.passed] == ["doubled", *(f"doubled/{name}" for name in names[1:])]
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2, 4, 1), (5, 2, 4), (5, 2, 4, 1), (1, 2, 4)])
+def test_a_grey_photograph_is_seen_in_three_equal_channels_stacked_or_not(shape: tuple[int, ...]) -> None:
+    grey = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    inputs = in_colour(Case(Path("x"), {}, {"in/train_image": grey, "in/tensor": grey, "out/image": grey})).inputs
+    whole = grey if shape[-1] == 1 else grey[..., None]
+    assert (inputs["train_image"] == whole.repeat(3, axis=-1)).all()
     assert inputs["tensor"].shape == shape

@@ -24,6 +24,7 @@ from tests.parity.runner import find_system, run_case
 
 COMMITTED = Path(__file__).parent / "cases"
 SEED = 1
+TRAINED = r"loss/.+|match/.+|train/.+|target.+|assign.+|positive_map"
 SLOW = [pytest.mark.slow]
 
 
@@ -32,142 +33,108 @@ class Own:
     """A case with the network and settings of a given one, on scenes of the built-in data set."""
 
     base: str
-    outputs: str  # pattern of those that it has
-    wrong: str  # the one that is made wrong
+    wrong: str  # the output that is made wrong
+    outputs: str = TRAINED  # pattern of those that it has
+    photographs: tuple[str, ...] = ()  # further ones
+    pattern: str = "{0}/{1}"  # of their outputs' names
     images: int = 1  # that are learned from
     settings: Mapping[str, Any] = field(default_factory=dict)  # that are other, by path
     spec: Mapping[str, Any] = field(default_factory=dict)  # what else the spec states
     renamed: Mapping[str, str] = field(default_factory=dict)  # what has another name than in the given cases
-    photographs: tuple[str, ...] = ()  # further ones
-    pattern: str = "{0}/{1}"  # of their outputs' names
     left_out: str = "nothing"  # inputs
     quick: bool = False
 
 
-SMALL_YOLACT = {"max_size": 138, "priors/relative_to": 138, "nms/max_num_detections": 10}
-SMALL_REFINEMASK = {"preprocess/img_scale_long_short": [128, 96], "test_cfg/rcnn/max_per_img": 5}
-SMALL_MASKRCNN = {"INPUT/MIN_SIZE_TEST": 64, "MODEL.ROI_HEADS/DETECTIONS_PER_IMG": 5}
-SMALL_POSE2SEG = {"size_input": 64, "size_feature": 16, "size_align": 16, "size_output": 16}
-SMALL_UPSNET = {"test_short_side": 64, "max_side": 128, "test/rpn_post_nms_top_n": 50}
-SMALL_GLIP = {"min_size_test": 64, "max_size_test": 128}
-TRAINED = r"loss/.+|match/.+|train/.+|target.+|assign.+|positive_map"
+YOLACT = {"max_size": 138, "priors/relative_to": 138, "nms/max_num_detections": 10}
+REFINEMASK = {"preprocess/img_scale_long_short": [128, 96], "test_cfg/rcnn/max_per_img": 5}
+MASKRCNN = {"INPUT/MIN_SIZE_TEST": 64, "MODEL.ROI_HEADS/DETECTIONS_PER_IMG": 5}
+SMALL: dict[str, dict[str, Any]] = {  # settings that make a case quick
+    "solov2/mmdet3_light_r18_shapes": {"resize": [128, 96]},
+    "yolact/resnet50_550": YOLACT,
+    "yolact/darknet53_550": YOLACT,
+    "yolact/mmdet3_r50": {"resize": [138, 138]},
+    "glip/glip_a_tiny_o365": {"min_size_test": 64, "max_size_test": 128},
+    "glip/mmdet3_glip_a_tiny": {"resize": [64, 128]},
+    "glip/losses_a_tiny": {"min_size_train": 64},
+    "upsnet/resnet50_coco": {"test_short_side": 64, "max_side": 128, "test/rpn_post_nms_top_n": 50},
+    "refinemask/refine_cbv2_swin_tiny_cascade_last": REFINEMASK,
+    "refinemask/refinemask_r50_1x": REFINEMASK,
+    "maskrcnn/r50_fpn": MASKRCNN,
+    "maskrcnn/r50_c4": MASKRCNN,
+    "maskrcnn/mmdet3_r50_fpn": {"resize": [128, 96]},
+    "pose2seg/coco_occ": {"size_input": 64, "size_feature": 16, "size_align": 16, "size_output": 16},
+}
+THREE = {"image": "image_9", "image2": "image_4", "image3": "image_5"}
+OTHER_NUMBERS = {f"gt_{kind}{number}": f"gt_{kind}/{number + 1}" for kind in ("boxes", "masks") for number in range(3)}
 
 OWN = {
     "solov2 learns from one image, stored by itself": Own(
-        "solov2/light_r18_448_shapes",
-        TRAINED,
-        "loss/loss_ins",
-        left_out="image",
-        renamed={"train_image": "train_image_0"},
+        "solov2/light_r18_448_shapes", "loss/loss_ins", left_out="image", renamed={"train_image": "train_image_0"}
     ),
     "solov2 learns from three": Own(
-        "solov2/light_r18_448_shapes", TRAINED, "target/cate_2_0", 3, left_out="image", quick=True
+        "solov2/light_r18_448_shapes", "target/cate_2_0", images=3, left_out="image", quick=True
     ),
     "solov2 sees three photographs": Own(
-        "solov2/mmdet3_light_r18_shapes",
-        "scores|fpn4",
-        "image_7/fpn4",
-        photographs=("image_2", "image_7"),
-        pattern="{1}/{0}",
-        settings={"resize": [128, 96]},
+        "solov2/mmdet3_light_r18_shapes", "image_7/fpn4", "scores|fpn4", ("image_2", "image_7"), "{1}/{0}"
     ),
-    "yolact learns from one image": Own("yolact/resnet50_550", TRAINED + "|p7", "match/conf_t", settings=SMALL_YOLACT),
+    "yolact learns from one image": Own("yolact/resnet50_550", "match/conf_t", TRAINED + "|p7"),
     "yolact learns from three, otherwise numbered, in the spec's order": Own(
         "yolact/darknet53_550",
-        TRAINED,
         "loss/M",
-        3,
-        SMALL_YOLACT,
-        {"train_batch": "in/image_9, in/image_4 and in/image_5"},
-        {"image": "image_9", "image2": "image_4", "image3": "image_5"}
-        | {f"gt_{kind}{number}": f"gt_{kind}/{number + 1}" for kind in ("boxes", "masks") for number in range(3)},
+        images=3,
+        spec={"train_batch": "in/image_9, in/image_4 and in/image_5"},
+        renamed=THREE | OTHER_NUMBERS,
         quick=True,
     ),
-    "yolact sees two photographs": Own(
-        "yolact/mmdet3_r50", "fpn4|scores", "fpn4/image2", photographs=("image2",), settings={"resize": [138, 138]}
-    ),
+    "yolact sees two photographs": Own("yolact/mmdet3_r50", "fpn4/image2", "fpn4|scores", ("image2",)),
     "glip asks in two chunks": Own(
         "glip/glip_a_tiny_o365",
-        "(text/hidden|head/token_logits/p6|det/.+)(/chunk.)?",
         "head/token_logits/p6/chunk1",
-        settings=SMALL_GLIP | {"chunked_evaluation": 40},
+        "(text/hidden|head/token_logits/p6|det/.+)(/chunk.)?",
+        settings={"chunked_evaluation": 40},
         left_out="input_ids|attention_mask",
     ),
     "glip sees a photograph by another name": Own(
-        "glip/mmdet3_glip_a_tiny",
-        "fpn4|tower4",
-        "tower4",
-        renamed={"image": "photo"},
-        settings={"resize": [64, 128]},
-        quick=True,
+        "glip/mmdet3_glip_a_tiny", "tower4", "fpn4|tower4", renamed={"image": "photo"}, quick=True
     ),
-    "glip learns from one image": Own("glip/losses_a_tiny", TRAINED, "assign0/labels", settings={"min_size_train": 64}),
+    "glip learns from one image": Own("glip/losses_a_tiny", "assign0/labels"),
     "upsnet sees three photographs": Own(
-        "upsnet/resnet50_coco",
-        "fpn/p6|semantic/logit_quarter|final/pan_2ch",
-        "fpn/p6/image/2",
-        photographs=("image/1", "image/2"),
-        settings=SMALL_UPSNET,
+        "upsnet/resnet50_coco", "fpn/p6/image/2", "fpn/p6|semantic/argmax|final/pan_2ch", ("image/1", "image/2")
     ),
     "upsnet sees a photograph by another name": Own(
-        "upsnet/resnet50_coco",
-        "fpn/p6|final/.+",
-        "final/semantic",
-        renamed={"image": "street"},
-        settings=SMALL_UPSNET,
-        quick=True,
+        "upsnet/resnet50_coco", "final/semantic", "fpn/p6|final/.+", renamed={"image": "street"}, quick=True
     ),
     "upsnet's trunk sees two photographs": Own(
-        "upsnet/efficientnet_b0", "c5", "c5/second", photographs=("second",), spec={"images": ["image", "second"]}
+        "upsnet/efficientnet_b0", "c5/second", "c5", ("second",), spec={"images": ["image", "second"]}
     ),
     "refinemask learns from two images with a cascade": Own(
-        "refinemask/refine_cbv2_swin_tiny_cascade_last",
-        TRAINED,
-        "train/sampled_boxes11",
-        2,
-        SMALL_REFINEMASK,
+        "refinemask/refine_cbv2_swin_tiny_cascade_last", "train/sampled_boxes11", images=2
     ),
     "refinemask learns from three": Own(
-        "refinemask/refinemask_r50_1x", TRAINED, "train/stage_target3@bits", 3, SMALL_REFINEMASK, quick=True
+        "refinemask/refinemask_r50_1x", "train/stage_target3@bits", images=3, quick=True
     ),
     "the semantic head learns from one crop": Own(
-        "refinemask/psg_semantic_u2",
-        "d6|loss/.+",
-        "loss/ce_d0",
-        settings={"train_batch": "p2[:, :, 6:22, 10:30]"},
-        quick=True,
+        "refinemask/psg_semantic_u2", "loss/ce_d0", settings={"train_batch": "p2[:, :, 6:22, 10:30]"}, quick=True
     ),
     "maskrcnn learns from one image and sees none": Own(
-        "maskrcnn/r50_fpn", TRAINED, "train/box_labels/0", left_out="image", settings=SMALL_MASKRCNN, quick=True
+        "maskrcnn/r50_fpn", "train/box_labels/0", left_out="image", quick=True
     ),
-    "maskrcnn learns from three": Own(
-        "maskrcnn/r50_c4", TRAINED, "train/rpn_pos/2", 3, SMALL_MASKRCNN, left_out="image"
-    ),
-    "maskrcnn sees two photographs": Own(
-        "maskrcnn/mmdet3_r50_fpn", "fpn4|labels", "fpn4/image2", photographs=("image2",), settings={"resize": [128, 96]}
-    ),
-    "psg learns from one image": Own("psg/relation_head_mlp", "train/.+|loss/.+", "loss/loss_relationship", quick=True),
-    "psg learns from three": Own("psg/relation_head_mlp", "train/.+|loss/.+", "train/entity_embedding", 3, quick=True),
-    "psg only sees": Own("psg/relation_head", "infer/.+", "infer/triplets", left_out="train_.+|gt_.+", quick=True),
+    "maskrcnn learns from three": Own("maskrcnn/r50_c4", "train/rpn_pos/2", images=3, left_out="image"),
+    "maskrcnn sees two photographs": Own("maskrcnn/mmdet3_r50_fpn", "fpn4/image2", "fpn4|labels", ("image2",)),
+    "psg learns from one image": Own("psg/relation_head_mlp", "loss/loss_relationship", quick=True),
+    "psg learns from three": Own("psg/relation_head_mlp", "train/entity_embedding", images=3, quick=True),
+    "psg only sees": Own("psg/relation_head", "infer/triplets", "infer/.+", left_out="train_.+|gt_.+", quick=True),
     "pose2seg sees one image, without a number": Own(
         "pose2seg/coco_occ",
-        "masks.*|logits|loss/.+",
         "masks",
-        1,
-        SMALL_POSE2SEG,
+        "masks.*|logits|loss/.+",
         renamed={f"{name}/0": name for name in ("image", "keypoints", "gt_masks", "masks")},
     ),
     "pose2seg learns from the last of two": Own(
-        "pose2seg/coco_occ",
-        "masks.*|train/target|loss/.+",
-        "train/target",
-        2,
-        SMALL_POSE2SEG,
-        {"train_images": [1]},
-        left_out="gt_masks/0",
+        "pose2seg/coco_occ", "train/target", images=2, spec={"train_images": [1]}, left_out="gt_masks/0"
     ),
     "pose2seg learns from none": Own(
-        "pose2seg/coco_occ", "masks.*|logits", "masks/1", 2, SMALL_POSE2SEG, {"train_images": []}, quick=True
+        "pose2seg/coco_occ", "masks/1", "masks.*|logits", images=2, spec={"train_images": []}, quick=True
     ),
 }
 
@@ -192,7 +159,7 @@ def plain_case(own: Own, folder: Path) -> Case:
     inputs = {name: value for name, value in inputs.items() if not re.fullmatch(own.left_out, name)}
     if base.name == "psg_semantic_u2":  # its scenes have two crops
         inputs["train_label"] = inputs["train_label"][-own.images :]
-    for path, value in own.settings.items():
+    for path, value in (SMALL.get(own.base, {}) | dict(own.settings)).items():
         *tables, name = path.split("/")
         table = settings
         for each in tables:
