@@ -5,7 +5,8 @@ from pathlib import Path
 from common.run.checkpoint import open_model
 from refinemask_psg.config import VARIANTS, Config
 from refinemask_psg.network import RefineMask
-from refinemask_psg.u2net import U2Net, load_u2net
+from refinemask_psg.u2net import U2Net
+from refinemask_psg.u2net import load as load_u2net
 
 __all__ = ["VARIANTS", "Config", "RefineMask", "U2Net", "load", "load_u2net"]
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.data.batches import UNLABELLED, Prepared, Target
-from refinemask_psg.u2net import ResidualU, halve, resize_like
+from common.data.batches import UNLABELLED, Target
+from refinemask_psg.u2net.network import ResidualU, halve, resize_like
 
 INNER = (4, 2, 1, 1, 1)  # what comes into stage 3, and what stages 3 to 6 give: so many times less than the deepest
 MIDDLE = (8, 4, 2, 2)
@@ -62,16 +62,3 @@ def semantic_losses(outputs: list[Tensor], wanted: Tensor) -> list[Tensor]:
         F.cross_entropy(logits.float(), wanted, ignore_index=UNLABELLED, reduction="sum") / labelled
         for logits in outputs
     ]
-
-
-def class_map(logits: Tensor, padded_size: tuple[int, int], prepared: Prepared) -> Tensor:
-    """One image's d0 [classes + 1, h, w] -> the class of each pixel of the photograph [H, W] int64."""
-    height, width = prepared.resized_size
-    large = F.interpolate(logits[None].float(), padded_size, mode="bilinear", align_corners=False)
-    large = F.interpolate(large[:, :, :height, :width], prepared.original_size, mode="bilinear", align_corners=False)
-    return large.softmax(dim=1)[0].argmax(dim=0)
-
-
-def stuff_map(classes: Tensor, things: int, void: int) -> Tensor:
-    """The classes of stuff [H, W]; `void` where there are things."""
-    return torch.where(classes >= things, classes, void)

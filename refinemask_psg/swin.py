@@ -5,10 +5,13 @@
 - Names of layers are those of the published weights.
 """
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torchvision.models.swin_transformer import PatchMerging
 from torchvision.ops import StochasticDepth
 
 EMBEDDING = 96
@@ -113,25 +116,14 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.attn = WindowAttention(channels, heads, shift)
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = Perceptron(channels)
+        fc1, fc2 = nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, channels)
+        self.mlp = nn.Sequential(OrderedDict(fc1=fc1, gelu=nn.GELU(), fc2=fc2))
         self.drop_path = StochasticDepth(drop_path, "row")
 
     def forward(self, features: Tensor) -> Tensor:
         features = features + self.drop_path(self.attn(self.norm1(features)))
         added: Tensor = features + self.drop_path(self.mlp(self.norm2(features)))
         return added
-
-
-class Perceptron(nn.Module):
-    """Two linear layers, four times as wide between them."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, channels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        projected: Tensor = self.fc2(F.gelu(self.fc1(features)))
-        return projected
 
 
 class WindowAttention(nn.Module):
@@ -167,21 +159,6 @@ class WindowAttention(nn.Module):
         if self.shift:
             mixed = mixed.roll((self.shift, self.shift), dims=(1, 2))
         return mixed[:, :height, :width]
-
-
-class PatchMerging(nn.Module):
-    """2 x 2 pixels' features side by side, normed and halved: [N, h, w, C] -> [N, h/2, w/2, 2C]."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
-        self.norm = nn.LayerNorm(4 * channels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        even = F.pad(features, (0, 0, 0, features.shape[2] % 2, 0, features.shape[1] % 2))
-        quarters = [even[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        merged: Tensor = self.reduction(self.norm(torch.cat(quarters, dim=-1)))
-        return merged
 
 
 def relative_position_index() -> Tensor:

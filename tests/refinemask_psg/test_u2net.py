@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from common.data.batches import UNLABELLED, Prepared, Target
 from refinemask_psg import U2Net, load_u2net
 from refinemask_psg.antialias import resize_antialiased
-from refinemask_psg.semantic import SemanticU2Head, class_map, semantic_losses, semantic_target, stuff_map
-from refinemask_psg.u2net import stretch, u2net_loss
+from refinemask_psg.psg.panoptic_merge import semantic_map
+from refinemask_psg.semantic import SemanticU2Head, semantic_losses, semantic_target
+from refinemask_psg.u2net.losses import u2net_loss
+from refinemask_psg.u2net.postprocess import stretch
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +114,8 @@ def test_the_class_map_is_the_photographs_without_padding():
     logits = torch.zeros(3, 4, 4)
     logits[1, :, :2], logits[2, :, 2:] = 5.0, 5.0
     prepared = Prepared(torch.zeros(3, 16, 16), (24, 24), (12, 12))
-    classes = class_map(logits, (16, 16), prepared)
+    classes = semantic_map(logits, prepared).labels
     assert classes.shape == (24, 24)
     assert classes[0, 0] == 1
     assert classes[0, 23] == 2
     assert (classes == 1).sum() > (classes == 2).sum()  # a quarter of the right half is padding
-    assert stuff_map(classes, things=2, void=9).unique().tolist() == [2, 9]

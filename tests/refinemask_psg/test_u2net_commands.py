@@ -15,7 +15,8 @@ from common.errors import UserError
 from common.run import commands
 from common.run.checkpoint import load as load_checkpoint
 from common.run.training import Trainer
-from refinemask_psg.u2net import U2Net, load, u2net_loss
+from refinemask_psg.u2net import U2Net, load
+from refinemask_psg.u2net.losses import u2net_loss
 from tests.running import evaluation, small_data
 
 SMALL = shlex.split("--augment.size 40 --augment.crop 32 --test.size 32 --batch-size 2 --workers 0 --device cpu")

@@ -15,8 +15,11 @@ from common.data.batches import Prepared
 from common.errors import UserError
 from common.run.conversion import rename
 from refinemask_psg.convert import RULES
-from refinemask_psg.semantic import SemanticU2Head, class_map, semantic_losses, stuff_map
-from refinemask_psg.u2net import Losses, U2Net, as_picture, stretch, u2net_loss
+from refinemask_psg.psg.panoptic_merge import semantic_map
+from refinemask_psg.semantic import SemanticU2Head, semantic_losses
+from refinemask_psg.u2net import U2Net
+from refinemask_psg.u2net.losses import Losses, u2net_loss
+from refinemask_psg.u2net.postprocess import as_picture, stretch
 from tests.parity import rules
 from tests.parity.case import SAMPLE, Array, Case, sample
 from tests.parity.networks import Gradients, array, gradient_spread, gradients, published_checkpoint
@@ -136,10 +139,11 @@ def compute_semantic(case: Case, device: str) -> dict[str, Array]:
     computed = {name: array(values) for name, values in zip(OUTPUTS, outputs, strict=True)}
     settings = case.spec["settings"]
     sizes = {name: (size[0], size[1]) for name, size in settings["postprocess"].items()}
-    classes = class_map(outputs[0][0], sizes["pad"], Prepared(features, sizes["ori"], sizes["img"]))
+    padded = torch.zeros(3, *sizes["pad"])
+    classes = semantic_map(outputs[0][0], Prepared(padded, sizes["ori"], sizes["img"])).labels
     things, stuff = settings["num_things"], settings["num_stuff"]
     computed["argmax"] = array(classes).astype(np.uint8)
-    computed["stuff_map"] = array(stuff_map(classes, things, things + stuff)).astype(np.uint8)
+    computed["stuff_map"] = array(torch.where(classes >= things, classes, things + stuff)).astype(np.uint8)
     if "train_label" in case.inputs:
         each = train_semantic(case, model.train(), features)
         computed |= {f"loss/ce_{name}": array(value) for name, value in zip(OUTPUTS, each, strict=True)}
