@@ -23,16 +23,7 @@ from common.data.coco import Sample
 from common.data.images import read_ids
 from common.errors import UserError
 from common.files import leads_inside
-from refinemask_psg.psg.files import (
-    Number,
-    decode,
-    panoptic_file,
-    path_fault,
-    read_bytes,
-    read_psg,
-    relations_fault,
-    segments_fault,
-)
+from refinemask_psg.psg.files import Number, decode, entry_faults, panoptic_file, path_fault, read_bytes, read_psg
 
 SMALLEST_SIDE = 32  # narrower images are not trained on
 Split = Literal["train", "val"]
@@ -144,8 +135,8 @@ class PsgDataset(Dataset[Sample]):
         if annotation.image_id not in images:
             raise UserError(f"{where}: its image_id is not among the file's images; add the image or remove it")
         segments = [(segment.id, segment.category_id) for segment in annotation.segments_info]
-        problem = segments_fault(segments, 1, len(self.class_names))
-        problem = problem or relations_fault(annotation.relations, len(segments), len(self.predicate_names))
+        predicates = range(len(self.predicate_names))
+        problem = next(entry_faults(segments, annotation.relations, 1, len(self.class_names), predicates), None)
         for name in (annotation.file_name, images[annotation.image_id].file_name):
             problem = problem or path_fault(name)
         if problem:

@@ -5,7 +5,7 @@
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -153,7 +153,7 @@ def fault_of(entry: PsgEntry, classes: int, predicates: int) -> str | None:
             ids = f"{segment.category_id} in segments_info and {box.category_id} in annotations"
             return f"segment {place} has category_id {ids}"
     segments = [(segment.id, segment.category_id) for segment in entry.segments_info]
-    return segments_fault(segments, 0, classes) or relations_fault(entry.relations, len(segments), predicates)
+    return next(entry_faults(segments, entry.relations, 0, classes, range(predicates)), None)
 
 
 def path_fault(name: str) -> str | None:
@@ -163,28 +163,24 @@ def path_fault(name: str) -> str | None:
     return None if inside and "\0" not in name else f"{name!r:.80} leads out of the folder of images"
 
 
-def segments_fault(segments: Sequence[tuple[int, int]], first: int, classes: int) -> str | None:
-    """Segments (id, category_id): ids are colours and not used twice, categories exist."""
+def entry_faults(
+    segments: Sequence[tuple[int, int]], relations: Iterable[Sequence[int]], first: int, classes: int, predicates: range
+) -> Iterator[str]:
+    """Segments (id, category_id): categories exist, ids are colours and not used twice; relations are between them."""
     seen: set[int] = set()
     for place, (segment_id, category) in enumerate(segments):
         if not first <= category < first + classes:
-            return f"segment {place} has category_id {category}, expected {first} to {first + classes - 1}"
+            yield f"segment {place} has category_id {category}, expected {first} to {first + classes - 1}"
         if not 0 < segment_id < 2**24:
-            return f"segment {place} has id {segment_id}, expected R + 256 G + 65536 B, not black"
+            yield f"segment {place} has id {segment_id}, expected R + 256 G + 65536 B, not black"
         if segment_id in seen:
-            return f"segment {place} has id {segment_id}, which another has too"
+            yield f"segment {place} has id {segment_id}, which another has too"
         seen.add(segment_id)
-    return None
-
-
-def relations_fault(relations: Iterable[Sequence[int]], segments: int, predicates: int) -> str | None:
     for place, (subject, target, predicate) in enumerate(relations):
-        for index in (subject, target):
-            if not 0 <= index < segments:
-                return f"relation {place} names segment {index} of {segments}"
-        if not 0 <= predicate < predicates:
-            return f"relation {place} has predicate {predicate} of {predicates}"
-    return None
+        if not (0 <= subject < len(segments) and 0 <= target < len(segments)):
+            yield f"relation {place} names segments {subject} and {target} of {len(segments)}"
+        if predicate not in predicates:
+            yield f"relation {place} has predicate {predicate}, expected {predicates[0]} to {predicates[-1]}"
 
 
 # --- COCO's formats ---

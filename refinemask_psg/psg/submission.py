@@ -7,7 +7,7 @@ python -m refinemask_psg.psg.submission score FILE.zip --annotations psg.json --
 import json
 import random
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,53 +86,39 @@ def coloured(panoptic: Panoptic, colours: list[Colour]) -> np.ndarray[Any, np.dt
     return picture
 
 
-@dataclass
-class Check:
-    """Say what is wrong with a submission."""
+def check(file: Annotated[Path, tyro.conf.Positional], annotations: Path | None = None) -> None:
+    """Say what is wrong with a submission.
 
-    file: Annotated[Path, tyro.conf.Positional]
-    """The zip."""
-    annotations: Path | None = None
-    """psg_val_test.json: how many images there must be, and their sizes."""
-
-
-@dataclass
-class Score:
-    """Score a submission as the challenge does."""
-
-    file: Annotated[Path, tyro.conf.Positional]
-    """The zip."""
-    annotations: Path
-    """psg.json, or another file with the truth: its test images that have relations are scored, in its order."""
-    images: Path
-    """The folder that the panoptic PNGs' names start from."""
-
-
-def check(options: Check) -> None:
-    submission = open_submission(options.file)
-    faults, notes = check_submission(submission, options.annotations)
-    for note in notes:
-        print(f"note: {note}")
-    for fault in faults:
-        print(f"fault: {fault}")
+    Args:
+        file: The zip.
+        annotations: psg_val_test.json: how many images there must be, and their sizes.
+    """
+    submission = open_submission(file)
+    faults, notes = check_submission(submission, annotations)
+    for line in [*(f"note: {note}" for note in notes), *(f"fault: {fault}" for fault in faults)]:
+        print(line)
     if faults:
-        raise UserError(f"{options.file}: {len(faults)} faults; correct them before you submit it")
-    print(f"{options.file}: {len(submission.entries)} images, no faults")
+        raise UserError(f"{file}: {len(faults)} faults; correct them before you submit it")
+    print(f"{file}: {len(submission.entries)} images, no faults")
 
 
-def score(options: Score) -> None:
-    submission = open_submission(options.file)
-    scores = score_submission(submission, options.annotations, options.images)
+def score(file: Annotated[Path, tyro.conf.Positional], annotations: Path, images: Path) -> None:
+    """Score a submission as the challenge does.
+
+    Args:
+        file: The zip.
+        annotations: psg.json, or another file with the truth: its test images that have relations are scored, in its
+            order.
+        images: The folder that the panoptic PNGs' names start from.
+    """
+    scores = score_submission(open_submission(file), annotations, images)
     for name in ("R@20", "mR@20", "PQ", "final"):
         print(f"{name}: {scores[name]:.6f}")
 
 
 def main() -> None:
-    options = tyro.cli(Check | Score, prog="python -m refinemask_psg.psg.submission")
-    if isinstance(options, Check):
-        check(options)
-    else:
-        score(options)
+    verbs: dict[str, Callable[..., Any]] = {"check": check, "score": score}
+    tyro.extras.subcommand_cli_from_dict(verbs, prog="python -m refinemask_psg.psg.submission")
 
 
 if __name__ == "__main__":

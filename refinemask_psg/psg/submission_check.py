@@ -14,7 +14,7 @@ from PIL import Image
 
 from common.data.images import MAX_PIXELS
 from common.errors import UserError
-from refinemask_psg.psg.files import TestEntry, decode, read_test
+from refinemask_psg.psg.files import TestEntry, decode, entry_faults, read_test
 
 LAYOUT = "submission/relation.json and submission/panseg/*.png"
 MAX_BYTES = 2**30  # of one unpacked file
@@ -121,7 +121,7 @@ def check_submission(submission: Opened, annotations: Path | None = None) -> tup
     ]
     black = 0
     for index, picture in enumerate(submission.pictures()):
-        problems = entry_faults(submission.entries[index])
+        problems = faults_of(submission.entries[index])
         if isinstance(picture, str):
             problems.append(picture)
         else:
@@ -131,23 +131,11 @@ def check_submission(submission: Opened, annotations: Path | None = None) -> tup
     return faults, notes + score_notes(submission, black)
 
 
-def entry_faults(entry: SubmittedImage) -> list[str]:
-    faults = []
+def faults_of(entry: SubmittedImage) -> list[str]:
+    segments = [(segment.id, segment.category_id) for segment in entry.segments_info]
+    faults = list(entry_faults(segments, entry.relations, 1, CLASSES, range(1, PREDICATES + 1)))
     if "/" in entry.pan_seg_file_name or "\\" in entry.pan_seg_file_name:
         faults.append("pan_seg_file_name must be the name of a file in panseg")
-    for place, segment in enumerate(entry.segments_info):
-        if not 1 <= segment.category_id <= CLASSES:
-            faults.append(f"segment {place} has category_id {segment.category_id}, expected 1 to {CLASSES}")
-        if not 0 < segment.id < 2**24:
-            faults.append(f"segment {place} has id {segment.id}, expected R + 256 G + 65536 B, not black")
-    ids = [segment.id for segment in entry.segments_info]
-    if len(set(ids)) < len(ids):
-        faults.append("two segments have the same id")
-    for place, (subject, target, predicate) in enumerate(entry.relations):
-        if not (0 <= subject < len(ids) and 0 <= target < len(ids)):
-            faults.append(f"relation {place} names segments {subject} and {target} of {len(ids)}")
-        if not 1 <= predicate <= PREDICATES:
-            faults.append(f"relation {place} has predicate {predicate}, expected 1 to {PREDICATES}")
     return faults
 
 

@@ -86,8 +86,8 @@ def test_trucks_are_things_unless_the_faults_are_asked_for(tmp_path, capsys):
 
 
 DAMAGES = {
-    "relation 0 names segment 9 of 4": lambda e: e["relations"].insert(0, [0, 9, 0]),
-    "relation 3 has predicate 2 of 2": lambda e: e["relations"].append([0, 1, 2]),
+    "relation 0 names segments 0 and 9 of 4": lambda e: e["relations"].insert(0, [0, 9, 0]),
+    "relation 3 has predicate 2, expected 0 to 1": lambda e: e["relations"].append([0, 1, 2]),
     "3 annotations for 4 segments_info": lambda e: e["annotations"].pop(),
     "segment 1 has category_id 0 in segments_info and 1 in annotations": lambda e: e["annotations"][1].update(
         category_id=1
