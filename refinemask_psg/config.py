@@ -170,12 +170,15 @@ class Config:
     schedule: Schedule = field(default_factory=Schedule)
 
 
+def _data(train: tuple[str, str], val: tuple[str, str]) -> Data:
+    """A folder of photographs and a file of annotations each, under datasets/."""
+    own = [Images([f"datasets/{images}"], [f"datasets/{file}"]) for images, file in (train, val)]
+    return Data(train=own[0], val=own[1], keep_empty=False)
+
+
 def _coco_2017() -> Data:
-    return Data(
-        train=Images(["datasets/coco/train2017"], ["datasets/coco/annotations/instances_train2017.json"]),
-        val=Images(["datasets/coco/val2017"], ["datasets/coco/annotations/instances_val2017.json"]),
-        keep_empty=False,
-    )
+    train, val = "annotations/instances_train2017.json", "annotations/instances_val2017.json"
+    return _data(("coco/train2017", f"coco/{train}"), ("coco/val2017", f"coco/{val}"))
 
 
 def _refinemask(variant: str, backbone: Literal["resnet50", "resnet101"], epochs: int) -> Config:
@@ -197,13 +200,9 @@ def _cityscapes() -> Config:
     config.training.batch_size, config.optimizer.lr, config.schedule.milestones = 8, 0.01, [56]
     config.test = Test(long_side=2048, short_side=1024)
     config.augment = Augment(long_side=2048, short_sides=tuple(range(800, 1025)))
-    folder = "datasets/cityscapes"
-    config.data = Data(
-        train=Images(
-            [f"{folder}/leftImg8bit/train"], [f"{folder}/annotations/instancesonly_filtered_gtFine_train.json"]
-        ),
-        val=Images([f"{folder}/leftImg8bit/val"], [f"{folder}/annotations/instancesonly_filtered_gtFine_val.json"]),
-        keep_empty=False,
+    photographs, objects = "cityscapes/leftImg8bit", "cityscapes/annotations/instancesonly_filtered_gtFine"
+    config.data = _data(
+        (f"{photographs}/train", f"{objects}_train.json"), (f"{photographs}/val", f"{objects}_val.json")
     )
     return config
 
@@ -214,11 +213,8 @@ def _lvis(variant: str, backbone: Literal["resnet50", "resnet101"]) -> Config:
     config.model.mask_final_agnostic = True
     config.test = Test(score_threshold=1e-4, max_instances=300)
     config.augment = Augment(short_sides=tuple(range(640, 801, 32)))
-    config.data = Data(
-        train=Images(["datasets/lvis"], ["datasets/lvis/annotations/lvis_v1_train.json"]),
-        val=Images(["datasets/lvis"], ["datasets/lvis/annotations/lvis_v1_val.json"]),
-        keep_empty=False,
-    )
+    lvis = "lvis/annotations/lvis_v1"
+    config.data = _data(("lvis", f"{lvis}_train.json"), ("lvis", f"{lvis}_val.json"))
     return config
 
 
@@ -294,11 +290,7 @@ def _psg(variant: str, head: Literal["bert", "pairs"]) -> Config:
     config.test = Test(long_side=666, short_side=400, score_threshold=0.3, max_instances=200)
     config.augment = Augment(long_side=800, short_sides=tuple(range(200, 701)), colours=True)
     config.optimizer.clip = 35.0
-    config.data = Data(
-        train=Images(["datasets/coco"], ["datasets/psg/psg_tra.json"]),
-        val=Images(["datasets/coco"], ["datasets/psg/psg_val.json"]),
-        keep_empty=False,
-    )
+    config.data = _data(("coco", "psg/psg_tra.json"), ("coco", "psg/psg_val.json"))
     config.relations = Relations(head=head)
     return config
 

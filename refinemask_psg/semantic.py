@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.data.batches import UNLABELLED, Target
-from refinemask_psg.u2net.network import ResidualU, halve, resize_like
+from refinemask_psg.u2net.network import ResidualU, sides, stages
 
 INNER = (4, 2, 1, 1, 1)  # what comes into stage 3, and what stages 3 to 6 give: so many times less than the deepest
 MIDDLE = (8, 4, 2, 2)
@@ -36,17 +36,7 @@ class SemanticU2Head(nn.Module):
         self.outconv = nn.Conv2d(4 * (classes + 1), classes + 1, 1)
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        found: dict[int, Tensor] = {}
-        features = self.input_fc(features)
-        for index in (3, 4, 5, 6):
-            features = found[index] = self.get_submodule(f"stage{index}")(features)
-            features = halve(features) if index < 6 else features
-        for index in (5, 4, 3):
-            both = torch.cat((resize_like(features, found[index]), found[index]), dim=1)
-            features = found[index] = self.get_submodule(f"stage{index}d")(both)
-        sides = [self.get_submodule(f"side{index}")(found[index]) for index in (3, 4, 5, 6)]
-        sides = [resize_like(each, sides[0]) for each in sides]
-        return [self.outconv(torch.cat(sides, dim=1)), *sides]
+        return sides(self, stages(self, self.input_fc(features), first=3), first=3)
 
 
 def semantic_target(targets: Sequence[Target], stride: int = 4) -> Tensor:

@@ -94,26 +94,7 @@ class U2Net(nn.Module):
         self.outconv = nn.Conv2d(SIDES, 1, 1)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        return self.sides(self.features(images))
-
-    def features(self, images: Tensor) -> dict[str, Tensor]:
-        """Every stage's output by its name."""
-        found: dict[str, Tensor] = {}
-        features = images
-        for index in range(1, 7):
-            features = found[f"stage{index}"] = self.get_submodule(f"stage{index}")(features)
-            features = halve(features) if index < 6 else features
-        for index in range(5, 0, -1):
-            sibling = found[f"stage{index}"]
-            both = torch.cat((resize_like(features, sibling), sibling), dim=1)
-            features = found[f"stage{index}d"] = self.get_submodule(f"stage{index}d")(both)
-        return found
-
-    def sides(self, found: dict[str, Tensor]) -> list[Tensor]:
-        names = [*(f"stage{index}d" for index in range(1, 6)), "stage6"]
-        logits = [self.get_submodule(f"side{index}")(found[name]) for index, name in enumerate(names, start=1)]
-        logits = [resize_like(each, logits[0]) for each in logits]
-        return [self.outconv(torch.cat(logits, dim=1)), *logits]
+        return sides(self, stages(self, images))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of each of the seven maps, of photographs [N, 3, H, W] and their masks as bytes."""
@@ -142,6 +123,27 @@ class U2Net(nn.Module):
         inputs = torch.stack([self.preprocess(image, size) for image in images]).to(self.outconv.weight.device)
         maps = self(inputs)[0][:, 0].float().sigmoid()  # [N, size, size]
         return [as_picture(stretch(each), image.shape[:2]) for each, image in zip(maps, images, strict=True)]
+
+
+def stages(network: nn.Module, features: Tensor, first: int = 1) -> dict[str, Tensor]:
+    """Down to stage 6 and up again to the first one: every stage's output by its name."""
+    found: dict[str, Tensor] = {}
+    for index in range(first, 7):
+        features = found[f"stage{index}"] = network.get_submodule(f"stage{index}")(features)
+        features = halve(features) if index < 6 else features
+    for index in range(5, first - 1, -1):
+        sibling = found[f"stage{index}"]
+        both = torch.cat((resize_like(features, sibling), sibling), dim=1)
+        features = found[f"stage{index}d"] = network.get_submodule(f"stage{index}d")(both)
+    return found
+
+
+def sides(network: nn.Module, found: dict[str, Tensor], first: int = 1) -> list[Tensor]:
+    """The logits of all of them, then of each stage on the way up."""
+    outputs = {index: found["stage6" if index == 6 else f"stage{index}d"] for index in range(first, 7)}
+    logits = [network.get_submodule(f"side{index}")(output) for index, output in outputs.items()]
+    logits = [resize_like(each, logits[0]) for each in logits]
+    return [network.get_submodule("outconv")(torch.cat(logits, dim=1)), *logits]
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from refinemask_psg.psg.panoptic_merge import semantic_map
 from refinemask_psg.semantic import SemanticU2Head, semantic_losses
 from refinemask_psg.u2net import U2Net
 from refinemask_psg.u2net.losses import Losses, u2net_loss
+from refinemask_psg.u2net.network import sides, stages
 from refinemask_psg.u2net.postprocess import as_picture, stretch
 from tests.parity import rules
 from tests.parity.case import SAMPLE, Array, Case, sample
@@ -73,8 +74,8 @@ def compute_saliency(case: Case, device: str) -> dict[str, Array]:
     image, size = case.inputs["image"], case.spec["settings"]["size"]
     tensor = model.preprocess(image, size)[None].to(device)
     with torch.no_grad():
-        found = model.eval().features(tensor)
-        maps = [logits.sigmoid() for logits in model.sides(found)]
+        found = stages(model.eval(), tensor)
+        maps = [logits.sigmoid() for logits in sides(model, found)]
     computed = {"in/tensor": array(tensor)} | {name: array(values) for name, values in found.items()}
     computed |= {f"d{index}": array(values) for index, values in enumerate(maps)}
     normed = stretch(maps[0][0])
