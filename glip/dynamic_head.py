@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.ops import deform_conv2d
 
 from common.ops.precision import full_precision
+from common.ops.sampling import deform_conv2d
 from glip.config import Model, Text
 from glip.fusion import Fusion
 from glip.text import TextLayer, bounded

@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
+from common.ops.sampling import roi_align
 from maskrcnn.boxes import sides
 from maskrcnn.config import Conventions
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import roi_align
 
 from common.data.batches import Target
 from common.ops import masks as rle
+from common.ops.sampling import roi_align
 from maskrcnn.boxes import encode, overlaps, sides
 from maskrcnn.config import Conventions, Proposals, Regions
 

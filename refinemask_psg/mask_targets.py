@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import roi_align
 
 from common.data.batches import Target
 from common.ops import masks as rle
+from common.ops.sampling import roi_align
 from refinemask_psg.targets import Sampled
 
 Outlines = Sequence[NDArray[np.float32]]  # of one object

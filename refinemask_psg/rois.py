@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align
+
+from common.ops.sampling import roi_align
 
 
 def with_image_index(boxes: Sequence[Tensor]) -> Tensor:

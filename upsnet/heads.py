@@ -5,8 +5,8 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
+from common.ops.sampling import roi_align
 from upsnet.backbone import DeformableConv2d, group_norm
 from upsnet.boxes import sides
 from upsnet.config import Model

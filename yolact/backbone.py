@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from torchvision.ops import deform_conv2d
 
 from common.ops.precision import full_precision
+from common.ops.sampling import deform_conv2d
 from yolact.config import Model
 
 # block, blocks of each stage

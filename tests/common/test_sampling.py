@@ -1,0 +1,47 @@
+"""Features read at places that a network says: torchvision's values, and no crash where it says no number."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torchvision.ops
+
+from common.ops.sampling import deform_conv2d, roi_align
+from tests.running import ROOT, run
+from tests.small import flags
+
+AT_NOTHING = """
+import torch
+from common.ops.sampling import deform_conv2d, roi_align
+for side in (8, 64, 256):
+    maps, nothing = torch.ones(1, 16, side, side), torch.full((1, 18, side, side), float("nan"))
+    deform_conv2d(maps, nothing, torch.ones(16, 16, 3, 3), None, 1, 1)
+    roi_align(maps, torch.full((100, 5), float("nan")), 7, 0.25, 2, False)
+"""
+
+
+def test_at_numbers_both_are_torchvisions():
+    torch.manual_seed(0)
+    maps, weight = torch.randn(2, 4, 9, 11), torch.randn(6, 4, 3, 3)
+    offsets, mask = 2 * torch.randn(2, 18, 9, 11), torch.rand(2, 9, 9, 11)
+    theirs = torchvision.ops.deform_conv2d(maps, offsets, weight, None, 1, 1, mask=mask)
+    assert torch.equal(deform_conv2d(maps, offsets, weight, None, 1, 1, mask), theirs)
+    regions = torch.tensor([[0, 1.5, 2, 8, 7.25], [1, -3, 0, 20, 5]])
+    theirs = torchvision.ops.roi_align(maps, regions, 7, 0.5, 2, True)
+    assert torch.equal(roi_align(maps, regions, 7, 0.5, 2, True), theirs)
+
+
+def test_at_what_is_no_number_the_process_lives_on():
+    done = subprocess.run([sys.executable, "-c", AT_NOTHING], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["upsnet", "maskrcnn", "refinemask"])
+def test_a_training_that_diverges_ends_with_a_line_that_says_so(name, tmp_path):
+    package = "refinemask_psg" if name == "refinemask" else name
+    wild = ["--optimizer.lr", "1e20", "--optimizer.clip", "0", "--schedule.warmup", "0", "--steps", "4"]
+    more = ["--batch-size", "2", "--workers", "0", "--evaluate-every", "0", "--device", "cpu"]
+    done = run(f"{package}/train.py", *flags(name, tmp_path), *more, *wild, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr[-500:]
+    assert "error: the loss is not finite" in done.stderr
