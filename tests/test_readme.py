@@ -1,10 +1,10 @@
-"""Every command of every README. Its program gets the very line, and its own parser has to take it; what is quick runs.
+"""Every command of every README: its program gets the very line, and its own parser has to take it.
 
 - A command is a line of a bash block, or a piece of code within the text that starts with one of PROGRAMS. One that no
   rule covers fails. `...` stands for the reader's own file or flags.
 - Programs are stopped where their parser has read the line: published weights, GPUs and days are not to be had here.
   Weights that a line names are made up first, so that eval.py, which reads them before its flags, gets that far too.
-- That the programs then do what they say is shown in tests/<package>/test_commands.py; Python blocks run as they stand.
+- That the lines then run to their end is shown in tests/test_readme_runs.py; Python blocks run here, as they stand.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
-import json
 import os
 import re
 import runpy
@@ -35,9 +34,7 @@ from torch.distributed.run import parse_args
 
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
-from maskworks import shapes
 from scripts.mmdet2pytorch import NETWORKS
-from tests.running import run
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = sorted(path.parent for path in ROOT.glob("*/pyproject.toml"))  # datasets/README.md has downloads only
@@ -300,62 +297,3 @@ def test_what_is_written_in_python_runs(
     monkeypatch.chdir(tmp_path)
     exec(compile(block, str(page), "exec"), {"joints": joints})
     assert len(list(tmp_path.glob("*.png"))) == 1
-
-
-def own_data_lines(page: Path) -> list[str]:
-    """The block of a root README that goes from labelled photographs to a trained and scored model."""
-    (block,) = (block for _, block in FENCE.findall(page.read_text(encoding="utf-8")) if "labelme2coco" in block)
-    return block.splitlines()
-
-
-def prepare_own_data(folder: Path) -> None:
-    """my/: photographs with labelme's files, a validation set in COCO's format, a data set in YOLO's."""
-    for name in ("photographs", "yolo/images", "yolo/labels"):
-        (folder / "my" / name).mkdir(parents=True)
-    made = shapes.ensure("val", seed=5, count=4, cache=folder / "cache")
-    (folder / "my/val").symlink_to(made.images)
-    (folder / "my/val.json").symlink_to(made.instances)
-    names = [category["name"] for category in json.loads(made.instances.read_text())["categories"]]
-    (folder / "my/classes.txt").write_text("\n".join(names))
-    for number in range(4):
-        picture = np.random.RandomState(number).randint(0, 255, (64, 96, 3)).astype(np.uint8)
-        cv2.imwrite(str(folder / f"my/photographs/{number}.png"), picture)
-        cv2.imwrite(str(folder / f"my/yolo/images/{number}.png"), picture)
-        corners = [[10, 10], [60, 12], [30, 50]]
-        drawn = [{"label": name, "points": corners, "shape_type": "polygon"} for name in names]
-        content = {"shapes": drawn, "imagePath": f"{number}.png", "imageData": None}
-        (folder / f"my/photographs/{number}.json").write_text(json.dumps(content))
-        (folder / f"my/yolo/labels/{number}.txt").write_text("0 0.1 0.1 0.6 0.2 0.3 0.9\n")
-    (folder / "my/yolo/data.yaml").write_text("train: images\nnames: [thing]\n")
-
-
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "README.zh.md"], ids=lambda page: page.name)
-def test_own_data_is_converted_and_checked_as_the_readme_says(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prepare_own_data(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    lines = [tuple(shlex.split(line, comments=True)) for line in own_data_lines(page)]
-    programs = [words for words in lines if words[1].startswith("scripts/")]
-    assert len(programs) == 3
-    for _, program, *arguments in programs:
-        monkeypatch.setattr(sys, "argv", [program, *arguments])
-        try:
-            runpy.run_path(str(ROOT / program), run_name="__main__")
-        except SystemExit as end:
-            assert end.code in (0, None), program
-    assert (tmp_path / "my/yolo/coco/train.json").exists()
-
-
-@pytest.mark.slow
-def test_own_data_is_trained_on_and_scored_as_the_readme_says(tmp_path: Path) -> None:
-    prepare_own_data(tmp_path)
-    for line in own_data_lines(ROOT / "README.md"):
-        words = shlex.split(line, comments=True)[1:]
-        words = ["{}.py".format(words[1].replace(".", "/")), *words[2:]] if words[0] == "-m" else words
-        if words[0].endswith("train.py"):  # nothing is downloaded, and two steps are enough
-            at = words.index("--weights")
-            words[at : at + 2] = ["--steps", "2", "--batch-size", "2", "--workers", "0"]
-        done = run(words[0], *words[1:], cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs/solov2/light_r18_448/report.html").exists()
