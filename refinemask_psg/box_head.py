@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss
 
-from refinemask_psg.boxes import clip, decode, encode
+from refinemask_psg.boxes import Size, clip, decode, encode
 from refinemask_psg.config import Model
 from refinemask_psg.rois import pool, with_image_index
 from refinemask_psg.targets import Candidates, Sampled
@@ -52,7 +52,7 @@ def answer(head: nn.Module, pyramid: list[Tensor], boxes: list[Tensor], finest_s
 
 
 def run_cascade(
-    heads: nn.ModuleList, pyramid: list[Tensor], proposals: Tensor, size: tuple[int, int], config: Model
+    heads: nn.ModuleList, pyramid: list[Tensor], proposals: Tensor, size: Size, config: Model
 ) -> list[StageAnswers]:
     """All stages on one image's proposals [n, 4], each on the boxes that the one before it predicts."""
     stages: list[StageAnswers] = []
@@ -66,7 +66,7 @@ def moved(stage: StageAnswers, labels: Tensor, stds: tuple[float, ...]) -> Tenso
     """The regions moved by the deltas of their class: [K, 4]"""
     if stage.deltas.shape[1] == 1:
         labels = torch.zeros_like(labels)
-    chosen = stage.deltas[torch.arange(len(labels), device=labels.device), labels]
+    chosen = stage.deltas[torch.arange(labels.shape[0], device=labels.device), labels]
     return decode(stage.regions[:, 1:], chosen, stds)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 LARGEST_LOG_SCALE = abs(math.log(16 / 1000))  # a box becomes at most 62.5 times as large or as small
+Size = tuple[int, int] | Tensor  # height, width; a tensor [2] where a graph is exported for several
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -34,24 +35,22 @@ def encode(boxes: Tensor, targets: Tensor, stds: Sequence[float]) -> Tensor:
 def decode(boxes: Tensor, deltas: Tensor, stds: Sequence[float]) -> Tensor:
     """Boxes [n, 4] moved by deltas [n, ..., 4] -> [n, ..., 4]"""
     deltas = deltas.float() * deltas.new_tensor(stds, dtype=torch.float32)
-    boxes = boxes.view(len(boxes), *[1] * (deltas.ndim - 2), 4)
+    boxes = boxes.reshape(-1, *[1] * (deltas.ndim - 2), 4)
     size, centre = boxes[..., 2:] - boxes[..., :2], (boxes[..., :2] + boxes[..., 2:]) * 0.5
     moved = centre + size * deltas[..., :2]
     half = 0.5 * size * deltas[..., 2:].clamp(-LARGEST_LOG_SCALE, LARGEST_LOG_SCALE).exp()
     return torch.cat((moved - half, moved + half), dim=-1)
 
 
-def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes [..., 4] within an image of (height, width); its last pixel ends at the width."""
-    height, width = size
-    limits = boxes.new_tensor([width, height, width, height])
-    return torch.minimum(boxes.clamp(min=0), limits)
+def clip(boxes: Tensor, size: Size) -> Tensor:
+    """Boxes [..., 4] within an image of this size; its last pixel ends at the width."""
+    limits = torch.as_tensor(size, device=boxes.device).flip(0).repeat(2)
+    return torch.minimum(boxes.clamp(min=0), limits.to(boxes))
 
 
 def nms_within(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
     """NMS among the boxes of each group: the indices of those kept, best score first."""
-    if boxes.numel() == 0:
-        return torch.zeros(0, dtype=torch.int64, device=boxes.device)
-    offsets = groups.to(boxes) * (boxes.max() + 1)  # boxes of different groups don't meet
+    beyond = torch.cat((boxes.flatten(), boxes.new_zeros(1))).max() + 1
+    offsets = groups.to(boxes) * beyond  # boxes of different groups don't meet
     kept: Tensor = nms(boxes + offsets[:, None], scores, threshold)
     return kept

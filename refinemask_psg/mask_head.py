@@ -116,7 +116,7 @@ def of_class(logits: Tensor, labels: Tensor) -> Tensor:
     """[K, classes, S, S] -> the channel of each region's class [K, 1, S, S]; the only one where one is for all."""
     if logits.shape[1] == 1:
         return logits
-    return logits[torch.arange(len(labels), device=labels.device), labels][:, None]
+    return logits[torch.arange(labels.shape[0], device=labels.device), labels][:, None]
 
 
 def initialise(head: nn.Module) -> None:

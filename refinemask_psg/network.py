@@ -16,12 +16,13 @@ from common.results import Instances
 from common.run.inference import predict_in_groups
 from common.run.model import Source
 from refinemask_psg.box_head import BoxHead, StageAnswers, answer, box_losses, hardness, next_proposals, run_cascade
+from refinemask_psg.boxes import Size
 from refinemask_psg.composite import CompositeSwin
 from refinemask_psg.config import Config, Model
 from refinemask_psg.fpn import FeaturePyramid
 from refinemask_psg.losses import mask_losses
 from refinemask_psg.mask_head import MaskAnswers, PlainMaskHead, RefineMaskHead
-from refinemask_psg.postprocess import Detections, detections, paste, probabilities
+from refinemask_psg.postprocess import Detections, detections, paste, probabilities, scale_of
 from refinemask_psg.psg.results import SceneGraph
 from refinemask_psg.resnet import ResNetBackbone
 from refinemask_psg.rois import with_image_index
@@ -136,7 +137,7 @@ class RefineMask(nn.Module):
     def instances(self, answers: Answers, row: int, prepared: Prepared) -> Instances:
         """One image's instances, from the answers to its batch."""
         pyramid = [level[row : row + 1] for level in answers.pyramid]
-        found = self.detect(answers, row, prepared)
+        found = self.detect(answers, row, prepared.resized_size, scale_of(prepared))
         masks = probabilities(self.masks(pyramid, found), found.labels)
         return Instances(
             scores=found.scores,
@@ -154,20 +155,19 @@ class RefineMask(nn.Module):
         graph: SceneGraph = self.scene_graph.result(answers.pyramid[0][row], answers.semantic[row], found, prepared)
         return graph
 
-    def detect(self, answers: Answers, row: int, prepared: Prepared) -> Detections:
+    def detect(self, answers: Answers, row: int, size: Size, scale: Tensor) -> Detections:
+        """One image's objects, from its size in the input, and how much larger that is than the photograph [4]."""
         pyramid = [level[row : row + 1] for level in answers.pyramid]
-        proposals = self.propose(answers, row, prepared)
-        model, size = self.config.model, prepared.resized_size
-        stages = run_cascade(self.box_heads, pyramid, proposals.boxes, size, model)
-        return detections(stages, prepared, self.config)
+        proposals = self.propose(answers, row, size)
+        stages = run_cascade(self.box_heads, pyramid, proposals.boxes, size, self.config.model)
+        return detections(stages, size, scale, self.config)
 
-    def propose(self, answers: Answers, row: int, prepared: Prepared) -> Proposals:
+    def propose(self, answers: Answers, row: int, size: Size) -> Proposals:
         test = self.config.test
         objectness = [level[row : row + 1] for level in answers.objectness]
         deltas = [level[row : row + 1] for level in answers.deltas]
-        sizes, scale = [prepared.resized_size], self.config.model.anchor_scale
-        counts = test.proposals_before_nms, test.proposals
-        return propose(objectness, deltas, sizes, scale, *counts, test.proposal_nms, test.drop_empty_proposals)[0]
+        counts, scale = (test.proposals_before_nms, test.proposals), self.config.model.anchor_scale
+        return propose(objectness, deltas, [size], scale, *counts, test.proposal_nms, test.drop_empty_proposals)[0]
 
     def masks(self, pyramid: list[Tensor], found: Detections) -> list[MaskAnswers]:
         """What each mask head says about one image's detections."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from common.data.batches import Prepared
 from refinemask_psg.boundary import fuse
 from refinemask_psg.box_head import StageAnswers
-from refinemask_psg.boxes import clip, decode, nms_within
+from refinemask_psg.boxes import Size, clip, decode, nms_within
 from refinemask_psg.config import Config, Test
 from refinemask_psg.mask_head import MaskAnswers, of_class
 
@@ -23,14 +23,16 @@ class Detections(NamedTuple):
     labels: Tensor  # [n] int64
 
 
-def detections(stages: list[StageAnswers], prepared: Prepared, config: Config) -> Detections:
-    """The last stage's boxes with the scores of all stages' averaged logits, after NMS within each class."""
+def detections(stages: list[StageAnswers], size: Size, scale: Tensor, config: Config) -> Detections:
+    """The last stage's boxes with the scores of all stages' averaged logits, after NMS within each class.
+
+    `size` is that of the network's input, `scale` [4] how much larger it is than the photograph.
+    """
     test = config.test
     logits = torch.stack([stage.logits.float() for stage in stages]).mean(dim=0)
     probabilities = logits.softmax(dim=1)[:, :-1]
     boxes = decode(stages[-1].regions[:, 1:], stages[-1].deltas, config.model.box_stds[-1])
-    boxes = clip(boxes, prepared.resized_size)  # [K, classes or 1, 4]
-    scale = scale_of(prepared).to(boxes)
+    boxes, scale = clip(boxes, size), scale.to(boxes)  # [K, classes or 1, 4]
     if test.nms_in == "photograph":
         boxes = boxes / scale
     region, labels = (probabilities > test.score_threshold).nonzero(as_tuple=True)

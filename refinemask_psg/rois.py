@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from common.ops.sampling import roi_align
@@ -10,7 +11,7 @@ from common.ops.sampling import roi_align
 
 def with_image_index(boxes: Sequence[Tensor]) -> Tensor:
     """Boxes [n, 4] of each image -> regions [K, 5]: the image's index, x1, y1, x2, y2."""
-    return torch.cat([torch.cat((each.new_full((len(each), 1), row), each), dim=1) for row, each in enumerate(boxes)])
+    return torch.cat([F.pad(each, (1, 0), value=row) for row, each in enumerate(boxes)])
 
 
 def pool(pyramid: Sequence[Tensor], regions: Tensor, size: int, finest_scale: int) -> Tensor:
@@ -25,7 +26,7 @@ def pool(pyramid: Sequence[Tensor], regions: Tensor, size: int, finest_scale: in
         return torch.stack(
             [each * (levels == level)[:, None, None, None] for level, each in enumerate(each_level)]
         ).sum(0)
-    features = pyramid[0].new_zeros(len(regions), pyramid[0].shape[1], size, size)
+    features = pyramid[0].new_zeros(regions.shape[0], pyramid[0].shape[1], size, size)
     for level in range(4):
         members = (levels == level).nonzero().squeeze(1)
         pooled = pool_from(pyramid[level], regions[members], size, stride=4 * 2**level)

@@ -1,12 +1,13 @@
 """Region proposals (arXiv 1506.01497): which of the pyramid's anchors hold an object, and how its box differs."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refinemask_psg.boxes import clip, decode, encode, nms_within
+from refinemask_psg.boxes import Size, clip, decode, encode, nms_within
 from refinemask_psg.config import Model
 from refinemask_psg.targets import IGNORED, match, sample
 
@@ -68,7 +69,7 @@ def all_anchors(levels: list[Tensor], scale: int) -> list[Tensor]:
 def propose(
     objectness: list[Tensor],
     deltas: list[Tensor],
-    sizes: list[tuple[int, int]],
+    sizes: Sequence[Size],
     anchor_scale: int,
     before_nms: int,
     after_nms: int,

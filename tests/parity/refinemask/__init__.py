@@ -26,7 +26,7 @@ from refinemask_psg.losses import stage_losses
 from refinemask_psg.mask_head import MASK_SIZES, REGION_SIZE, MaskAnswers, of_class
 from refinemask_psg.mask_targets import foreground_target, mask_targets
 from refinemask_psg.network import ASSISTANT, DIVISOR, RefineMask, TrainingStep
-from refinemask_psg.postprocess import detections, paste, probabilities
+from refinemask_psg.postprocess import detections, paste, probabilities, scale_of
 from refinemask_psg.rois import pool, with_image_index
 from refinemask_psg.rpn import TRAINING_NMS
 from tests.parity import rules
@@ -228,7 +228,7 @@ def infer(model: RefineMask, image: Array) -> dict[str, Array]:
         logits, deltas = array(answers.objectness[level]), array(answers.deltas[level])
         computed |= dict.fromkeys((f"rpn_cls_p{level + 2}", f"rpn_logits{level}"), logits)
         computed |= dict.fromkeys((f"rpn_reg_p{level + 2}", f"rpn_deltas{level}"), deltas)
-    proposals = model.propose(answers, 0, prepared)
+    proposals = model.propose(answers, 0, prepared.resized_size)
     computed |= {"proposals/boxes": array(proposals.boxes), "proposals/scores": array(proposals.scores)}
     computed["proposals"] = np.concatenate((array(proposals.boxes), array(proposals.scores)[:, None]), axis=1)
     stages = run_cascade(model.box_heads, answers.pyramid, proposals.boxes, prepared.resized_size, model.config.model)
@@ -242,7 +242,7 @@ def infer(model: RefineMask, image: Array) -> dict[str, Array]:
         computed |= dict.fromkeys((f"bbox_pred{index}", f"stage{index}/deltas", f"deltas_stage{index}"), deltas)
         computed |= dict.fromkeys((f"stage{index}/boxes", f"boxes_stage{index}"), array(stage.regions[:, 1:]))
     computed |= {"rois_last": array(stages[-1].regions), "class_logits": logits, "deltas": deltas}
-    found = detections(stages, prepared, model.config)
+    found = detections(stages, prepared.resized_size, scale_of(prepared), model.config)
     boxes = array(found.boxes)
     computed |= {"det_boxes": boxes, "boxes": boxes, "det_scores": array(found.scores), "scores": array(found.scores)}
     computed |= dict.fromkeys(("det_labels", "labels"), array(found.labels))
