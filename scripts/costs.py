@@ -26,10 +26,10 @@ from common.data.coco_classes import COCO_CLASSES
 from common.errors import UserError
 from common.files import write_text
 from common.run import commands
-from scripts.mmdet2pytorch import NETWORKS
+from maskworks.packages import NETWORKS
 from scripts.readme_table import README, markdown, read_results, write_between
 
-MEASURED = {
+MEASURED = {  # of the others the first variant that was published
     "solov2": ("light_r18_448", "r50_3x"),
     "yolact": ("base", "plus_base"),
     "maskrcnn": ("r50_fpn_1x",),
@@ -55,7 +55,7 @@ PEOPLE = 4  # on the photograph that Pose2Seg gets
 class Costs:
     """Measure what a photograph costs, and write the README's table."""
 
-    packages: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(MEASURED)
+    packages: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(NETWORKS)
     """Which packages to measure; the others' figures stay."""
     device: str = "cpu"
     """Where to measure; cpu: on one thread."""
@@ -77,15 +77,20 @@ def main() -> None:
         torch.set_num_threads(1)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "one CPU thread"
         for package in options.packages:
-            if package not in MEASURED:
-                raise UserError(f"no package is called {package!r}; there are {', '.join(MEASURED)}")
-            for variant in MEASURED[package]:
+            if package not in NETWORKS:
+                raise UserError(f"no package is called {package!r}; there are {', '.join(NETWORKS)}")
+            for variant in variants_of(package):
                 entry = recorded.setdefault(f"{package} {variant}", {"seconds": {}})
                 entry["parameters"], entry["seconds"][name] = measure(package, variant, device, options)
                 write_text(options.results, json.dumps(recorded, indent=1) + "\n")
                 print(f"{package} {variant}: {entry['parameters']:,} parameters, {entry['seconds'][name]:.3f} s")
     write_between(options.readme, "costs", table(recorded))
     print(f"{options.readme}: {len(recorded)} variants, measured on {platform.machine()}")
+
+
+def variants_of(package: str) -> tuple[str, ...]:
+    published = [variant for variant in import_module(package).VARIANTS if "shapes" not in variant]
+    return MEASURED.get(package, tuple(published[:1]))
 
 
 def measure(package: str, variant: str, device: torch.device, options: Costs) -> tuple[int, float]:
@@ -118,7 +123,7 @@ def class_names(package: str) -> tuple[str, ...]:
 
 def table(recorded: dict[str, Any]) -> str:
     devices = list(dict.fromkeys(name for entry in recorded.values() for name in entry["seconds"]))
-    order = [f"{package} {variant}" for package, variants in MEASURED.items() for variant in variants]
+    order = [f"{package} {variant}" for package in NETWORKS for variant in variants_of(package)]
     rows = []
     for name in sorted(recorded, key=order.index):
         entry = recorded[name]

@@ -28,10 +28,10 @@ from common.errors import UserError
 from common.ops import masks as rle
 from common.results import Instances, Panoptic, Result
 from common.run import commands
+from maskworks.packages import NETWORKS
 from refinemask_psg.psg.results import SceneGraph
 
 Json = dict[str, Any]
-PACKAGES = ("solov2", "yolact", "maskrcnn", "refinemask_psg", "upsnet", "glip", "pose2seg")
 LONGEST_PROMPT = 2000  # characters
 
 
@@ -124,7 +124,7 @@ def find_weights(places: Sequence[Path]) -> dict[str, list[str]]:
     if not found:
         looked = ", ".join(str(place.resolve()) for place in places)
         raise UserError(f"no checkpoint of ours in {looked}; train one (make demo), or convert a published one")
-    return {package: found[package] for package in PACKAGES if package in found}
+    return {package: found[package] for package in NETWORKS if package in found}
 
 
 def package_of(path: Path) -> str:
@@ -134,7 +134,7 @@ def package_of(path: Path) -> str:
             package = (file.metadata() or {}).get("package", "")
     except (SafetensorError, OSError, ValueError):
         return ""
-    return package if package in PACKAGES else ""
+    return package if package in NETWORKS else ""
 
 
 def read_upload(upload: str | None, options: Demo) -> NDArray[np.uint8]:

@@ -26,17 +26,7 @@ from common.run.configuration import choose, to_dict
 from common.run.conversion import Converted, refusing_fragments
 from common.run.origin import Classes, Origin
 from common.run.published import read_published
-
-# package: the network's class; a package is asked only where it is installed
-NETWORKS = {
-    "solov2": "SOLOv2",
-    "yolact": "YOLACT",
-    "maskrcnn": "MaskRCNN",
-    "refinemask_psg": "RefineMask",
-    "upsnet": "UPSNet",
-    "glip": "GLIP",
-    "pose2seg": "Pose2Seg",
-}
+from maskworks.packages import NETWORKS
 
 
 @dataclass

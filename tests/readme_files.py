@@ -24,9 +24,9 @@ from common.data.images import write_video
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import configure, to_dict
 from maskworks import shapes
+from maskworks.packages import NETWORKS
 from refinemask_psg.psg.relation_config import PSG_PREDICATES
 from refinemask_psg.u2net import U2Net
-from scripts.mmdet2pytorch import NETWORKS
 from tests.glip.test_convert import published as published_by_microsoft
 from tests.maskrcnn.test_convert import published_by_benchmark, published_by_detectron
 from tests.pose2seg.test_commands import ochuman

@@ -14,12 +14,14 @@ from tests.test_house import ROOT, files, packages, write
 BUDGETS = re.compile(r"^\| `?([\w/]+|longest [\w ]+|most [\w ]+)`? \| ([\d,]+) \|", re.MULTILINE)
 LIMITS = ("longest file", "longest function", "most files in a folder")
 SOURCES = (".py", ".c", ".cu")
+PACKAGE = 2800  # of a package that the table doesn't name
 
 
 def budgets(root: Path) -> dict[str, int]:
     """Room or limit -> lines or files at most, as the table in CONTRIBUTING.md says."""
     found = BUDGETS.findall((root / "CONTRIBUTING.md").read_text(encoding="utf-8"))
-    return {name: int(number.replace(",", "")) for name, number in found}
+    unnamed = dict.fromkeys(set(packages(root)) - {"maskworks"}, PACKAGE)
+    return unnamed | {name: int(number.replace(",", "")) for name, number in found}
 
 
 def over_budget(root: Path) -> list[str]:
@@ -62,7 +64,7 @@ def test_a_readme_says_how_much_there_is_to_read(package: str) -> None:
 
 
 def test_no_room_is_larger_than_its_budget() -> None:
-    assert {"common", "tests", "scripts", *LIMITS, *packages(ROOT)} - {"maskworks"} <= set(budgets(ROOT))
+    assert {"common", "tests", "scripts", *LIMITS} <= set(budgets(ROOT))
     assert over_budget(ROOT) == []
 
 

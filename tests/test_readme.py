@@ -34,7 +34,7 @@ from torch.distributed.run import parse_args
 
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
-from scripts.mmdet2pytorch import NETWORKS
+from maskworks.packages import NETWORKS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = sorted(path.parent for path in ROOT.glob("*/pyproject.toml"))  # datasets/README.md has downloads only

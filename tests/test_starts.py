@@ -25,9 +25,9 @@ from common.run import starting_weights
 from common.run.checkpoint import load_weights
 from common.run.configuration import configure
 from common.run.published import read_checkpoint_or_published
+from maskworks.packages import NETWORKS
 from refinemask_psg.u2net import VARIANTS as U2NET_VARIANTS
 from refinemask_psg.u2net import U2Net
-from scripts.mmdet2pytorch import NETWORKS
 from tests.test_readme import COMMANDS
 from upsnet.classes import CITYSCAPES, COCO
 

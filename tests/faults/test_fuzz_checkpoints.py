@@ -23,8 +23,9 @@ from common.run.configuration import to_dict
 from common.run.conversion import refusing_fragments
 from common.run.origin import Origin
 from common.run.resume import load_state
+from maskworks.packages import NETWORKS
 from scripts import mmdet2pytorch
-from scripts.mmdet2pytorch import NETWORKS, package_of
+from scripts.mmdet2pytorch import package_of
 from tests.faults.mutation import answer, fuzz, junk, mutated
 from tests.faults.surroundings import status
 from tests.glip.test_convert import published as glip_name

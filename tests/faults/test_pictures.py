@@ -14,7 +14,7 @@ from PIL import Image
 
 from common.data.images import image_size, read_image
 from common.errors import UserError
-from scripts.mmdet2pytorch import NETWORKS
+from maskworks.packages import NETWORKS
 from tests.glip.small import small_model as small_glip
 from tests.pose2seg.people import skeletons
 from tests.pose2seg.people import small_model as small_pose2seg

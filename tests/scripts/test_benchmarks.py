@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from maskworks.packages import NETWORKS
 from scripts.benchmarks import ROOT, programs, section
-from scripts.mmdet2pytorch import NETWORKS
 from tests.running import python
 
 

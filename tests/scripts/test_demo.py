@@ -19,9 +19,9 @@ from common.ops import masks as rle
 from common.results import Instances, Panoptic, Segment
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
+from maskworks.packages import NETWORKS
 from refinemask_psg.psg.results import Relation, SceneGraph
 from scripts.demo import Demo, Studio, as_json, find_weights, main, package_of, serve, shown, summary
-from scripts.mmdet2pytorch import NETWORKS
 
 NAMES = ("red circle", "square")
 
