@@ -4,6 +4,7 @@ Finds out which package and which variant the file belongs to from the names and
 does not map, and a weight that is missing, is listed and is an error. --dry-run prints the mapping and writes nothing.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,6 +28,24 @@ from common.run.conversion import Converted, refusing_fragments
 from common.run.origin import Classes, Origin
 from common.run.published import read_published
 from maskworks.packages import NETWORKS
+
+# names that only networks have which are no models here, though others of their names are those of models here
+RELATIVES = {
+    r"bbox_head\.d?solo_ins_list|mask_head\.conv_mask_list": "SOLO of version 1 (version 2 is)",
+    r"roi_heads\.box_predictor\.\d\.": "Cascade R-CNN of Detectron2",
+    r"roi_heads\.keypoint_(head|predictor)\.": "Keypoint R-CNN",
+    r"head\.(cls|bbox)_subnet\.": "RetinaNet of Detectron2",
+    r"sem_seg_head\.": "semantic or panoptic network of Detectron2",
+    r"bbox_head\.(retina|atss|gfl)_cls\.": "one-stage detector of MMDetection",
+    r"roi_head\.(mask_head\.\d\.conv_res|mask_iou_head)\.": "HTC, SCNet or Mask Scoring R-CNN of MMDetection",
+    r"(transformer|bbox_embed)\.": "DETR",
+    r"\d+\.(conv|cv1)\.": "YOLO of Ultralytics",
+}
+WHOSE = {
+    re.compile(r"backbone\.(bottom_up|fpn_lateral)|proposal_generator\."): "Detectron2's",
+    re.compile(r"(roi_head|rpn_head|neck|bbox_head|mask_head)\."): "MMDetection's",
+    re.compile(r"(rpn|roi_heads)\."): "torchvision's or maskrcnn-benchmark's",
+}
 
 
 @dataclass
@@ -82,10 +101,14 @@ def main() -> None:
 
 def package_of(state: dict[str, Tensor], path: Path) -> str:
     """The package that knows the names in a checkpoint."""
+    for pattern, network in RELATIVES.items():
+        if any(re.match(pattern, name) for name in state):
+            raise UserError(f"{path}: by its names a {network}, which isn't among the models here")
     for package in installed_packages():
         if import_module(f"{package}.convert").recognise(state):
             return package
-    raise UserError(f"{path}: no model known here has its names: {', '.join(list(state)[:3])}")
+    whose = next((f", though they are {whose}" for mark, whose in WHOSE.items() if any(map(mark.match, state))), "")
+    raise UserError(f"{path}: no model known here has its names{whose}: {', '.join(list(state)[:3])}")
 
 
 def installed_packages() -> Iterator[str]:

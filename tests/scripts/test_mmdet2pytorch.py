@@ -1,0 +1,36 @@
+"""A checkpoint of no model here is refused by the name of what it is, as far as its names tell."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.errors import UserError
+from scripts.mmdet2pytorch import package_of
+from tests.faults.test_fuzz_checkpoints import state_of
+
+DETECTRON2 = ("backbone.bottom_up.stem.conv1.weight", "proposal_generator.rpn_head.objectness_logits.weight")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("bbox_head.solo_cate.weight", "bbox_head.solo_ins_list.0.weight"), r"a SOLO of version 1 \(version 2 is\)"),
+        ((*DETECTRON2, "roi_heads.box_predictor.0.cls_score.weight"), "a Cascade R-CNN of Detectron2"),
+        (("backbone.bottom_up.stem.conv1.weight", "head.cls_subnet.0.weight"), "a RetinaNet of Detectron2"),
+        ((*DETECTRON2, "roi_heads.box_predictor.cls_score.weight", "sem_seg_head.p2.0.weight"), "panoptic network"),
+        (("neck.lateral_convs.0.conv.weight", "bbox_head.retina_cls.weight"), "a one-stage detector of MMDetection"),
+        (("0.conv.weight", "1.conv.weight"), "a YOLO of Ultralytics"),
+        (DETECTRON2[:1], "no model known here has its names, though they are Detectron2's: backbone.bottom_up"),
+        (("roi_head.bbox_head.0.fc_cls.weight",), "though they are MMDetection's"),
+        (("something.else",), "no model known here has its names: something.else"),
+    ],
+)
+def test_what_a_file_is_that_no_package_knows_is_said(names, message):
+    with pytest.raises(UserError, match=message):
+        package_of(dict.fromkeys(names, torch.zeros(1)), Path("file.pth"))
+
+
+@pytest.mark.parametrize("package", ["solov2", "maskrcnn", "refinemask_psg", "glip"])
+def test_no_model_here_is_taken_for_one_of_those(package):
+    assert package_of(state_of(package), Path("file.pth")) == package
