@@ -41,6 +41,7 @@ RELATIVES = {
     r"(transformer|bbox_embed)\.": "DETR",
     r"\d+\.(conv|cv1)\.": "YOLO of Ultralytics",
 }
+SALIENCY = "stage6.rebnconvin.conv_s1.weight"  # a name that only U-2-Net has
 WHOSE = {
     re.compile(r"backbone\.(bottom_up|fpn_lateral)|proposal_generator\."): "Detectron2's",
     re.compile(r"(roi_head|rpn_head|neck|bbox_head|mask_head)\."): "MMDetection's",
@@ -69,7 +70,13 @@ class Convert:
 
 def main() -> None:
     options = tyro.cli(Convert, prog="mmdet2pytorch.py")
+    if options.checkpoint.suffix == ".onnx":
+        convert_saliency(options)
+        return
     state, rest = read_published(options.checkpoint, options.weights_key)
+    if SALIENCY in state:
+        convert_saliency(options)
+        return
     package = package_of(state, options.checkpoint)
     module, conversion = import_module(package), import_module(f"{package}.convert")
     if options.model:
@@ -91,12 +98,29 @@ def main() -> None:
     print(f"{converted.source}, {package} {converted.config.variant}, {len(state)} tensors, {len(class_names)} classes")
     if options.dry_run:
         return
+    weights = {name: converted.weights[name].to(value.dtype) for name, value in model.state_dict().items()}
+    save(out_of(options), Checkpoint(package, to_dict(converted.config), class_names, category_ids, weights))
+    print(f"written: {out_of(options).resolve()}")
+
+
+def convert_saliency(options: Convert) -> None:
+    """U-2-Net, a part of its package: its published names are ours, and its class is the foreground."""
+    from refinemask_psg.u2net import load
+
+    model = load(options.checkpoint)
+    print(f"  test.size = {model.config.test.size}: from the recipe of {model.config.variant}")
+    print(f"published U-2-Net, refinemask_psg.u2net {model.config.variant}, {len(model.state_dict())} tensors")
+    if not options.dry_run:
+        content = Checkpoint("u2net", to_dict(model.config), ("foreground",), (1,), model.state_dict())
+        save(out_of(options), content)
+        print(f"written: {out_of(options).resolve()}")
+
+
+def out_of(options: Convert) -> Path:
     out = options.out or options.checkpoint.with_suffix(".safetensors")
     if out.resolve() == options.checkpoint.resolve():
         raise UserError(f"{out}: is the checkpoint itself; name another file with --out")
-    weights = {name: converted.weights[name].to(value.dtype) for name, value in model.state_dict().items()}
-    save(out, Checkpoint(package, to_dict(converted.config), class_names, category_ids, weights))
-    print(f"written: {out.resolve()}")
+    return out
 
 
 def package_of(state: dict[str, Tensor], path: Path) -> str:

@@ -1,19 +1,26 @@
-"""Checkpoints of ours and the published u2net.pth and u2netp.pth, whose names are the same."""
+"""Checkpoints of ours, and the published u2net and u2netp: as .pth, whose names are the same, and as ONNX."""
 
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
 
+from common.errors import UserError
 from common.run.checkpoint import load_weights, open_model
 from common.run.published import read_checkpoint_or_published
 from refinemask_psg.u2net.config import Config
 from refinemask_psg.u2net.network import U2Net
 
 PACKAGE = "u2net"
+DEEPEST = "stage6.rebnconvin.conv_s1.weight"
+SMALL_WIDTH = 16  # of U-2-Net-p's second convolution
 
 
 def load(file: str | Path) -> U2Net:
     """A checkpoint of ours or a published file as a network ready to predict."""
+    if Path(file).suffix == ".onnx":
+        return from_onnx(Path(file))
     weights, names = read_checkpoint_or_published(Path(file))
     if names:
         return open_model(file, PACKAGE, Config, lambda config, *_: U2Net(config.model.small, config))
@@ -22,6 +29,49 @@ def load(file: str | Path) -> U2Net:
     return model.eval()
 
 
+def from_onnx(file: Path) -> U2Net:
+    """The published network exported to ONNX: batch norms are part of the convolutions, which stand as they run."""
+    convolutions = read_convolutions(file)
+    model = U2Net(small=len(convolutions) > 1 and len(convolutions[1][0]) == SMALL_WIDTH).eval()
+    order: list[nn.Conv2d] = []
+    hooks = [
+        module.register_forward_hook(lambda module, *_: order.append(module))
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    with torch.inference_mode():
+        model(torch.zeros(1, 3, 64, 64))
+    for hook in hooks:
+        hook.remove()
+    shapes = [(tuple(module.weight.shape), (len(module.weight),)) for module in order]
+    if [(tuple(weight.shape), tuple(bias.shape)) for weight, bias in convolutions] != shapes:
+        raise UserError(f"{file}: its {len(convolutions)} convolutions are not those of U-2-Net or U-2-Net-p")
+    for module, (weight, bias) in zip(order, convolutions, strict=True):
+        module.load_state_dict({"weight": weight, "bias": bias})
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None:
+            norm.running_var.fill_(1 - norm.eps)  # nothing is left to do for the norms
+    return model
+
+
+def read_convolutions(file: Path) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of each, in the graph's order."""
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError as error:
+        raise UserError(f"{file}: needs onnx; install it with: pip install 'maskworks[export]'") from error
+    try:
+        graph = onnx.load(file).graph
+        values = {each.name: torch.from_numpy(np.array(numpy_helper.to_array(each))) for each in graph.initializer}
+        nodes = [node for node in graph.node if node.op_type == "Conv"]
+        return [(values[node.input[1]], values[node.input[2]]) for node in nodes]
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}; expected a checkpoint") from error
+    except Exception as error:  # onnx lets its parser's own kinds through
+        raise UserError(f"{file}: not an ONNX file of a network with weights in it ({type(error).__name__})") from error
+
+
 def is_small(weights: dict[str, Tensor]) -> bool:
-    deepest = weights.get("stage6.rebnconvin.conv_s1.weight")
+    deepest = weights.get(DEEPEST)
     return deepest is not None and len(deepest) == 64

