@@ -61,28 +61,11 @@ class SceneGraph:
 
     def to_json(self) -> dict[str, Any]:
         """Segments and relations with their names: {"segments": [...], "relations": [...]}."""
-        panoptic = self.panoptic
-        segments = [
-            {
-                "id": info.id,
-                "label": info.label,
-                "name": panoptic.class_names[info.label],
-                "is_thing": info.is_thing,
-                "score": info.score,
-            }
-            for info in panoptic.infos
-        ]
-        relations = [
-            {
-                "subject": relation.subject,
-                "object": relation.object,
-                "predicate": relation.predicate,
-                "name": self.predicate_names[relation.predicate],
-                "score": relation.score,
-            }
-            for relation in self.relations
-        ]
-        return {"segments": segments, "relations": relations}
+        classes = self.panoptic.class_names
+        return {
+            "segments": [vars(each) | {"name": classes[each.label]} for each in self.panoptic.infos],
+            "relations": [vars(each) | {"name": self.predicate_names[each.predicate]} for each in self.relations],
+        }
 
     def draw(
         self, image: PictureSource = None, threshold: float = 0.3, limit: int = 12, *, scale: int = 1
