@@ -64,7 +64,9 @@ def line_of(command: Command) -> str:
 
 
 def runs(command: Command) -> bool:
-    named = command.mention and len(command.words) == (3 if "-m" in command.words else 2)  # a program, in a sentence
+    words = command.words
+    longer = (one.words for one in COMMANDS if len(one.words) > len(words))
+    named = command.mention and any(one[: len(words)] == words for one in longer)  # a program, in a sentence
     return not named and not f"{line_of(command)} ".startswith(tuple(NOT_RUN))
 
 
