@@ -167,5 +167,7 @@ def prompted_names(text: str) -> tuple[str, ...]:
 def read_span(text: str) -> Span:
     match = re.fullmatch(r"(\d+):(\d+)", text)
     if not match:
-        raise UserError(f"span {text!r}: expected START:END, the characters of a phrase, like 0:5")
+        raise UserError(
+            f"span {text!r}: expected START:END, the characters of a phrase, like 0:5; photographs stand before --spans"
+        )
     return int(match[1]), int(match[2])

@@ -3,7 +3,7 @@
 - Each runs by itself in a folder like a clone with datasets/ in it, where the README says; what it names is there, and
   what the README prepares by a command of its own is prepared by that (AFTER).
 - What is limited from outside, by flags put behind the line: a training takes one step of one image, and an
-  evaluation one image (LIMITS); torchrun starts two processes on this machine, not eight or sixteen on several.
+  evaluation one image (LIMITS); torchrun starts one or two processes on this machine, not 8 or 16 on several.
 - Downloads that a line asks for are served from the libraries' own caches, filled with made-up files.
 - NOT_RUN names what doesn't run, and why. Those that take seconds run in `make test`, all of them in `make test-slow`.
 """
@@ -108,8 +108,8 @@ def execute(command: Command, clone: Path, stock: Path) -> None:
             execute(next(one for one in RUN if other in line_of(one)), clone, stock)
     provide(command, folder, stock)
     case = ROOT / "tests/parity/cases/upsnet/pq_eval"
-    start = "torchvision:swin_t" if "glip_tiny" in line else "torchvision:resnet50"  # for "--weights ..."
-    filled = [start if pair == ("--weights", "...") else pair[1] for pair in pairwise(command.words)]
+    backbone = "torchvision:swin_t" if "glip_tiny" in line else "torchvision:resnet50"  # for "--weights ..."
+    filled = [backbone if pair == ("--weights", "...") else pair[1] for pair in pairwise(command.words)]
     words = [str(case) if word == "CASE..." else word for word in filled if word != "..."]
     if command.words[0] == "sbatch":  # tests/test_readme.py sees that the script starts torchrun so
         words = ["-m", "--", f"{words[1]}.train", *words[2:]]
@@ -118,9 +118,10 @@ def execute(command: Command, clone: Path, stock: Path) -> None:
     else:
         at = words.index("--")
         module = ["-m"] if "-m" in words[:at] else []
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *module, "--"]
+        count = 1 if "glip_tiny" in words else 2  # two of GLIP's trainings fill 24 GB
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        started = [*start, *limited(words[at + 1 :], count=2)]
+        started = [*start, *module, "--", *limited(words[at + 1 :], count)]
         done = subprocess.run(started, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert left(words, done.stdout, folder), done.stdout
