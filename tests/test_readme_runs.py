@@ -49,14 +49,7 @@ LIMITS = {  # program: the flags that limit it, to an image for each process
     "fidelity": "--readme README.md",
     "shapes": "--count 2",
 }
-QUICK = (
-    "labelme2coco",
-    "yolo2coco",
-    "check_dataset",
-    "prepare_",
-    "tests.parity CASE",
-    "maskworks.shapes",
-)
+QUICK = ("labelme2coco", "yolo2coco", "check_dataset", "prepare_", "tests.parity CASE", "maskworks.shapes")
 
 
 def line_of(command: Command) -> str:
