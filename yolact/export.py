@@ -1,7 +1,7 @@
 """Export YOLACT to ONNX, post-processing included: python export.py --weights FILE --out model.onnx.
 
 The graph takes a photograph of any size, uint8 [H, W, 3] RGB, and gives a fixed number of instances at its size, best
-first; those with score 0 are none. Fast NMS, or what --test.nms of the checkpoint's configuration says of it.
+first; those with score 0 are none.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import yolact
+from common.data.batches import normalise
 from common.data.images import read_image, resize
 from common.errors import UserError
 from common.run import commands
-from common.run.onnx_export import export_onnx, mask_agreement
+from common.run.onnx_export import Found, compare, export_onnx, fixed_count, outside_both
 from maskworks import shapes
 from yolact.backbone import DeformableConv2d
-from yolact.boxes import crop_frames, decode, priors_per_level
+from yolact.boxes import crop_frames
 from yolact.network import YOLACT
-from yolact.nms import beaten
-from yolact.postprocess import LARGEST_STRETCH, best_of_each_level, boxes_in_pixels
+from yolact.postprocess import boxes_in_pixels, detect
 
-SMALLEST_IOU = 0.99
 OUTPUTS = ("scores", "labels", "boxes", "masks")
 
 
@@ -44,7 +43,10 @@ class Export:
 
 
 class Graph(nn.Module):
-    """YOLACT with what `predict` does around it, in operations of fixed output shapes."""
+    """YOLACT with what `predict` does around it, and a fixed number of instances.
+
+    Not `preprocess`, as resizing in bytes is OpenCV's, and not `masks.enlarge`, which goes from window to window.
+    """
 
     def __init__(self, model: YOLACT):
         super().__init__()
@@ -52,11 +54,11 @@ class Graph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """image [H, W, 3] uint8 -> scores [N], labels [N], boxes [N, 4], masks [N, H, W] bool; ++: mask scores [N]."""
-        test, size = self.model.config.test, (image.shape[0], image.shape[1])
+        config, size = self.model.config, (image.shape[0], image.shape[1])
         answers = self.model(self.prepared(image))
-        scores, labels, boxes, coefficients = self.detect(
-            answers.class_logits[0], answers.deltas[0], answers.coefficients[0]
-        )
+        found = detect(answers.class_logits[0], answers.deltas[0], answers.coefficients[0], self.model.priors, config)
+        most = config.test.max_instances if config.test.nms == "fast" else config.test.top_k
+        boxes, scores, labels, coefficients = fixed_count(found, most)
         prototypes = answers.prototypes[0]
         height, width, _ = prototypes.shape
         logits = (coefficients @ prototypes.flatten(0, 1).T).view(-1, height, width)
@@ -64,7 +66,7 @@ class Graph(nn.Module):
         inside = crop_frames(boxes, height, width)
         centred = torch.where(inside, 0.5 * (0.5 * logits).tanh(), -0.5)
         masks = F.interpolate(centred[:, None], size, mode="bilinear", align_corners=False)[:, 0] > 0
-        outputs = (scores, labels, boxes_in_pixels(boxes, size, test.whole_pixels), masks)
+        outputs = (scores, labels, boxes_in_pixels(boxes, size, config.test.whole_pixels), masks)
         if self.model.mask_iou is None:
             return outputs
         predicted = self.model.mask_iou((centred + 0.5)[:, None]).gather(1, labels[:, None]).squeeze(1)
@@ -77,32 +79,7 @@ class Graph(nn.Module):
         square = F.interpolate(whole, (settings.input_size, settings.input_size), mode="bilinear", align_corners=False)
         if self.model.config.test.resize == "bytes":
             square = square.round()
-        mean, std = (
-            image.new_tensor(settings.mean, dtype=torch.float32),
-            image.new_tensor(settings.std, dtype=torch.float32),
-        )
-        return (square - mean[:, None, None]) / std[:, None, None]
-
-    def detect(self, class_logits: Tensor, deltas: Tensor, coefficients: Tensor) -> tuple[Tensor, ...]:
-        """Fast NMS over all priors; the scores of those that don't take part are 0."""
-        model, test = self.model, self.model.config.test
-        scores = class_logits.softmax(dim=1)[:, 1:]
-        boxes = decode(deltas, model.priors, LARGEST_STRETCH if test.clip_boxes else None)
-        boxes = boxes.clamp(0, 1) if test.clip_boxes else boxes
-        if test.level_candidates:
-            counts = priors_per_level(model.config.model)
-            chosen = best_of_each_level(scores.amax(dim=1), counts, test.level_candidates)
-            scores, boxes, coefficients = scores[chosen], boxes[chosen], coefficients[chosen]
-        else:
-            scores = torch.where(scores.amax(dim=1, keepdim=True) > test.score_threshold, scores, 0.0)
-        kept, order = scores.T.topk(min(test.top_k, len(scores)), dim=1)  # [C, k]
-        kept = torch.where(beaten(boxes[order], test.iou_threshold), 0.0, kept)
-        if test.threshold_after_nms:
-            kept = torch.where(kept > test.score_threshold, kept, 0.0)
-        best, index = kept.flatten().topk(min(test.max_instances, kept.numel()))
-        labels = torch.div(index, kept.shape[1], rounding_mode="floor")
-        priors = order.flatten()[index]
-        return best, labels, boxes[priors], coefficients[priors]
+        return normalise(square, torch.tensor([square.shape[2:]]), settings.mean, settings.std)
 
 
 class GridDeformableConv2d(nn.Module):
@@ -132,8 +109,8 @@ class GridDeformableConv2d(nn.Module):
 def main() -> None:
     options = tyro.cli(Export, prog="export.py")
     model = yolact.load(options.weights)
-    if model.config.test.nms != "fast":
-        raise UserError(f"{options.weights}: its test.nms is {model.config.test.nms}; only fast NMS can be exported")
+    if model.config.test.nms == "traditional":  # in double precision, which ONNX's has not
+        raise UserError(f"{options.weights}: its test.nms is traditional, which cannot be exported")
     photograph = read_image(Path(options.image)) if options.image else scene()
     session = export(model, photograph, Path(options.out))
     for image in (photograph, resize(photograph, photograph.shape[0] // 2 + 1, photograph.shape[1])):
@@ -153,21 +130,21 @@ def export(model: YOLACT, photograph: NDArray[np.uint8], out: Path) -> Any:
 
 
 def check(model: YOLACT, session: Any, image: NDArray[np.uint8]) -> None:
-    """Compare the file's instances with PyTorch's on an image: each must be there, in the same order."""
+    """Compare the file's instances with what `predict` finds in an image."""
     model.config.test.drop_empty_boxes = False
-    ours = model.predict([image])[0]
-    scores, labels, _, masks, *_ = session.run(None, {"image": image})
-    count = len(ours)
-    assert ours.masks is not None
-    lowest = float(mask_agreement(ours.masks.numpy(), masks[:count]).min()) if count else 1.0
-    labels_agree = bool((ours.labels.numpy() == labels[:count]).all()) and not (scores[count:] > 0).any()
-    difference = np.abs(ours.scores.numpy() - scores[:count]).max(initial=0.0)
-    print(
-        f"{image.shape[1]} x {image.shape[0]}: {count} instances, labels {'equal' if labels_agree else 'different'}, "
-        f"scores within {difference:.1e}, mask IoU with PyTorch at least {lowest:.4f}"
-    )
-    if lowest < SMALLEST_IOU or not labels_agree:
-        raise UserError("onnxruntime and PyTorch do not agree; the file is not to be trusted")
+    height, width = image.shape[:2]
+    parts = np.array([width, height, width, height])
+    scores, labels, boxes, masks, *rescored = session.run(None, {"image": image})
+    some = scores > 0
+
+    def find(model: YOLACT) -> Found:
+        result = model.predict([image])[0]
+        assert result.masks is not None
+        scores = result.scores if result.mask_scores is None else result.mask_scores
+        return Found(scores.numpy(), result.labels.numpy(), result.masks.numpy(), result.boxes.numpy() / parts)
+
+    theirs = Found((rescored[0] if rescored else scores)[some], labels[some], masks[some], boxes[some] / parts)
+    compare(find, model, theirs, outside_both, f"{width} x {height}")
 
 
 def scene() -> NDArray[np.uint8]:

@@ -24,11 +24,12 @@ def fast_nms(
 
     The best `limit` of all classes are left. A score may be low: only `lowest`, where given, is a second threshold.
     """
-    scores, order = scores.topk(min(top_k, scores.shape[1]), dim=1)  # [C, k]
+    scores, order = scores.topk(torch.sym_min(top_k, scores.shape[1]), dim=1)  # [C, k]
+    look = top_k if torch.compiler.is_exporting() else FIRST_LOOK
     keep = torch.zeros_like(scores, dtype=torch.bool)
-    keep[:, :FIRST_LOOK] = ~beaten(boxes[order[:, :FIRST_LOOK]], threshold)
+    keep[:, :look] = ~beaten(boxes[order[:, :look]], threshold)
     alive = keep if lowest is None else keep & (scores > lowest)
-    if scores.shape[1] > FIRST_LOOK:
+    if look < top_k and look < scores.shape[1]:
         # further down only those classes matter whose scores there may still be among the best
         best = scores[alive].sort(descending=True).values[limit - 1 : limit]
         deep = (scores[:, FIRST_LOOK] >= best).nonzero().squeeze(1) if len(best) else slice(None)
@@ -44,14 +45,14 @@ def fast_nms(
 def cross_class_nms(boxes: Tensor, scores: Tensor, threshold: float, top_k: int) -> Chosen:
     """Fast NMS of each box with its best class only, and over all classes together."""
     best, labels = scores.max(dim=0)
-    best, order = best.topk(min(top_k, len(best)))
+    best, order = best.topk(torch.sym_min(top_k, best.shape[0]))
     keep = ~beaten(boxes[order], threshold)
     return order[keep], labels[order[keep]], best[keep]
 
 
 def beaten(boxes: Tensor, threshold: float) -> Tensor:
     """Which of boxes [.., k, 4], best first, overlap a better one by more than the threshold. [.., k]"""
-    return ious(boxes, boxes).triu_(diagonal=1).amax(dim=-2) > threshold if boxes.shape[-2] else boxes[..., 0] > 0
+    return (ious(boxes, boxes) > threshold).triu(diagonal=1).any(dim=-2)
 
 
 def traditional_nms(boxes: Tensor, scores: Tensor, threshold: float, lowest: float, limit: int) -> Chosen:

@@ -194,9 +194,3 @@ def outside_both(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
     """What two masks lack of an IoU of 1; nothing where both are empty."""
     either = int((ours | theirs).sum())
     return 1 - int((ours & theirs).sum()) / either if either else 0.0
-
-
-def mask_agreement(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The IoU of each pair of masks [N, H, W]; 1 where both are empty."""
-    both, either = (ours & theirs).sum(axis=(1, 2)), (ours | theirs).sum(axis=(1, 2))
-    return np.where(either == 0, 1.0, both / np.maximum(either, 1))

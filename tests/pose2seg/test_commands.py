@@ -179,7 +179,7 @@ def test_an_exported_file_agrees_with_pytorch(weights, tmp_path):
     pytest.importorskip("onnxscript")
     done = run("pose2seg/export.py", "--weights", weights, "--out", "model.onnx", "--people", 4, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "mask IoU with PyTorch at least" in done.stdout
+    assert "in the file's answer too" in done.stdout
     assert (tmp_path / "model.onnx").stat().st_size > 0
 
 
