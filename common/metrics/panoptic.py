@@ -21,6 +21,7 @@ Pairs = tuple[Int, Int, Int]  # of a picture: true and predicted ids that meet, 
 VOID = 0  # the id of pixels without a label
 IDS = 2**24  # ids are R + 256 G + 65536 B
 MAX_PIXELS = 2**30  # as of OpenCV: for more, the engine may find no memory, and that ends the process
+LINE = 1024  # pixels; a PNG has at most a million in one
 GROUPS = ("All", "Things", "Stuff")
 NOTHING = {"pq": None, "sq": None, "rq": None, "n": 0}
 WORDS = {"predicted segment": "segment", "segments_info": "the JSON", "the mask": "the PNG", "has un": "has the un"}
@@ -69,14 +70,16 @@ def evaluate_panoptic(
 def quality_of_pairs(
     truths: Sequence[list[Json]], founds: Sequence[list[Json]], pairs: Sequence[Pairs], categories: list[Json]
 ) -> Json:
-    """As evaluate_panoptic, of kept pairs: an image is drawn as a line of them, as where pixels lie does not matter."""
+    """As evaluate_panoptic, of kept pairs: an image is drawn as lines of them, as where pixels lie does not matter."""
     sides = []
     with tempfile.TemporaryDirectory() as name:
         for side, lists in enumerate((truths, founds)):
             (folder := Path(name, str(side))).mkdir()
             for at, counted in enumerate(pairs):
                 colours = (counted[side][:, None] >> [16, 8, 0]).astype(np.uint8)  # blue, green, red
-                cv2.imwrite(str(folder / f"{at}.png"), np.repeat(colours, counted[2], axis=0)[None])
+                pixels = np.repeat(colours, counted[2], axis=0)
+                pixels = np.pad(pixels, ((0, -len(pixels) % LINE), (0, 0)), constant_values=VOID)
+                cv2.imwrite(str(folder / f"{at}.png"), pixels.reshape(-1, LINE, 3))
             images = [{"image_id": at, "file_name": f"{at}.png", "segments_info": own} for at, own in enumerate(lists)]
             sides.append(({"annotations": images, "categories": categories}, folder))
         return evaluate_panoptic(sides[0][0], sides[1][0], sides[0][1], sides[1][1])

@@ -55,6 +55,15 @@ def test_the_pairs_of_ids_that_meet_are_enough(tmp_path: Path) -> None:
     assert quality_of_pairs(*segments, pairs, truth["categories"]) == evaluate_panoptic(*files)
 
 
+def test_pairs_of_a_photograph_of_more_than_a_megapixel_are_scored():
+    """By hand: a little more than half of the only object is found, and the rest is void."""
+    ids, half = np.array([5, 5]), 1024 * 1024
+    segment = {"id": 5, "category_id": 1, "area": 2 * half, "iscrowd": 0}
+    pairs = (ids, np.array([0, 7]), np.array([half - 1000, half + 1000]))
+    found = quality_of_pairs([[segment]], [[{"id": 7, "category_id": 1}]], [pairs], [{"id": 1, "isthing": 1}])
+    assert found["All"] == {"pq": found["All"]["sq"], "sq": (half + 1000) / (2 * half), "rq": 1.0, "n": 1}
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
