@@ -209,10 +209,10 @@ def test_lower_precisions_train_and_evaluate(data, tmp_path, precision):
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values())
 
 
-def test_a_second_run_moves_the_first_aside(data, tmp_path):
-    for _ in range(2):
-        done = train(data, tmp_path / "run", "--steps", "1", "--workers", "0")
-        assert done.returncode == 0, done.stderr
+def test_a_second_run_moves_the_first_aside(data, uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    done = train(data, tmp_path / "run", "--steps", "1", "--workers", "0")
+    assert done.returncode == 0, done.stderr
     assert "is now in" in done.stdout
     assert (tmp_path / "run-1" / "best.safetensors").exists()
     assert len(steps(tmp_path / "run")) == 1

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.parity import rules
-from tests.parity.case import Array, Case
+from tests.parity.case import SAMPLE, Array, Case, sample
 from tests.parity.runner import other_rounding
 
 Gradients = dict[str, Array]  # by published parameter name
@@ -42,6 +42,16 @@ def gradients(model: nn.Module, names: Mapping[str, str]) -> Gradients:
     parameters = dict(model.named_parameters())
     pairs = [(published, parameters[name].grad) for published, name in names.items() if name in parameters]
     return {published: array(gradient) for published, gradient in pairs if gradient is not None}
+
+
+def gradient_outputs(found: Gradients, limit: int = 2000) -> dict[str, Array]:
+    """The norm of each gradient, and a sample of it under both names that cases have for that."""
+    computed: dict[str, Array] = {}
+    for published, gradient in found.items():
+        computed[f"grad/{published}"] = np.asarray(np.linalg.norm(gradient.astype(np.float64)))
+        names = f"grad/{published}{SAMPLE}", f"grad_sample/{published}"
+        computed |= dict.fromkeys(names, sample(gradient, limit))
+    return computed
 
 
 def rounding_of_gradients(

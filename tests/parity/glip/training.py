@@ -30,9 +30,9 @@ from maskworks.shapes.relations import box_of
 from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import draw_scene
 from tests.parity import glip, rules
-from tests.parity.case import Array, Case, sample
+from tests.parity.case import Array, Case
 from tests.parity.images import learned_from, numbered
-from tests.parity.networks import Gradients, array, gradients, published_checkpoint, total
+from tests.parity.networks import Gradients, array, gradient_outputs, gradients, published_checkpoint, total
 
 GRADIENT_SAMPLE = 400
 Convolution = Callable[[DeformableConv, Tensor, Tensor, Tensor], Tensor]
@@ -73,7 +73,7 @@ def train(case: Case, model: GLIP, converted: Converted[Config]) -> dict[str, Ar
         "loss/loss_cls": np.zeros((), np.float32),  # nought times the loss of a layer that we leave out
         "loss/total": array(total(losses)),
     }
-    return computed | gradient_outputs(gradients(model, converted.names))
+    return computed | gradients_and_norm(gradients(model, converted.names))
 
 
 def head_outputs(answers: Answers) -> dict[str, Array]:
@@ -164,13 +164,9 @@ def assignment(image: int, target: Target, anchors: list[Tensor]) -> dict[str, A
     }
 
 
-def gradient_outputs(found: Gradients) -> dict[str, Array]:
+def gradients_and_norm(found: Gradients) -> dict[str, Array]:
     squares = [np.square(gradient.astype(np.float64)).sum() for gradient in found.values()]
-    computed = {"grad_total_norm": np.asarray(np.sqrt(np.sum(squares)))}
-    for published_name, gradient in found.items():
-        computed[f"grad/{published_name}"] = np.asarray(np.linalg.norm(gradient.astype(np.float64)))
-        computed[f"grad_sample/{published_name}"] = sample(gradient, GRADIENT_SAMPLE)
-    return computed
+    return {"grad_total_norm": np.asarray(np.sqrt(np.sum(squares)))} | gradient_outputs(found, GRADIENT_SAMPLE)
 
 
 # --- what rounding leaves open
@@ -245,7 +241,7 @@ def training_step(case: Case, dtype: torch.dtype, convolution: Convolution) -> d
         boxes, positive = [target.boxes.to(dtype) for target in targets], [target.positive for target in targets]
         losses = glip_losses(answers, anchors, boxes, positive, tokens.mask, model.config.model)
         total(losses).backward()  # type: ignore[no-untyped-call]
-    return head_outputs(answers) | gradient_outputs(gradients(model, converted.names))
+    return head_outputs(answers) | gradients_and_norm(gradients(model, converted.names))
 
 
 def scenes(case: Case, seed: int, images: int) -> dict[str, Array]:

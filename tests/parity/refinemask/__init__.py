@@ -35,6 +35,7 @@ from tests.parity.images import learned_from, numbered
 from tests.parity.networks import (
     Gradients,
     array,
+    gradient_outputs,
     gradients,
     packed,
     published_checkpoint,
@@ -73,7 +74,6 @@ INFORMATION = (
     *("settings.train_cfg.*.debug", "settings.published_size", "settings.skimage", "settings.out_channels"),
     *("settings.loss_weight",),  # followed where there is a loss
 )
-GRADIENT_SAMPLE = 2000
 LOSS_NAMES = {  # theirs, without the pyramid's suffix, and ours
     "loss_rpn_cls": "rpn_objectness",
     "loss_rpn_bbox": "rpn_box",
@@ -324,10 +324,7 @@ def train(case: Case, model: RefineMask, batch: Batch, converted: Converted[Conf
     total(step.terms).backward()  # type: ignore[no-untyped-call]
     computed = {"loss/total": array(total(step.terms))} | losses(model, step) | samples(step)
     computed |= targets(model, batch, step)
-    for published, gradient in gradients(model, converted.names).items():
-        computed[f"grad/{published}"] = np.asarray(np.linalg.norm(gradient.astype(np.float64)))
-        computed[f"grad/{published}{SAMPLE}"] = sample(gradient, GRADIENT_SAMPLE)
-    return computed
+    return computed | gradient_outputs(gradients(model, converted.names))
 
 
 def losses(model: RefineMask, step: TrainingStep) -> dict[str, Array]:

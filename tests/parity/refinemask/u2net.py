@@ -22,11 +22,10 @@ from refinemask_psg.u2net.losses import Losses, u2net_loss
 from refinemask_psg.u2net.network import sides, stages
 from refinemask_psg.u2net.postprocess import as_picture, stretch
 from tests.parity import rules
-from tests.parity.case import SAMPLE, Array, Case, sample
-from tests.parity.networks import Gradients, array, gradient_spread, gradients, published_checkpoint
+from tests.parity.case import SAMPLE, Array, Case
+from tests.parity.networks import Gradients, array, gradient_outputs, gradient_spread, gradients, published_checkpoint
 from tests.parity.rules import Rule
 
-GRADIENT_SAMPLE = 2000
 OUTPUTS = ("d0", "d3", "d4", "d5", "d6")
 SPREADS: dict[str, dict[str, float]] = {}  # by case, as measuring takes three training steps
 LARGEST_SPREAD = 0.15
@@ -194,11 +193,3 @@ def semantic_gradients(case: Case, dtype: torch.dtype) -> Gradients:
 
 def published_name(name: str) -> str:
     return name.removeprefix("grad/").removesuffix(SAMPLE)
-
-
-def gradient_outputs(found: Gradients) -> dict[str, Array]:
-    computed: dict[str, Array] = {}
-    for published, gradient in found.items():
-        computed[f"grad/{published}"] = np.asarray(np.linalg.norm(gradient.astype(np.float64)))
-        computed[f"grad/{published}{SAMPLE}"] = sample(gradient, GRADIENT_SAMPLE)
-    return computed

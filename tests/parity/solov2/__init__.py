@@ -26,11 +26,12 @@ from solov2.network import DIVISOR, Answers, SOLOv2
 from solov2.postprocess import boxes_around, candidates, points_nms
 from solov2.targets import assign, quarter
 from tests.parity import rules
-from tests.parity.case import Array, Case, sample
+from tests.parity.case import Array, Case
 from tests.parity.images import numbered
 from tests.parity.networks import (
     Gradients,
     array,
+    gradient_outputs,
     gradients,
     packed,
     published_checkpoint,
@@ -60,7 +61,6 @@ INFORMATION = (  # most of it follows from the checkpoint
     *(f"settings.model.*_head.{name}" for name in ("num_classes", "*_channels", "stacked_convs", "*dcn*")),
     *("settings.nms_sizes", "settings.note"),
 )
-GRADIENT_SAMPLE = 2000
 MASK_THRESHOLD, UPDATE_THRESHOLD = ("mask_thr", "mask_thr_binary"), ("update_thr", "filter_thr")
 
 
@@ -256,10 +256,7 @@ def train(model: SOLOv2, batch: Batch, converted: Converted[Config]) -> dict[str
     losses = model.train().losses(batch)
     total(losses).backward()  # type: ignore[no-untyped-call]
     computed |= {"loss/loss_ins": array(losses["mask"]), "loss/loss_cate": array(losses["category"])}
-    for published, gradient in gradients(model, converted.names).items():
-        computed[f"grad/{published}"] = np.asarray(np.linalg.norm(gradient.astype(np.float64)))
-        computed[f"grad_sample/{published}"] = sample(gradient, GRADIENT_SAMPLE)
-    return computed
+    return computed | gradient_outputs(gradients(model, converted.names))
 
 
 def targets(model: SOLOv2, image: int, target: Target) -> dict[str, Array]:

@@ -20,11 +20,12 @@ from common.run.conversion import Converted
 from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import Scene, draw_scene
 from tests.parity import rules
-from tests.parity.case import SAMPLE, Array, Case, sample
+from tests.parity.case import Array, Case
 from tests.parity.images import learned_from, numbered
 from tests.parity.networks import (
     Gradients,
     array,
+    gradient_outputs,
     gradients,
     packed,
     published_checkpoint,
@@ -45,7 +46,6 @@ from yolact.postprocess import Detections, assemble, detect
 from yolact.targets import BACKGROUND, match
 
 INPUTS = ("tensor",)
-GRADIENT_SAMPLE = 2000
 CLOSE = 1e-5  # scores of neighbours that may swap
 TAIL = 318  # priors in the outputs named _tail
 
@@ -284,11 +284,7 @@ def train(case: Case, model: YOLACT, converted: Converted[Config]) -> dict[str, 
         computed |= {f"{folder}/{letter}": array(value) for letter, value in named.items()}
         if folder == "loss":
             named["total"].backward(retain_graph=True)  # type: ignore[no-untyped-call]
-    for published, gradient in gradients(model, converted.names).items():
-        norm = np.linalg.norm(gradient.astype(np.float64))
-        computed[f"grad/{published}"] = np.asarray(norm)
-        computed[f"grad/{published}{SAMPLE}"] = sample(gradient, GRADIENT_SAMPLE)
-    return computed
+    return computed | gradient_outputs(gradients(model, converted.names))
 
 
 LETTERS = {"B": "box", "C": "class", "M": "mask", "S": "semantic", "I": "mask_iou"}
