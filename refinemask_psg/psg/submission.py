@@ -7,7 +7,7 @@ python -m refinemask_psg.psg.submission score FILE.zip --annotations psg.json --
 import json
 import random
 import zipfile
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,39 +86,45 @@ def coloured(panoptic: Panoptic, colours: list[Colour]) -> np.ndarray[Any, np.dt
     return picture
 
 
-def check(file: Annotated[Path, tyro.conf.Positional], annotations: Path | None = None) -> None:
-    """Say what is wrong with a submission.
+@dataclass
+class Check:
+    """Say what is wrong with a submission."""
 
-    Args:
-        file: The zip.
-        annotations: psg_val_test.json: how many images there must be, and their sizes.
-    """
-    submission = open_submission(file)
-    faults, notes = check_submission(submission, annotations)
-    for line in [*(f"note: {note}" for note in notes), *(f"fault: {fault}" for fault in faults)]:
-        print(line)
-    if faults:
-        raise UserError(f"{file}: {len(faults)} faults; correct them before you submit it")
-    print(f"{file}: {len(submission.entries)} images, no faults")
+    file: Annotated[Path, tyro.conf.Positional]
+    """The zip."""
+    annotations: Path | None = None
+    """psg_val_test.json: how many images there must be, and their sizes."""
+
+    def run(self) -> None:
+        submission = open_submission(self.file)
+        faults, notes = check_submission(submission, self.annotations)
+        for line in [*(f"note: {note}" for note in notes), *(f"fault: {fault}" for fault in faults)]:
+            print(line)
+        if faults:
+            raise UserError(f"{self.file}: {len(faults)} faults; correct them before you submit it")
+        print(f"{self.file}: {len(submission.entries)} images, no faults")
 
 
-def score(file: Annotated[Path, tyro.conf.Positional], annotations: Path, images: Path) -> None:
-    """Score a submission as the challenge does.
+@dataclass
+class Score:
+    """Score a submission as the challenge does."""
 
-    Args:
-        file: The zip.
-        annotations: psg.json, or another file with the truth: its test images that have relations are scored, in its
-            order.
-        images: The folder that the panoptic PNGs' names start from.
-    """
-    scores = score_submission(open_submission(file), annotations, images)
-    for name in ("R@20", "mR@20", "PQ", "final"):
-        print(f"{name}: {scores[name]:.6f}")
+    file: Annotated[Path, tyro.conf.Positional]
+    """The zip."""
+    annotations: Path
+    """psg.json, or another file with the truth: its test images that have relations are scored, in its order."""
+    images: Path
+    """The folder that the panoptic PNGs' names start from."""
+
+    def run(self) -> None:
+        scores = score_submission(open_submission(self.file), self.annotations, self.images)
+        for name in ("R@20", "mR@20", "PQ", "final"):
+            print(f"{name}: {scores[name]:.6f}")
 
 
 def main() -> None:
-    verbs: dict[str, Callable[..., Any]] = {"check": check, "score": score}
-    tyro.extras.subcommand_cli_from_dict(verbs, prog="python -m refinemask_psg.psg.submission")
+    verb: Check | Score = tyro.cli(Check | Score, prog="python -m refinemask_psg.psg.submission")
+    verb.run()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 from common.errors import UserError
 from common.results import Panoptic, Segment
 from refinemask_psg.psg.results import Relation, SceneGraph
-from refinemask_psg.psg.submission import SubmissionWriter, check, colours_of, score
+from refinemask_psg.psg.submission import Check, Score, SubmissionWriter, colours_of
 from refinemask_psg.psg.submission_check import check_submission, open_submission
 from refinemask_psg.psg.submission_score import score_submission
 
@@ -74,7 +74,7 @@ def test_what_is_written_has_no_faults(tmp_path, capsys):
     packed = submit(tmp_path, graph(), graph())
     assert packed == tmp_path / "submission.zip"
     assert check_submission(open_submission(packed), truth(tmp_path, 2)) == ([], [])
-    check(packed)
+    Check(packed).run()
     assert "2 images, no faults" in capsys.readouterr().out
     entry = json.loads((tmp_path / "submission" / "relation.json").read_text())[1]
     assert entry["relations"] == [[0, 1, 4], [1, 2, 51]]
@@ -94,7 +94,7 @@ def test_the_truth_submitted_scores_full_marks(tmp_path, capsys):
     scores = score_submission(open_submission(packed), annotations, tmp_path)
     assert scores["R@20"] == scores["PQ"] == 1.0
     assert scores["mR@20"] == pytest.approx(2 / 56)
-    score(packed, annotations, tmp_path)
+    Score(packed, annotations, tmp_path).run()
     assert "PQ: 1.000000" in capsys.readouterr().out
 
 
@@ -164,7 +164,7 @@ def test_what_is_wrong_is_said(tmp_path, fault):
     faults, _ = check_submission(open_submission(packed))
     assert any(fault in each for each in faults), faults
     with pytest.raises(UserError, match=r"faults; correct them"):
-        check(packed)
+        Check(packed).run()
 
 
 def test_another_size_and_count_than_the_challenges(tmp_path):
