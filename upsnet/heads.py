@@ -144,7 +144,7 @@ def region_features(pyramid: list[Tensor], boxes: list[Tensor], size: int) -> Te
     """The pyramid under each image's boxes [n, 4] -> [all boxes, C, size, size], each from the level that suits it."""
     regions = with_image(boxes)
     levels = level_of(regions[:, 1:])
-    found = pyramid[0].new_zeros(len(regions), pyramid[0].shape[1], size, size)
+    found = pyramid[0].new_zeros(regions.shape[0], pyramid[0].shape[1], size, size)
     for index, features in enumerate(pyramid[:4]):
         chosen = (levels == index).nonzero()[:, 0]
         pooled = align(features, regions[chosen], size, 2 ** -(index + 2))
@@ -154,7 +154,7 @@ def region_features(pyramid: list[Tensor], boxes: list[Tensor], size: int) -> Te
 
 def with_image(boxes: list[Tensor]) -> Tensor:
     """Each image's boxes [n, 4] -> [R, 5], the image's number before each box."""
-    image = torch.cat([box.new_full((len(box), 1), index) for index, box in enumerate(boxes)])
+    image = torch.cat([box.new_full((box.shape[0], 1), index) for index, box in enumerate(boxes)])
     return torch.cat((image, torch.cat(boxes)), dim=1)
 
 

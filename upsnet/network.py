@@ -191,7 +191,7 @@ class UPSNet(nn.Module):
         proposals = propose(answers.levels(image), size, self.config.test.proposals).boxes
         pyramid = [level[image : image + 1] for level in answers.pyramid]
         logits, deltas = self.box_head(region_features(pyramid, [proposals], BoxHead.size))
-        boxes = decode(deltas.float().reshape(len(deltas), -1, 4), proposals[:, None], BOX_WEIGHTS)
+        boxes = decode(deltas.float().reshape(-1, deltas.shape[1] // 4, 4), proposals[:, None], BOX_WEIGHTS)
         return clip(boxes, size), logits.float().softmax(dim=1)
 
     def masks_of(self, answers: Answers, image: int, boxes: Tensor, labels: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def propose(levels: list[Level], size: Tensor, settings: Proposals) -> Scored:
         _of_level(level, anchors, size, settings) for level, anchors in zip(levels, all_anchors(levels), strict=True)
     ]
     boxes, scores = torch.cat([each.boxes for each in found]), torch.cat([each.scores for each in found])
-    scores, best = scores.topk(min(settings.kept, len(scores)))
+    scores, best = scores.topk(torch.sym_min(settings.kept, scores.shape[0]))
     return Scored(boxes[best], scores)
 
 
