@@ -88,7 +88,7 @@ class GridDeformableConv2d(nn.Module):
     def __init__(self, original: DeformableConv2d):
         super().__init__()
         self.offset, self.stride = original.offset, original.stride
-        self.weight, self.bias = original.weight.flatten(2), original.bias  # [out, in, 9]
+        self.weight, self.bias = nn.Parameter(original.weight.detach().flatten(2)), original.bias  # [out, in, 9]
 
     def forward(self, features: Tensor) -> Tensor:
         offsets, modulation = self.offset(features).split((18, 9), dim=1)

@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.ops.folding import fold_batch_norms
 from yolact.backbone import DeformableConv2d
 from yolact.config import VARIANTS, Config
+from yolact.export import GridDeformableConv2d
 from yolact.network import YOLACT
 
 SMALL = 96
@@ -211,3 +212,11 @@ def test_new_heads_start_as_published():
     bound = (6 / (256 * 9 + 256 * 9)) ** 0.5  # Xavier, uniform
     assert model.head.shared.weight.abs().max().item() == pytest.approx(bound, rel=1e-3)
     assert model.head.class_logits.bias.abs().max() == 0
+
+
+def test_the_exported_deformable_convolution_is_the_same_and_can_be_copied():
+    torch.manual_seed(0)
+    original = DeformableConv2d(4, 6, stride=2)
+    torch.nn.init.normal_(original.offset.weight, std=0.1)
+    exported, features = deepcopy(GridDeformableConv2d(original)), torch.rand(1, 4, 9, 11)
+    torch.testing.assert_close(exported(features), original(features))
