@@ -11,7 +11,7 @@ from glip.config import Augment
 from glip.sizes import fit_short_side, resize_smoothly
 
 
-def published(settings: Augment) -> v2.Transform:
+def training_transforms(settings: Augment) -> v2.Transform:
     """One of several sizes, mirrored or not, as the original trains; objects without area are left out."""
     return v2.Compose([ToLastPixel(), RandomSize(settings), RandomMirror(settings.flip), WithoutMasks()])
 

@@ -104,7 +104,7 @@ class Text:
 
 
 @dataclass
-class Test:
+class Inference:
     """From answers to results."""
 
     conventions: Literal["microsoft", "mmdetection"] = "microsoft"
@@ -167,7 +167,7 @@ class Config:
     training: Annotated[Training, tyro.conf.arg(name="")] = field(default_factory=Training)
     model: Model = field(default_factory=Model)
     text: Text = field(default_factory=Text)
-    test: Test = field(default_factory=Test)
+    test: Inference = field(default_factory=Inference)
     augment: Augment = field(default_factory=Augment)
     tuning: Tuning = field(default_factory=Tuning)
     data: Data = field(default_factory=Data)
@@ -226,7 +226,7 @@ def _shapes() -> Config:
             embedding_std=1.0,  # words count for more than their places
             chunk=14,
         ),
-        test=Test(short_side=192, long_side=192),
+        test=Inference(short_side=192, long_side=192),
         augment=Augment(long_side=192, short_sides=(144, 160, 176, 192), negatives=12, listed=0.5),
         tuning=Tuning(language_lr_scale=1.0),
         optimizer=Optimizer(name="adamw", lr=1e-3, weight_decay=0.05, norm_and_bias_decay=False, clip=100.0, ema=0.998),

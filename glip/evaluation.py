@@ -16,7 +16,7 @@ from common.metrics.mistakes import Mistakes
 from common.results import Instances
 from common.run.commands import Scoring
 from common.run.distributed import gather, is_main, process_count, process_index
-from common.run.evaluation import Answer, Evaluation, Example, evaluate_answers, examples_of, photographs
+from common.run.evaluation import Evaluation, Example, Finder, evaluate_answers, examples_of, photographs
 from common.run.runlog import Bar
 from glip.captioned import CaptionedDataset, PhraseClasses
 from glip.network import GLIP
@@ -54,7 +54,7 @@ def evaluate_classes(
     return evaluate_answers(from_prompt(model, asked), dataset, batch_size, workers, ("bbox",))
 
 
-def from_prompt(model: GLIP, prompt: Prompt) -> Answer:
+def from_prompt(model: GLIP, prompt: Prompt) -> Finder:
     return lambda numbers, images: model.predict(images, prompt)
 
 

@@ -11,7 +11,7 @@ from common.data.batches import Prepared
 from common.ops.precision import widest_float
 from common.results import Instances
 from glip.boxes import anchors_of, clip, decode
-from glip.config import Test
+from glip.config import Inference
 from glip.dynamic_head import Answers
 
 
@@ -56,7 +56,7 @@ def detections(
     tokens: PhraseTokens,
     prepared: Prepared,
     anchor_scale: float,
-    settings: Test,
+    settings: Inference,
 ) -> Candidates:
     """What is found in one image for one caption, best first; boxes end at their last pixel.
 
@@ -87,7 +87,9 @@ def detections(
     return found._replace(boxes=found.boxes * to_photograph.repeat(2))
 
 
-def level_candidates(scores: Tensor, centerness: Tensor, deltas: Tensor, anchors: Tensor, settings: Test) -> Candidates:
+def level_candidates(
+    scores: Tensor, centerness: Tensor, deltas: Tensor, anchors: Tensor, settings: Inference
+) -> Candidates:
     """The best pairs of place and phrase of a level: scores [P, phrases], centerness [P], deltas and anchors [P, 4]."""
     places, labels = (scores > settings.score_threshold).nonzero(as_tuple=True)
     values = scores[places, labels] * centerness[places]

@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from glip.config import Test
+from glip.config import Inference
 
 
-def input_size(height: int, width: int, settings: Test) -> tuple[int, int]:
+def input_size(height: int, width: int, settings: Inference) -> tuple[int, int]:
     fit = cut_both_sides if settings.conventions == "mmdetection" else fit_short_side
     return fit(height, width, settings.short_side, settings.long_side)
 

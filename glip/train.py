@@ -5,7 +5,7 @@ import sys
 from common.data.loader import TrainingSet
 from common.run import commands
 from common.run.configuration import configure
-from glip.augmentation import published
+from glip.augmentation import training_transforms
 from glip.captioned import CaptionedDataset
 from glip.config import VARIANTS
 from glip.data import open_data
@@ -28,7 +28,7 @@ def main() -> None:
     initialise(model, config.training.weights)
     freeze(model)
     config.schedule = in_steps(config, len(training_data))
-    inner = TrainingSet(training_data, published(config.augment), config.training.seed)
+    inner = TrainingSet(training_data, training_transforms(config.augment), config.training.seed)
     folder = commands.train(
         "glip",
         config,

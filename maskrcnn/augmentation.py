@@ -12,7 +12,7 @@ from maskrcnn.config import Augment, Conventions
 from maskrcnn.preprocessing import scaled, scaled_size
 
 
-def published(settings: Augment, conventions: Conventions) -> v2.Transform:
+def training_transforms(settings: Augment, conventions: Conventions) -> v2.Transform:
     """One of several sizes, mirrored or not, as the original trains.
 
     Inclusive boxes are scaled as such, but mirrored with their ends after the last pixel: x becomes W - 1 - x.

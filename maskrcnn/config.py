@@ -152,7 +152,7 @@ class Regions:
 
 
 @dataclass
-class Test:
+class Inference:
     """From answers to results."""
 
     long_side: int = 1333
@@ -192,7 +192,7 @@ class Config:
     conventions: Conventions = field(default_factory=Conventions)
     proposals: Proposals = field(default_factory=Proposals)
     regions: Regions = field(default_factory=Regions)
-    test: Test = field(default_factory=Test)
+    test: Inference = field(default_factory=Inference)
     augment: Augment = field(default_factory=Augment)
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -384,7 +384,7 @@ def _shapes() -> Config:
             samples=128,
         ),
         regions=Regions(samples=64, smooth_l1_beta=1 / 9),
-        test=Test(long_side=192, short_side=192),
+        test=Inference(long_side=192, short_side=192),
         augment=Augment(long_side=192, short_sides=(128, 144, 160, 176, 192)),
         optimizer=Optimizer(name="adamw", lr=1e-3, weight_decay=0.05, norm_and_bias_decay=False, clip=10.0, ema=0.998),
         schedule=Schedule(name="cosine", warmup=50),

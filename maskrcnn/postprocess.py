@@ -8,7 +8,7 @@ from torch import Tensor
 from common.data.batches import Prepared
 from common.results import Instances
 from maskrcnn.boxes import clip, decode, non_maximum_suppression, sides
-from maskrcnn.config import Conventions, Test
+from maskrcnn.config import Conventions, Inference
 from maskrcnn.pasting import paste
 
 
@@ -26,7 +26,7 @@ def detect(
     deltas: Tensor,
     size: Tensor,
     delta_weights: tuple[float, ...],
-    test: Test,
+    test: Inference,
     conventions: Conventions,
 ) -> Detections:
     """One image's proposals [n, 4] with logits [n, classes + 1] and deltas [n, K, 4] -> its objects, in its `size` [2].
@@ -74,7 +74,7 @@ def instances(
     found: Detections,
     soft_masks: Tensor | None,
     prepared: Prepared,
-    test: Test,
+    test: Inference,
     conventions: Conventions,
     class_names: tuple[str, ...],
 ) -> Instances:

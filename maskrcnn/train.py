@@ -7,7 +7,7 @@ import torch
 from common.data.loader import TrainingSet
 from common.run import commands
 from common.run.configuration import configure
-from maskrcnn.augmentation import published
+from maskrcnn.augmentation import training_transforms
 from maskrcnn.config import VARIANTS
 from maskrcnn.network import MaskRCNN
 from maskrcnn.scoring import scoring
@@ -24,7 +24,7 @@ def main() -> None:
     model = MaskRCNN(config, training_data.class_names)
     initialise(model, config.training.weights)
     polygons = config.model.masks and config.conventions.mask_targets == "polygons"
-    transforms = published(config.augment, config.conventions)
+    transforms = training_transforms(config.augment, config.conventions)
     folder = commands.train(
         "maskrcnn",
         config,

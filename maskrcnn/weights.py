@@ -22,10 +22,10 @@ def initialise(model: MaskRCNN, source: str) -> None:
         return backbone(state, c4, set(model.state_dict()))
 
     std = model.config.model.std
-    starting_weights.initialise(model, model.class_names, source, published, body, CLASS_LAYERS, fixed_statistics, std)
+    starting_weights.initialise(model, model.class_names, source, converted, body, CLASS_LAYERS, fixed_statistics, std)
 
 
-def published(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     return convert(state).weights if recognise(state) else None
 
 

@@ -41,7 +41,7 @@ class Model:
 
 
 @dataclass
-class Test:
+class Inference:
     """From answers to results."""
 
     people_at_once: int = 8
@@ -102,7 +102,7 @@ class Config:
     """The published variant that these settings started from."""
     training: Annotated[Training, tyro.conf.arg(name="")] = field(default_factory=Training)
     model: Model = field(default_factory=Model)
-    test: Test = field(default_factory=Test)
+    test: Inference = field(default_factory=Inference)
     augment: Augment = field(default_factory=Augment)
     data: PeopleData = field(default_factory=PeopleData)
     coco: bool = False

@@ -24,7 +24,7 @@ from common.ops import masks as rle
 from common.results import Instances
 from common.run.commands import Scoring
 from common.run.distributed import gather, is_main
-from common.run.evaluation import Answer, Detection, Evaluation, detect, examples_of
+from common.run.evaluation import Detection, Evaluation, Finder, detect, examples_of
 from pose2seg.alignment import NEEDED_JOINTS
 from pose2seg.joints import Picture, Source, annotated
 from pose2seg.network import Pose2Seg
@@ -42,7 +42,7 @@ def people_scoring(occlusion: Sequence[float], source: Source | None = None) -> 
     )
 
 
-def from_joints(model: Pose2Seg, dataset: CocoDataset, source: Source | None) -> Answer:
+def from_joints(model: Pose2Seg, dataset: CocoDataset, source: Source | None) -> Finder:
     """The people in photographs of a data set, from the joints that a source gives; without one, from the true ones."""
     find = source or annotated(dataset)
 

@@ -41,7 +41,7 @@ class PredictPeople(Predict):
     """A joint of such a person counts as seen if its score, a logit, is larger."""
 
 
-Finder = Callable[[Path, Picture], Found]  # a file and its picture -> its people
+FindPeople = Callable[[Path, Picture], Found]  # a file and its picture -> its people
 
 
 def enough_joints(found: Found, name: str) -> tuple[Found, Notes]:
@@ -77,7 +77,7 @@ def refuse_unread(options: PredictPeople) -> None:
             raise UserError(f"--{name.replace('_', '-')}: it belongs to --{needed}, which isn't named")
 
 
-def finder(options: PredictPeople, device: torch.device) -> Finder:
+def finder(options: PredictPeople, device: torch.device) -> FindPeople:
     if options.detector:
         scores = options.smallest_score, options.smallest_joint_score
         detector = Detector(Path(options.detector), device, *scores)
@@ -86,7 +86,7 @@ def finder(options: PredictPeople, device: torch.device) -> Finder:
     return lambda path, image: known(path)
 
 
-def predict(model: Pose2Seg, options: PredictPeople, find: Finder) -> Path | None:
+def predict(model: Pose2Seg, options: PredictPeople, find: FindPeople) -> Path | None:
     """Photographs, then videos; what can't be read is named in a line and skipped."""
     device = model.templates.device
     precision = fastest(device) if options.precision == "auto" else options.precision

@@ -11,8 +11,8 @@ from pose2seg.network import Pose2Seg
 
 def initialise(model: Pose2Seg, source: str) -> None:
     std = model.config.model.std
-    starting_weights.initialise(model, model.class_names, source, published, backbone_weights, (), False, std)
+    starting_weights.initialise(model, model.class_names, source, converted, backbone_weights, (), False, std)
 
 
-def published(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     return convert(state).weights if recognise(state) else None

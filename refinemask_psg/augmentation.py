@@ -13,7 +13,7 @@ from refinemask_psg.config import Augment
 SMALLEST_SIDE = 1.0  # of an object's box after cropping; less is dropped
 
 
-def published(settings: Augment) -> v2.Transform:
+def training_transforms(settings: Augment) -> v2.Transform:
     """One of several sizes, cropped or not, mirrored or not, as the originals train."""
     scale = RandomScale(settings.long_side, settings.short_sides)
     steps: list[v2.Transform] = []

@@ -107,7 +107,7 @@ class Model:
 
 
 @dataclass
-class Test:
+class Inference:
     """From answers to results."""
 
     long_side: int = 1333
@@ -162,7 +162,7 @@ class Config:
     """The published variant that these settings started from."""
     training: Annotated[Training, tyro.conf.arg(name="")] = field(default_factory=Training)
     model: Model = field(default_factory=Model)
-    test: Test = field(default_factory=Test)
+    test: Inference = field(default_factory=Inference)
     augment: Augment = field(default_factory=Augment)
     relations: Relations = field(default_factory=Relations)
     data: Data = field(default_factory=Data)
@@ -198,7 +198,7 @@ def _cityscapes() -> Config:
     config = _refinemask("refinemask_r50_cityscapes", "resnet50", 64)
     config.model.box_loss = "smooth_l1"
     config.training.batch_size, config.optimizer.lr, config.schedule.milestones = 8, 0.01, [56]
-    config.test = Test(long_side=2048, short_side=1024)
+    config.test = Inference(long_side=2048, short_side=1024)
     config.augment = Augment(long_side=2048, short_sides=tuple(range(800, 1025)))
     photographs, objects = "cityscapes/leftImg8bit", "cityscapes/annotations/instancesonly_filtered_gtFine"
     config.data = _data(
@@ -211,7 +211,7 @@ def _lvis(variant: str, backbone: Literal["resnet50", "resnet101"]) -> Config:
     """RefineMask's recipe for LVIS 1.0: 1203 classes, many instances with low scores, the finest masks of no class."""
     config = _refinemask(variant, backbone, 12)
     config.model.mask_final_agnostic = True
-    config.test = Test(score_threshold=1e-4, max_instances=300)
+    config.test = Inference(score_threshold=1e-4, max_instances=300)
     config.augment = Augment(short_sides=tuple(range(640, 801, 32)))
     lvis = "lvis/annotations/lvis_v1"
     config.data = _data(("lvis", f"{lvis}_train.json"), ("lvis", f"{lvis}_val.json"))
@@ -247,7 +247,7 @@ def _mmdet_swin() -> Config:
     """MMDetection 3's Mask R-CNN on a single Swin."""
     config = _composite_swin("mmdet_mask_rcnn_swin_tiny", Model(mask_head="plain"))
     config.model.composite = False
-    config.test = Test(nms_in="input", drop_empty_proposals=True)
+    config.test = Inference(nms_in="input", drop_empty_proposals=True)
     return config
 
 
@@ -257,7 +257,7 @@ def _mmdet_cascade() -> Config:
     config.model = replace(
         CASCADE, fpn_upsampling="nearest", box_samples=512, box_class_agnostic=True, mask_head="plain", mask_heads=3
     )
-    config.test = Test(nms_in="input", drop_empty_proposals=True)
+    config.test = Inference(nms_in="input", drop_empty_proposals=True)
     return config
 
 
@@ -287,7 +287,7 @@ def _psg(variant: str, head: Literal["bert", "pairs"]) -> Config:
     )
     config = _composite_swin(variant, model)
     # scene graphs only look at instances with this score: fewer masks are computed
-    config.test = Test(long_side=666, short_side=400, score_threshold=0.3, max_instances=200)
+    config.test = Inference(long_side=666, short_side=400, score_threshold=0.3, max_instances=200)
     config.augment = Augment(long_side=800, short_sides=tuple(range(200, 701)), colours=True)
     config.optimizer.clip = 35.0
     config.data = _data(("coco", "psg/psg_tra.json"), ("coco", "psg/psg_val.json"))
@@ -329,7 +329,7 @@ def _shapes() -> Config:
             box_samples=32,
             mask_channels=32,
         ),
-        test=Test(long_side=192, short_side=192, proposals_before_nms=100, proposals=50, max_instances=30),
+        test=Inference(long_side=192, short_side=192, proposals_before_nms=100, proposals=50, max_instances=30),
         augment=Augment(long_side=192, short_sides=(128, 144, 160, 176, 192)),
         optimizer=Optimizer(name="adamw", lr=1e-3, weight_decay=0.05, norm_and_bias_decay=False, clip=10.0, ema=0.998),
         schedule=Schedule(name="cosine", warmup=50),

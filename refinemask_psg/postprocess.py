@@ -10,7 +10,7 @@ from common.data.batches import Prepared
 from refinemask_psg.boundary import fuse
 from refinemask_psg.box_head import StageAnswers
 from refinemask_psg.boxes import Size, clip, decode, nms_within
-from refinemask_psg.config import Config, Test
+from refinemask_psg.config import Config, Inference
 from refinemask_psg.mask_head import MaskAnswers, of_class
 
 
@@ -60,7 +60,7 @@ def probabilities(answers: list[MaskAnswers], labels: Tensor) -> Tensor:
     return torch.stack([logits.float().sigmoid() for logits in soft]).mean(dim=0)[:, 0]
 
 
-def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int], test: Test) -> Tensor:
+def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int], test: Inference) -> Tensor:
     """Soft masks [n, S, S] put into their boxes [n, 4] of a photograph: [n, height, width] bool.
 
     Only the pixels that a mask reaches are computed, one box after the other, so memory stays that of one of them.

@@ -9,7 +9,7 @@ from common.errors import UserError
 from common.run import commands
 from common.run.configuration import configure
 from maskworks import report, shapes
-from refinemask_psg.augmentation import published
+from refinemask_psg.augmentation import training_transforms
 from refinemask_psg.config import VARIANTS
 from refinemask_psg.network import DIVISOR, RefineMask
 from refinemask_psg.weights import initialise, parameter_group
@@ -36,7 +36,7 @@ def main() -> None:
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, published(config.augment), config.training.seed, polygons),
+        TrainingSet(training_data, training_transforms(config.augment), config.training.seed, polygons),
         validation_data,
         DIVISOR,
         parameter_group=parameter_group,

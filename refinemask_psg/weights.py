@@ -32,14 +32,14 @@ def initialise(model: RefineMask, source: str) -> None:
     settings = model.config.model
     fixed_statistics = settings.backbone.startswith("resnet") and settings.norm == "frozen_batch"
 
-    def published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return with_own_heads(model, convert(state).weights if recognise(state) else state, source)
 
     def backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         return backbone_weights(model, state)
 
     starting_weights.initialise(
-        model, model.class_names, source, published, backbone, CLASS_LAYERS, fixed_statistics, settings.std
+        model, model.class_names, source, converted, backbone, CLASS_LAYERS, fixed_statistics, settings.std
     )
     if settings.semantic_weights:
         start_semantic_head(model, settings.semantic_weights)

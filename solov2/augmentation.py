@@ -9,7 +9,7 @@ from common.data.augment import flip_and_scale
 from solov2.config import Augment
 
 
-def published(settings: Augment) -> v2.Transform:
+def training_transforms(settings: Augment) -> v2.Transform:
     """One of several sizes, mirrored or not, as the original trains."""
     return v2.Compose([ToLastPixel(), flip_and_scale(settings.long_side, settings.short_sides, settings.flip)])
 

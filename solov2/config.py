@@ -56,7 +56,7 @@ class Model:
 
 
 @dataclass
-class Test:
+class Inference:
     """From answers to results."""
 
     long_side: int = 1333
@@ -99,7 +99,7 @@ class Config:
     """The published variant that these settings started from."""
     training: Annotated[Training, tyro.conf.arg(name="")] = field(default_factory=Training)
     model: Model = field(default_factory=Model)
-    test: Test = field(default_factory=Test)
+    test: Inference = field(default_factory=Inference)
     augment: Augment = field(default_factory=Augment)
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -123,7 +123,7 @@ def _full(variant: str, model: Model, short_sides: tuple[int, ...] = (640, 672, 
 def _light(variant: str, model: Model, long_side: int, short_side: int) -> Config:
     """The light recipe: narrower heads on smaller photographs."""
     full = _full(variant, replace(model, tower_channels=256, mask_channels=128))
-    full.test = Test(long_side=long_side, short_side=short_side)
+    full.test = Inference(long_side=long_side, short_side=short_side)
     full.augment = Augment(long_side=long_side, short_sides=(352, 384, 416, 448, 480, 512))
     return full
 
@@ -159,7 +159,7 @@ def _shapes() -> Config:
             grids=(20, 18, 12, 8, 6),
             scale_ranges=((1.0, 24.0), (12.0, 48.0), (24.0, 96.0), (48.0, 192.0), (96.0, 512.0)),
         ),
-        test=Test(long_side=192, short_side=192),
+        test=Inference(long_side=192, short_side=192),
         augment=Augment(long_side=192, short_sides=(128, 144, 160, 176, 192)),
         optimizer=Optimizer(name="adamw", lr=1e-3, weight_decay=0.05, norm_and_bias_decay=False, clip=10.0, ema=0.998),
         schedule=Schedule(name="cosine", warmup=50),

@@ -10,7 +10,7 @@ from common.data.batches import Prepared
 from common.ops import matrix_nms
 from common.ops.precision import full_precision
 from common.results import Instances
-from solov2.config import Test
+from solov2.config import Inference
 
 
 class Candidates(NamedTuple):
@@ -28,7 +28,7 @@ def instances_from_answers(
     mask_feature: Tensor,
     prepared: Prepared,
     strides: tuple[int, ...],
-    test: Test,
+    test: Inference,
     class_names: tuple[str, ...],
 ) -> Instances:
     """One image's answers, levels' tensors [C, S, S] and the mask feature [c, H/4, W/4], as instances."""
@@ -57,7 +57,7 @@ def candidates(
     kernels: list[Tensor],
     mask_feature: Tensor,
     strides: tuple[int, ...],
-    test: Test,
+    test: Inference,
 ) -> Candidates:
     """The masks that enter matrix NMS: confident cells, large enough masks, scored by category and maskness."""
     # order: level, row, column, category
@@ -90,7 +90,7 @@ def candidates(
     )
 
 
-def select(found: Candidates, decayed: Tensor, test: Test) -> tuple[Tensor, Tensor, Tensor]:
+def select(found: Candidates, decayed: Tensor, test: Inference) -> tuple[Tensor, Tensor, Tensor]:
     """The scores, labels and soft masks that matrix NMS leaves, highest score first."""
     keep = (decayed >= test.update_threshold).nonzero().squeeze(1)
     scores, order = decayed[keep].sort(descending=True, stable=True)

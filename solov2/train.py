@@ -8,7 +8,7 @@ from common.data.loader import TrainingSet
 from common.run import commands
 from common.run.configuration import configure
 from maskworks import report, shapes
-from solov2.augmentation import published
+from solov2.augmentation import training_transforms
 from solov2.config import VARIANTS
 from solov2.network import DIVISOR, SOLOv2
 from solov2.weights import initialise
@@ -27,7 +27,7 @@ def main() -> None:
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, published(config.augment), config.training.seed),
+        TrainingSet(training_data, training_transforms(config.augment), config.training.seed),
         validation_data,
         DIVISOR,
     )

@@ -15,11 +15,11 @@ def initialise(model: SOLOv2, source: str) -> None:
     fixed_statistics = model.config.model.norm == "frozen_batch"
     std = model.config.model.std
     starting_weights.initialise(
-        model, model.class_names, source, published, backbone, CLASS_LAYERS, fixed_statistics, std
+        model, model.class_names, source, converted, backbone, CLASS_LAYERS, fixed_statistics, std
     )
 
 
-def published(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     return convert(state).weights if recognise(state) else None
 
 

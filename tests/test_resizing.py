@@ -26,7 +26,7 @@ from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.psg.panoptic_merge import enlarged_rows
 from solov2 import postprocess as solov2_postprocess
 from solov2.targets import quarter
-from upsnet.config import Test as Settings
+from upsnet.config import Inference as Settings
 from upsnet.panoptic import paste as stretch_over_box
 from upsnet.postprocess import Maps, paste_masks, to_photograph
 from upsnet.targets import region_semantics
@@ -151,7 +151,7 @@ def test_detectrons_masks_are_pasted_as_interpolation_stretches_them(threshold):
 
 @pytest.mark.parametrize("threshold", [0.5, LOW])
 def test_mmdetections_masks_are_sampled_at_every_pixel_of_the_image(threshold):
-    settings = refinemask.Test(mask_threshold=threshold)
+    settings = refinemask.Inference(mask_threshold=threshold)
     for random, (height, width) in draws((20, 90), (20, 90)):
         soft = torch.from_numpy(random.rand(1, 28, 28).astype(np.float32))
         boxes = torch.from_numpy(random_box(random, height, width))[None]

@@ -9,7 +9,7 @@ from common.data.augment import RandomScale
 from upsnet.config import Augment
 
 
-def published(settings: Augment) -> v2.Transform:
+def training_transforms(settings: Augment) -> v2.Transform:
     """Mirrored or not, then one of several sizes, as the original trains."""
     return v2.Compose(
         [

@@ -63,7 +63,7 @@ class Model:
 
 
 @dataclass
-class Test:
+class Inference:
     """From answers to results."""
 
     long_side: int = 1333
@@ -136,7 +136,7 @@ class Config:
     """The published variant that these settings started from."""
     training: Annotated[Training, tyro.conf.arg(name="")] = field(default_factory=Training)
     model: Model = field(default_factory=Model)
-    test: Test = field(default_factory=Test)
+    test: Inference = field(default_factory=Inference)
     train: Train = field(default_factory=Train)
     augment: Augment = field(default_factory=Augment)
     data: Data = field(default_factory=Data)
@@ -182,7 +182,7 @@ def _cityscapes(variant: str, model: Model, recipe: tuple[Training, Schedule]) -
         variant=variant,
         training=training,
         model=replace(model, things=8, global_context=False, semantic_layers=2),
-        test=Test(long_side=2048, short_side=1024, smallest_stuff=2048),
+        test=Inference(long_side=2048, short_side=1024, smallest_stuff=2048),
         train=Train(semantic_weight=1.0, roi_semantic_weight=0.0, panoptic_weight=0.5),
         augment=Augment(long_side=2048, short_sides=(800, 832, 864, 896, 928, 960, 992, 1024)),
         data=Data(
@@ -215,7 +215,7 @@ def _shapes() -> Config:
             mean=(123.675, 116.28, 103.53),
             std=(58.395, 57.12, 57.375),
         ),
-        test=Test(
+        test=Inference(
             long_side=192,
             short_side=192,
             proposals=Proposals(200, 200),

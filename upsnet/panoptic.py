@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.ops.precision import full_precision
 from upsnet.boxes import nms
-from upsnet.config import Test
+from upsnet.config import Inference
 
 VOID = 255  # in maps of classes and of panoptic channels
 
@@ -32,7 +32,7 @@ class Terms(NamedTuple):
     semantic: Tensor  # [k, H, W] its class's semantic logits, 0 outside of its box
 
 
-def candidates(boxes: Tensor, scores: Tensor, test: Test) -> Found:
+def candidates(boxes: Tensor, scores: Tensor, test: Inference) -> Found:
     """Who enters the panoptic head: boxes [R, 1 + things, 4] and probabilities [R, 1 + things] of all proposals."""
     region, label = (scores[:, 1:] > test.panoptic_score_threshold).nonzero(as_tuple=True)
     label = label + 1

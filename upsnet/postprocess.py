@@ -11,7 +11,7 @@ from torch import Tensor
 from common.data.batches import Prepared
 from common.results import Instances, Panoptic, PictureSource, Segment
 from upsnet.boxes import nms
-from upsnet.config import Test
+from upsnet.config import Inference
 from upsnet.panoptic import VOID, Found, paste
 
 MASK_THRESHOLD = 0.5
@@ -44,7 +44,7 @@ class Unified(NamedTuple):
     numbers: Tensor  # [H, W] int64: 0 for stuff, from 1 for instances
 
 
-def detect(boxes: Tensor, scores: Tensor, test: Test) -> Found:
+def detect(boxes: Tensor, scores: Tensor, test: Inference) -> Found:
     """The instances among all proposals' boxes [R, 1 + things, 4] and probabilities [R, 1 + things], best first."""
     region, label = (scores[:, 1:] > test.score_threshold).nonzero(as_tuple=True)
     label = label + 1
@@ -63,7 +63,7 @@ def _nms_of(which: Tensor, boxes: Tensor, scores: Tensor, threshold: float) -> T
     return positions[nms(boxes[positions], scores[positions], threshold)]
 
 
-def scale_of(prepared: Prepared, test: Test) -> float:
+def scale_of(prepared: Prepared, test: Inference) -> float:
     """By how much `preprocess` enlarged the photograph."""
     return scale_to(prepared.original_size, test.long_side, test.short_side)
 
@@ -74,7 +74,7 @@ def scale_to(size: tuple[int, int], long_side: int, short_side: int) -> float:
     return long_side / max(size) if round(scale * max(size)) > long_side else scale
 
 
-def instances_of(found: Found, masks: Tensor, prepared: Prepared, test: Test, names: tuple[str, ...]) -> Instances:
+def instances_of(found: Found, masks: Tensor, prepared: Prepared, test: Inference, names: tuple[str, ...]) -> Instances:
     """Detections and their class's mask logits [n, 28, 28] as a result."""
     boxes = found.boxes / scale_of(prepared, test)
     bits = [
@@ -101,7 +101,7 @@ def paste_masks(logits: Tensor, boxes: Tensor, height: int, width: int) -> Tenso
     return paste(ring, corners, height, width) > MASK_THRESHOLD
 
 
-def to_photograph(maps: Maps, prepared: Prepared, test: Test) -> Maps:
+def to_photograph(maps: Maps, prepared: Prepared, test: Inference) -> Maps:
     """Both maps at the photograph's size: the pixels that OpenCV's nearest neighbour takes."""
     # the original keeps the scale in single precision, but divides in double; either decides which pixel a row takes
     back = 1 / float(np.float32(scale_of(prepared, test)))

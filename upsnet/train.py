@@ -9,7 +9,7 @@ from common.errors import UserError
 from common.run import commands
 from common.run.configuration import configure
 from maskworks import report, shapes
-from upsnet.augmentation import published
+from upsnet.augmentation import training_transforms
 from upsnet.config import VARIANTS
 from upsnet.network import DIVISOR, UPSNet
 from upsnet.panoptic_data import open_panoptic
@@ -34,7 +34,7 @@ def main() -> None:
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, published(config.augment), config.training.seed),
+        TrainingSet(training_data, training_transforms(config.augment), config.training.seed),
         validation_data,
         DIVISOR,
         scoring=SCORING,

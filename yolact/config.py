@@ -75,7 +75,7 @@ class Losses:
 
 
 @dataclass
-class Test:
+class Inference:
     """From answers to results."""
 
     resize: Literal["float", "bytes"] = "float"
@@ -132,7 +132,7 @@ class Config:
     is given by hand, as a flag or in --config, is taken as it is."""
     model: Model = field(default_factory=Model)
     losses: Losses = field(default_factory=Losses)
-    test: Test = field(default_factory=Test)
+    test: Inference = field(default_factory=Inference)
     augment: Augment = field(default_factory=Augment)
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from common.results import Instances
 from yolact.boxes import crop, decode, priors_per_level, to_pixels
-from yolact.config import Config, Test
+from yolact.config import Config, Inference
 from yolact.masks import enlarge
 from yolact.nms import cross_class_nms, fast_nms, traditional_nms
 
@@ -78,7 +78,7 @@ def detect(class_logits: Tensor, deltas: Tensor, coefficients: Tensor, priors: T
     return Detections(boxes[chosen], kept, labels, coefficients[candidates[chosen]].float())
 
 
-def choose(boxes: Tensor, scores: Tensor, test: Test, input_size: int) -> tuple[Tensor, Tensor, Tensor]:
+def choose(boxes: Tensor, scores: Tensor, test: Inference, input_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """NMS of boxes [n, 4] with scores [C, n] -> which boxes, their labels and scores, highest score first."""
     if test.nms == "traditional":
         return traditional_nms(boxes * input_size, scores, test.iou_threshold, test.score_threshold, test.max_instances)

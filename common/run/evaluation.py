@@ -36,10 +36,10 @@ class Example:
 
 
 # the photographs' numbers in the data set, the photographs -> results
-Answer = Callable[[Sequence[int], Sequence[Picture]], Sequence[Instances]]
+Finder = Callable[[Sequence[int], Sequence[Picture]], Sequence[Instances]]
 
 
-def from_pixels(model: Model[Instances]) -> Answer:
+def from_pixels(model: Model[Instances]) -> Finder:
     """The usual way to a model's results; others know more than the photographs."""
     return lambda numbers, images: model.predict(images)
 
@@ -84,7 +84,7 @@ def evaluate_instances(
 
 
 def evaluate_answers(
-    answer: Answer, dataset: AnnotatedImages, batch_size: int, workers: int, kinds: tuple[Kind, ...]
+    answer: Finder, dataset: AnnotatedImages, batch_size: int, workers: int, kinds: tuple[Kind, ...]
 ) -> Evaluation:
     detections = gather(detect(answer, dataset, batch_size, workers))
     annotations = dataset.annotations_json()
@@ -101,7 +101,7 @@ def scored_for(kind: Kind, detections: list[Detection]) -> list[Detection]:
     return [detection | {"score": detection.get("mask_score", detection["score"])} for detection in detections]
 
 
-def detect(answer: Answer, dataset: AnnotatedImages, batch_size: int, workers: int) -> list[Detection]:
+def detect(answer: Finder, dataset: AnnotatedImages, batch_size: int, workers: int) -> list[Detection]:
     """This process's share of the detections; of each image only their RLE is kept."""
     detections: list[Detection] = []
     indices = range(process_index(), len(dataset), process_count())
@@ -150,7 +150,7 @@ def examples(model: Model[Instances], dataset: LabelledImages, numbers: Sequence
     return examples_of(from_pixels(model), dataset, numbers)
 
 
-def examples_of(answer: Answer, dataset: LabelledImages, numbers: Sequence[int]) -> list[Example]:
+def examples_of(answer: Finder, dataset: LabelledImages, numbers: Sequence[int]) -> list[Example]:
     """Images of the data set with ground truth and prediction, for the report."""
     found = []
     for number in numbers:

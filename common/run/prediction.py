@@ -32,7 +32,7 @@ from common.run.runlog import Bar
 
 Json = dict[str, Any]
 Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why
-Answer = Callable[[Path, Picture], tuple[Result, Notes]]  # a file and its picture -> what is found
+Find = Callable[[Path, Picture], tuple[Result, Notes]]  # a file and its picture -> what is found
 Film = Callable[[Path, Path], Notes]  # a video and the file to draw it to
 KINDS = ("drawings", "diagrams", "masks", "panoptic", "journal")  # the folders under --out
 NO_MATTER = {"images", "out", "device", "limit", "max_megapixels", "report_images", "resume"}  # to an image's result
@@ -106,7 +106,7 @@ class Done:
 
 
 def predict_all(
-    options: Predict, classes: list[Json], answer: Answer, film: Film, remarks: Remarks = lambda result: ()
+    options: Predict, classes: list[Json], answer: Find, film: Film, remarks: Remarks = lambda result: ()
 ) -> Done | None:
     """All that a command line names, a share of it in each process; the main one learns what they have done."""
     output = Output(Path(options.out), [entry["id"] for entry in classes], options.threshold, remarks)

@@ -9,7 +9,7 @@ from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
 from maskworks import report, shapes
-from refinemask_psg.augmentation import published
+from refinemask_psg.augmentation import training_transforms
 from refinemask_psg.config import Config
 from refinemask_psg.network import DIVISOR, RefineMask
 from refinemask_psg.psg.data import PsgDataset
@@ -66,7 +66,7 @@ def train(config: Config) -> None:
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, published(config.augment), config.training.seed),
+        TrainingSet(training_data, training_transforms(config.augment), config.training.seed),
         validation_data,
         DIVISOR,
         scoring=SCORING,

@@ -19,7 +19,7 @@ class Model:
 
 
 @dataclass
-class Test:
+class Inference:
     """From photographs to maps."""
 
     size: int = INPUT_SIZE
@@ -57,7 +57,7 @@ class Config:
     """The published variant that these settings started from."""
     training: Annotated[Training, tyro.conf.arg(name="")] = field(default_factory=Training)
     model: Model = field(default_factory=Model)
-    test: Test = field(default_factory=Test)
+    test: Inference = field(default_factory=Inference)
     augment: Augment = field(default_factory=Augment)
     data: SaliencyData = field(default_factory=SaliencyData)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -87,7 +87,7 @@ def _shapes() -> Config:
         variant="shapes",
         training=Training(epochs=2, batch_size=8, evaluate_every=0),
         model=Model(small=True),
-        test=Test(size=96),
+        test=Inference(size=96),
         augment=Augment(size=96, crop=80, vertical=0.0),
         optimizer=Optimizer(name="adamw", lr=2e-3, weight_decay=0.0),
         schedule=Schedule(name="cosine", warmup=20),

@@ -17,7 +17,7 @@ from torch import Tensor
 from common.data.images import resize
 from common.ops.folding import fold_batch_norms
 from maskworks.shapes.scenes import draw_scene
-from refinemask_psg.config import VARIANTS, Test
+from refinemask_psg.config import VARIANTS, Inference
 from refinemask_psg.network import RefineMask
 from refinemask_psg.postprocess import paste
 
@@ -58,9 +58,11 @@ def main(variant: str = "") -> None:
     torch.set_num_threads(1)
     masks, boxes = masks_and_boxes()
     ten = slice(0, 10)
-    assert torch.equal(paste(masks[ten], boxes[ten], SIZE, Test()), over_the_whole_photograph(masks[ten], boxes[ten]))
+    assert torch.equal(
+        paste(masks[ten], boxes[ten], SIZE, Inference()), over_the_whole_photograph(masks[ten], boxes[ten])
+    )
     print(f"{COUNT} masks into {SIZE[1]} x {SIZE[0]}, one thread, median of 5, CPU seconds")
-    ours = seconds(5, lambda: paste(masks, boxes, SIZE, Test()))
+    ours = seconds(5, lambda: paste(masks, boxes, SIZE, Inference()))
     every = SIZE[0] * SIZE[1] * COUNT
     largest = float(((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).max())
     print(f"  refinemask_psg.postprocess.paste   {ours:7.2f}   floats at once: {largest * 12 / 1e6:.0f} MB")

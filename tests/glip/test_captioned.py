@@ -11,7 +11,7 @@ from common.data.coco import CocoDataset
 from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.results import Instances
-from glip.augmentation import published
+from glip.augmentation import training_transforms
 from glip.captioned import CaptionedDataset, PhraseClasses, has_captions, singular
 from glip.captions import GroundingTarget
 from glip.evaluation import ranks_hit
@@ -73,7 +73,7 @@ def test_phrases_are_classes_in_the_singular(dataset):
 def test_training_captions_name_every_box_by_its_words(dataset, listed):
     config = small_config()
     config.augment = replace(config.augment, listed=listed, flip=1.0)
-    inner = TrainingSet(dataset, published(config.augment), seed=0)
+    inner = TrainingSet(dataset, training_transforms(config.augment), seed=0)
     training_set = GroundingSet(inner, writer(dataset, config, TOKENISER), TOKENISER)
     for index in range(len(dataset)):
         _, target = training_set[0, index]
@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_captions(dataset):
     config.augment = replace(config.augment, listed=0.5)
     captions = []
     for _ in range(2):
-        inner = TrainingSet(dataset, published(config.augment), seed=0)
+        inner = TrainingSet(dataset, training_transforms(config.augment), seed=0)
         training_set = GroundingSet(inner, writer(dataset, config, TOKENISER), TOKENISER)
         captions.append([training_set[epoch, index][1].caption for epoch in range(2) for index in range(4)])
         torch.rand(7)
@@ -115,7 +115,7 @@ def test_class_lists_keep_what_is_there_and_drop_what_does_not_fit():
 
 def test_coco_annotations_become_grounding_with_all_classes(made):
     dataset, config = CocoDataset([made.images], [made.instances]), small_config()
-    inner = TrainingSet(dataset, published(config.augment), seed=0)
+    inner = TrainingSet(dataset, training_transforms(config.augment), seed=0)
     _, target = GroundingSet(inner, writer(dataset, config, TOKENISER), TOKENISER)[0, 0]
     assert target.caption == ". ".join(dataset.class_names)
     ids = TOKENISER.encode(target.caption).ids
@@ -126,8 +126,8 @@ def test_coco_annotations_become_grounding_with_all_classes(made):
 def test_boxes_end_at_their_last_pixel_before_and_after_mirroring(made):
     dataset, config = CaptionedDataset([made.images], [made.captions]), small_config()
     sizes = replace(config.augment, short_sides=(int(dataset.sizes[0].min()),), long_side=999)
-    plain = TrainingSet(dataset, published(replace(sizes, flip=0.0)), seed=0)[0, 0][1]
-    mirrored = TrainingSet(dataset, published(replace(sizes, flip=1.0)), seed=0)[0, 0][1]
+    plain = TrainingSet(dataset, training_transforms(replace(sizes, flip=0.0)), seed=0)[0, 0][1]
+    mirrored = TrainingSet(dataset, training_transforms(replace(sizes, flip=1.0)), seed=0)[0, 0][1]
     sample = dataset[0]
     assert np.array_equal(plain.boxes.numpy(), sample.boxes - [0, 0, 1, 1])
     last = sample.image.shape[1] - 1

@@ -3,7 +3,7 @@
 import torch
 from torchvision import tv_tensors
 
-from maskrcnn.augmentation import published
+from maskrcnn.augmentation import training_transforms
 from maskrcnn.config import MMDETECTION, Augment, Conventions
 
 
@@ -15,7 +15,7 @@ def transformed(conventions: Conventions, flip: float, boxes: list[float]) -> di
         # an outline's points travel as boxes without extent
         "points": tv_tensors.BoundingBoxes(torch.tensor([[4.0, 6, 4, 6]]), format="XYXY", canvas_size=(20, 40)),
     }
-    return published(Augment(long_side=80, short_sides=(40,), flip=flip), conventions)(items)
+    return training_transforms(Augment(long_side=80, short_sides=(40,), flip=flip), conventions)(items)
 
 
 def test_boxes_to_their_last_pixel_are_scaled_as_such_and_mirrored_by_pixels():

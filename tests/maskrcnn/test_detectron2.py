@@ -15,7 +15,7 @@ from common.data.coco_classes import COCO_CLASSES, known_classes
 from common.errors import UserError
 from common.run.class_lists import classes_of
 from common.run.origin import Origin
-from maskrcnn.config import DETECTRON2, VARIANTS, Test
+from maskrcnn.config import DETECTRON2, VARIANTS, Inference
 from maskrcnn.convert import convert, recognise
 from maskrcnn.detectron2 import anchors_by_ratio
 from maskrcnn.postprocess import Detections, instances
@@ -67,7 +67,7 @@ def test_the_config_yaml_beside_a_checkpoint_decides(tmp_path):
     assert (config.conventions.channels, config.model.stride_in_1x1) == ("rgb", False)
     assert config.model.std == (57.375, 57.12, 58.395)
     assert config.proposals.anchor_sizes == (16, 32, 64, 128, 256)
-    assert config.test == Test(1000, 600, 0.3, 0.4, 7)
+    assert config.test == Inference(1000, 600, 0.3, 0.4, 7)
 
 
 def test_a_config_yaml_of_something_else_is_not_read(tmp_path):
@@ -155,7 +155,7 @@ def test_boxes_that_end_up_without_extent_are_dropped_and_the_others_clipped():
         torch.tensor([[0.0, 0, 20.4, 10], [4, 4, 4, 8], [2, 2, 6, 6]]), torch.tensor([0.9, 0.8, 0.7]), torch.arange(3)
     )
     prepared = Prepared(torch.zeros(3, 10, 20), (5, 10), (10, 20))
-    result = instances(found, torch.ones(3, 28, 28), prepared, Test(), DETECTRON2, ("a", "b", "c"))
+    result = instances(found, torch.ones(3, 28, 28), prepared, Inference(), DETECTRON2, ("a", "b", "c"))
     clipped = box_ops.clip_boxes_to_image(found.boxes[[0, 2]] / 2, (5, 10))
     assert np.allclose(result.boxes, clipped)
     assert result.labels.tolist() == [0, 2]

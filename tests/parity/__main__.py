@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: every output is within its tolerance; 1: one is not, or was not compared; 2: wrong arguments."""
     options = parse(arguments)
+    torch.set_num_threads(1)  # as the cases were computed: batch statistics are summed otherwise by several threads
     # TF32 keeps 10 bits of a float: no tolerance here is meant for it.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:

@@ -7,7 +7,7 @@ from torchvision.transforms import v2
 
 from common.data.augment import augmented
 from common.data.coco import Sample
-from refinemask_psg.augmentation import RandomCrop, published
+from refinemask_psg.augmentation import RandomCrop, training_transforms
 from refinemask_psg.config import VARIANTS, Augment
 
 
@@ -49,7 +49,7 @@ def test_a_crop_is_never_larger_than_the_photograph(sample):
 
 def test_half_of_the_photographs_are_cropped(sample):
     settings = Augment(240, (180,), flip=0.0, crop=0.5, crop_short_sides=(90,), crop_sides=(30, 60))
-    transforms = published(settings)
+    transforms = training_transforms(settings)
     sizes = []
     for seed in range(40):
         torch.manual_seed(seed)
@@ -60,6 +60,6 @@ def test_half_of_the_photographs_are_cropped(sample):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variants_augmentation_works(sample, variant):
     torch.manual_seed(0)
-    image, target = augmented(sample, published(VARIANTS[variant].augment))
+    image, target = augmented(sample, training_transforms(VARIANTS[variant].augment))
     assert image.dtype == torch.uint8
     assert target.masks.shape[1:] == image.shape[1:]

@@ -174,13 +174,15 @@ def test_a_mask_pasted_into_a_window_is_the_one_pasted_into_the_image(seed):
     corners = torch.rand(6, 2, generator=generator) * 60 - 10
     boxes = torch.cat((corners, corners + torch.rand(6, 2, generator=generator) * 40 + 0.1), dim=1)
     masks = torch.rand(6, 28, 28, generator=generator)
-    assert torch.equal(paste(masks, boxes, (40, 50), config.Test()), pasted_over_the_whole_image(masks, boxes, 40, 50))
+    assert torch.equal(
+        paste(masks, boxes, (40, 50), config.Inference()), pasted_over_the_whole_image(masks, boxes, 40, 50)
+    )
 
 
 def test_boxes_without_extent_do_no_harm():
     boxes = torch.tensor([[5.0, 5.0, 5.0, 9.0], [90.0, 90.0, 99.0, 99.0]])
-    assert paste(torch.ones(2, 28, 28), boxes, (20, 20), config.Test()).shape == (2, 20, 20)
-    assert paste(torch.ones(0, 28, 28), boxes[:0], (20, 20), config.Test()).shape == (0, 20, 20)
+    assert paste(torch.ones(2, 28, 28), boxes, (20, 20), config.Inference()).shape == (2, 20, 20)
+    assert paste(torch.ones(0, 28, 28), boxes[:0], (20, 20), config.Inference()).shape == (0, 20, 20)
 
 
 def test_a_logit_of_zero_is_foreground():

@@ -13,7 +13,7 @@ import torch
 from common.errors import UserError
 from common.run.checkpoint import load_weights
 from common.run.origin import Origin
-from solov2.config import VARIANTS, Model, Test
+from solov2.config import VARIANTS, Inference, Model
 from solov2.convert import TOLD_BY_SHAPES, convert, model_of
 from solov2.network import SOLOv2
 
@@ -113,7 +113,7 @@ test_pipeline = [dict(type='MultiScaleFlipAug', img_scale=(999, 555), transforms
 model = dict(type='SOLOv2', bbox_head=dict(type='SOLOv2Head', num_grids=[41, 36, 24, 16, 12]))
 """
     config = convert(state, Origin.read("mine.pth", {"meta": {"config": text}})).config
-    assert config.test == Test(999, 555, 0.2, 0.6, 0.07, "linear", 3.0, 400, 50)
+    assert config.test == Inference(999, 555, 0.2, 0.6, 0.07, "linear", 3.0, 400, 50)
     assert (config.model.mean, config.model.std, config.model.grids[0]) == ((1, 2, 3), (4, 5, 6), 41)
     with pytest.raises(UserError, match="BGR"):
         convert(state, Origin.read("mine.pth", {"meta": {"config": text.replace("to_rgb=True", "to_rgb=False")}}))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.data.batches import Prepared
-from solov2.config import Test as Settings
+from solov2.config import Inference as Settings
 from solov2.postprocess import (
     Candidates,
     boxes_around,

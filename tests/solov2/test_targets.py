@@ -8,7 +8,7 @@ import torch
 from torchvision import tv_tensors
 
 from common.data.batches import Target
-from solov2.augmentation import published
+from solov2.augmentation import training_transforms
 from solov2.config import Augment
 from solov2.targets import assign, moments
 
@@ -111,5 +111,5 @@ def test_moments_divide_to_the_centre_of_mass():
 def test_training_measures_boxes_to_their_last_pixel_as_the_original_does():
     image = tv_tensors.Image(torch.zeros(3, 32, 32, dtype=torch.uint8))
     boxes = tv_tensors.BoundingBoxes(torch.tensor([[4.0, 8, 12, 20]]), format="XYXY", canvas_size=(32, 32))
-    _, boxes = published(Augment(long_side=64, short_sides=(64,), flip=0.0))(image, boxes)
+    _, boxes = training_transforms(Augment(long_side=64, short_sides=(64,), flip=0.0))(image, boxes)
     assert boxes.tolist() == [[8, 16, 22, 38]]  # 7 and 11 pixels, doubled

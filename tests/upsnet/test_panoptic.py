@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.data.batches import Prepared
-from upsnet.config import Test as Settings
+from upsnet.config import Inference as Settings
 from upsnet.panoptic import (
     VOID,
     Found,

@@ -18,7 +18,7 @@ from common.results import Instances
 from maskworks import shapes
 from scripts.prepare_cityscapes_panoptic import prepare
 from tests.given import given_folder
-from upsnet.augmentation import published
+from upsnet.augmentation import training_transforms
 from upsnet.config import Augment
 from upsnet.panoptic_data import PanopticDataset
 from upsnet.panoptic_evaluation import confuse, evaluate_panoptic_model, mean_iou, panoptic_truth
@@ -62,7 +62,7 @@ def test_training_targets_end_at_their_last_pixel_and_follow_the_image(dataset):
     sample = dataset[0]
     height, width = sample.image.shape[:2]
     settings = Augment(long_side=2 * max(height, width), short_sides=(2 * min(height, width),), flip=1.0)
-    _, target = augmented(sample, published(settings))
+    _, target = augmented(sample, training_transforms(settings))
     whole = ~sample.crowd
     x1, x2 = sample.boxes[whole, 0], sample.boxes[whole, 2] - 1
     mirrored = np.stack((width - 1 - x2, width - 1 - x1), axis=1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from yolact.config import Config
-from yolact.config import Test as Settings
+from yolact.config import Inference as Settings
 from yolact.postprocess import Detections, assemble, best_of_each_level, boxes_in_pixels, detect, instances_from_answers
 
 PRIORS = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.75, 0.25, 0.25, 0.5], [0.5, 0.75, 0.5, 0.25]])

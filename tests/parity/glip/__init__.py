@@ -19,7 +19,7 @@ from torch import Tensor
 from common.data.coco_classes import COCO_CLASSES
 from common.results import Instances
 from common.run.conversion import Converted
-from glip.config import Config, Model, Test, Text
+from glip.config import Config, Inference, Model, Text
 from glip.convert import convert
 from glip.dynamic_head import Answers
 from glip.network import GLIP, ReadCaption
@@ -175,7 +175,7 @@ def with_text_settings(text: Text, settings: dict[str, Any]) -> Text:
     )
 
 
-def with_test_settings(test: Test, settings: dict[str, Any]) -> Test:
+def with_test_settings(test: Inference, settings: dict[str, Any]) -> Inference:
     if "resize" in settings:  # MMDetection's
         own, (short_side, long_side) = settings["test_cfg"], sorted(settings["resize"])
         return replace(

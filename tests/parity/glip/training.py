@@ -15,7 +15,7 @@ from common.data.augment import augmented
 from common.data.batches import Batch, Target, collate
 from common.data.coco import Sample
 from common.run.conversion import Converted
-from glip.augmentation import published
+from glip.augmentation import training_transforms
 from glip.boxes import anchors_of, decode, encode
 from glip.captions import GroundingTarget, ground
 from glip.config import Augment, Config
@@ -108,7 +108,7 @@ def training_batch(case: Case, model: GLIP) -> tuple[Batch, list[GroundingTarget
     boxes = numbered(case, "gt_bbox_xywh")
     photographs = zip(boxes, learned_from(case, len(boxes)), strict=True)
     samples = [sample_of(case, number, photograph) for number, photograph in photographs]
-    batch = collate([augmented(each, published(augment)) for each in samples], DIVISOR)
+    batch = collate([augmented(each, training_transforms(augment)) for each in samples], DIVISOR)
     length = model.config.text.max_tokens
     texts = case.spec.get("captions") or [None] * len(boxes)
     pairs = zip(batch.targets, texts, strict=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from common.errors import UserError
-from maskrcnn.config import Config, Proposals, Regions, Test
+from maskrcnn.config import Config, Inference, Proposals, Regions
 from tests.parity.settings import TWO_STAGES, Fixed, check_cap, one_of
 
 FIXED: Fixed = TWO_STAGES | {
@@ -56,7 +56,7 @@ def with_mmdetection_settings(variant: Config, settings: dict[str, Any]) -> Conf
             kept=first["max_per_img"],
             nms_threshold=first["nms"]["iou_threshold"],
         ),
-        test=Test(
+        test=Inference(
             long_side=long_side,
             short_side=short_side,
             score_threshold=second["score_thr"],
@@ -123,7 +123,7 @@ def with_benchmark_settings(variant: Config, settings: dict[str, Any]) -> Config
             smooth_l1_beta=betas["box"],
             delta_weights=tuple(heads["BBOX_REG_WEIGHTS"]),
         ),
-        test=Test(
+        test=Inference(
             long_side=image["MAX_SIZE_TEST"],
             short_side=image["MIN_SIZE_TEST"],
             score_threshold=heads["SCORE_THRESH"],

@@ -20,7 +20,7 @@ from common.ops import masks as rle
 from common.run.conversion import Converted
 from refinemask_psg.boundary import fuse
 from refinemask_psg.box_head import run_cascade
-from refinemask_psg.config import Config, Model, Test
+from refinemask_psg.config import Config, Inference, Model
 from refinemask_psg.convert import class_count, convert
 from refinemask_psg.losses import stage_losses
 from refinemask_psg.mask_head import MASK_SIZES, REGION_SIZE, MaskAnswers, of_class
@@ -159,7 +159,7 @@ def with_settings(case: Case, variant: Config) -> Config:
     )
 
 
-def with_test_settings(test: Test, settings: dict[str, Any]) -> Test:
+def with_test_settings(test: Inference, settings: dict[str, Any]) -> Inference:
     scale = settings.get("resize") or settings.get("img_scale") or settings["preprocess"]["img_scale_long_short"]
     rpn, rcnn = settings["test_cfg"]["rpn"], settings["test_cfg"]["rcnn"]
     check_cap(rpn)

@@ -19,7 +19,7 @@ from common.ops import matrix_nms
 from common.run.conversion import Converted
 from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import Scene, draw_scene
-from solov2.config import Config, Model, Test
+from solov2.config import Config, Inference, Model
 from solov2.convert import convert
 from solov2.losses import solov2_losses
 from solov2.network import DIVISOR, Answers, SOLOv2
@@ -132,7 +132,7 @@ def with_settings(variant: Config, settings: dict[str, Any]) -> Config:
     )
 
 
-def with_test_settings(test: Test, settings: dict[str, Any]) -> Test:
+def with_test_settings(test: Inference, settings: dict[str, Any]) -> Inference:
     scale = one_of(settings, ("test_img_scale", "resize", "img_scale"), "settings")
     long_side, short_side = sorted(scale, reverse=True)
     original = settings["test_cfg"]

@@ -24,7 +24,7 @@ from tests.parity.rules import Rule
 from tests.parity.settings import Fixed
 from tests.parity.upsnet import parts as upsnet_parts
 from upsnet.boxes import clip, decode
-from upsnet.config import Config, Proposals, Test, Train
+from upsnet.config import Config, Inference, Proposals, Train
 from upsnet.convert import class_count, convert
 from upsnet.heads import BoxHead, MaskHead, enlarge, region_features
 from upsnet.losses import told_panoptic_logits
@@ -185,7 +185,7 @@ def with_settings(variant: Config, settings: dict[str, Any]) -> Config:
     return replace(
         variant,
         model=model,
-        test=Test(
+        test=Inference(
             long_side=settings["max_side"],
             short_side=settings["test_short_side"],
             proposals=proposal_settings(test),

@@ -15,7 +15,7 @@ from tests.parity.case import Array, Case
 from tests.parity.networks import array
 from tests.parity.rules import Rule
 from yolact.boxes import covered, crop, decode, encode, ious, to_pixels
-from yolact.config import Losses, Test
+from yolact.config import Inference, Losses
 from yolact.losses import class_loss, hardest_background, mask_terms, semantic_loss
 from yolact.postprocess import choose
 from yolact.targets import BACKGROUND, PriorTargets, match
@@ -86,7 +86,7 @@ def compute_nms(case: Case, inputs: dict[str, Tensor], name: str) -> dict[str, T
     """nms/KIND[_all][_second | _iouNN | _topN]/..."""
     folder = name.rpartition("/")[0]
     stated = case.spec["settings"]["nms"]
-    test = Test(
+    test = Inference(
         nms=next(kind for kind in ("fast", "cross_class", "traditional") if folder.startswith(f"nms/{kind}")),  # type: ignore[arg-type]
         iou_threshold=stated["iou"],
         top_k=stated["top_k"],

@@ -9,7 +9,7 @@ import numpy as np
 
 from common.errors import UserError
 from tests.parity.settings import Fixed
-from yolact.config import Config, Losses, Model, Test
+from yolact.config import Config, Inference, Losses, Model
 
 FIXED: Fixed = {
     "settings.preserve_aspect_ratio": (False,),
@@ -50,7 +50,7 @@ def with_input(model: Model, settings: dict[str, Any]) -> Model:
     return replace(model, input_size=settings["resize"][0], mean=tuple(colours["mean"]), std=tuple(colours["std"]))
 
 
-def with_test_cfg(test: Test, settings: dict[str, Any]) -> Test:
+def with_test_cfg(test: Inference, settings: dict[str, Any]) -> Inference:
     stated = settings["test_cfg"]
     return replace(
         test,
@@ -86,7 +86,7 @@ def scale_factors(levels: list[list[float]]) -> tuple[float, ...]:
     return factors
 
 
-def with_nms_settings(test: Test, settings: dict[str, Any]) -> Test:
+def with_nms_settings(test: Inference, settings: dict[str, Any]) -> Inference:
     stated = settings["nms"]
     return replace(
         test,
