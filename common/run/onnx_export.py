@@ -145,7 +145,9 @@ def compare(
             f"onnxruntime and PyTorch do not agree ({lost} of {int(decided.sum())} that rounding doesn't decide are "
             f"missing from the file's answer, {unknown} are in nobody else's); the file is not to be trusted"
         )
-    if len(decided) and not decided.any():
+    if not len(decided):
+        print("warning: nothing was found, so nothing shows that the file is right; name a photograph with --image")
+    elif not decided.any():
         raise UserError(
             f"all {len(decided)} that were found are decided by rounding alone: nothing shows that the file is right; "
             "export trained weights, or name another photograph with --image"

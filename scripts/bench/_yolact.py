@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.data.images import resize
+from common.run.configuration import choose
 from maskworks.shapes.scenes import draw_scene
 from yolact.config import VARIANTS
 from yolact.network import YOLACT
@@ -24,7 +25,7 @@ def photograph(height: int = 480, width: int = 640) -> NDArray[np.uint8]:
 def network(variant: str, image: NDArray[np.uint8]) -> YOLACT:
     """Random weights, batch norms set to this photograph's statistics, a threshold that leaves CANDIDATES priors."""
     torch.manual_seed(0)
-    model = YOLACT(deepcopy(VARIANTS[variant]), [f"class {number}" for number in range(80)])
+    model = YOLACT(deepcopy(choose(VARIANTS, variant)), [f"class {number}" for number in range(80)])
     inputs = model.preprocess(image).tensor[None]
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):

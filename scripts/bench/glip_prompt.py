@@ -14,6 +14,8 @@ import torch
 import tyro
 from _timing import measure, print_table
 
+from common.run import commands
+from common.run.configuration import choose
 from glip.config import BUILT_IN, VARIANTS, Config
 from glip.network import GLIP
 from glip.prompts import class_prompt
@@ -23,7 +25,7 @@ NAMES = [f"{colour} {shape}" for colour in COLOURS for shape in ("circle", "squa
 
 
 def config_of(variant: str, side: int) -> Config:
-    config = VARIANTS[variant]
+    config = choose(VARIANTS, variant)
     test = replace(config.test, short_side=side, long_side=side)
     return replace(config, text=replace(config.text, vocabulary=BUILT_IN), test=test)
 
@@ -55,4 +57,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    commands.run(lambda: tyro.cli(main, description=__doc__))

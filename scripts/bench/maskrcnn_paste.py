@@ -20,6 +20,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from common.data.images import resize
 from common.ops.folding import fold_batch_norms
+from common.run.configuration import choose
 from maskrcnn.config import VARIANTS
 from maskrcnn.network import MaskRCNN
 from maskrcnn.pasting import paste, with_border
@@ -86,7 +87,7 @@ def print_growth(way: str, largest: float) -> None:
 @torch.inference_mode()
 def print_share(variant: str, rounds: int) -> None:
     """What part of a whole prediction, photograph to masks with 100 objects, pasting is."""
-    config = deepcopy(VARIANTS[variant])
+    config = deepcopy(choose(VARIANTS, variant))
     torch.manual_seed(0)
     config.test.score_threshold = 0.0
     model = MaskRCNN(config, [f"class {number}" for number in range(80)]).eval()

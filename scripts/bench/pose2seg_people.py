@@ -11,6 +11,8 @@ import torch
 import tyro
 from _timing import measure, memory
 
+from common.run import commands
+from common.run.configuration import choose
 from pose2seg import VARIANTS, Pose2Seg
 from pose2seg.templates import published_templates
 
@@ -35,7 +37,7 @@ def people(count: int) -> torch.Tensor:
 def main(rounds: int = 3, variant: str = "coco_occ", threads: int = 1) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = Pose2Seg(VARIANTS[variant]).eval().to(memory_format=torch.channels_last)
+    model = Pose2Seg(choose(VARIANTS, variant)).eval().to(memory_format=torch.channels_last)
     photograph = np.random.RandomState(0).randint(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
     print(f"{variant}, {HEIGHT}x{WIDTH}, {model.config.test.people_at_once} people at once, CPU time\n")
     print(f"{'people':>8}{'photograph':>14}{'spread':>9}{'each person':>14}{'peak memory':>14}")
@@ -52,4 +54,4 @@ def main(rounds: int = 3, variant: str = "coco_occ", threads: int = 1) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    commands.run(lambda: tyro.cli(main, description=__doc__))

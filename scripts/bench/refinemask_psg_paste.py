@@ -16,6 +16,8 @@ from torch import Tensor
 
 from common.data.images import resize
 from common.ops.folding import fold_batch_norms
+from common.run import commands
+from common.run.configuration import choose
 from maskworks.shapes.scenes import draw_scene
 from refinemask_psg.config import VARIANTS, Inference
 from refinemask_psg.network import RefineMask
@@ -69,7 +71,7 @@ def main(variant: str = "") -> None:
     whole = 10 * seconds(1, lambda: over_the_whole_photograph(masks[ten], boxes[ten]))
     print(f"  the whole photograph for each      {whole:7.2f}   floats at once: {every * 12 / 1e6:.0f} MB")
     if variant:
-        config = deepcopy(VARIANTS[variant])
+        config = deepcopy(choose(VARIANTS, variant))
         config.test.score_threshold = 0.0
         torch.manual_seed(0)
         model = RefineMask(config, [f"class {number}" for number in range(80)]).eval()
@@ -81,4 +83,4 @@ def main(variant: str = "") -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    commands.run(lambda: tyro.cli(main, description=__doc__))

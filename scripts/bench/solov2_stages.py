@@ -18,6 +18,8 @@ from _timing import Clock
 from common.data.images import read_image, resize
 from common.ops import masks as rle
 from common.ops.folding import fold_batch_norms
+from common.run import commands
+from common.run.configuration import choose
 from maskworks.shapes.scenes import draw_scene
 from solov2.config import VARIANTS
 from solov2.network import SOLOv2
@@ -30,7 +32,7 @@ CANDIDATES = 300  # masks that enter matrix NMS
 @torch.inference_mode()
 def measure(variant: str, photograph: Path, rounds: int, precision: str) -> tuple[dict[str, float], int, float]:
     """Median CPU seconds of each stage, how many instances came out, and millions of parameters."""
-    config = deepcopy(VARIANTS[variant])
+    config = deepcopy(choose(VARIANTS, variant))
     torch.manual_seed(0)
     model = SOLOv2(config, [f"class {number}" for number in range(80)]).eval()
     fold_batch_norms(model.backbone)
@@ -83,4 +85,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    commands.run(lambda: tyro.cli(main, description=__doc__))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.ops.folding import fold_batch_norms
+from common.run import commands
 from yolact.network import YOLACT
 
 MEAN, STD = (123.68, 116.78, 103.94), (58.40, 57.12, 57.38)
@@ -113,4 +114,4 @@ def report_agreement(model: YOLACT, image: NDArray[np.uint8]) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    commands.run(lambda: tyro.cli(main, description=__doc__))

@@ -18,6 +18,7 @@ from torch import Tensor
 from common.data.images import read_image
 from common.ops import masks as rle
 from common.ops.folding import fold_batch_norms
+from common.run import commands
 from yolact.config import VARIANTS
 from yolact.masks import enlarge
 from yolact.network import YOLACT
@@ -73,4 +74,4 @@ def main(variants: tuple[str, ...] = tuple(VARIANTS), rounds: int = 3, threads: 
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    commands.run(lambda: tyro.cli(main, description=__doc__))

@@ -41,6 +41,11 @@ def test_an_equal_answer_in_another_order_is_equal(capsys: pytest.CaptureFixture
     assert "3 found, 3 of them in the file's answer too" in capsys.readouterr().out
 
 
+def test_where_nothing_is_found_it_is_said_that_nothing_was_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    compare(lambda model: best(model, 0), Scores([0.9]), found(scores=[]), outside_both, "a picture")
+    assert "nothing shows that the file is right" in capsys.readouterr().out
+
+
 def test_who_wins_by_less_than_rounding_is_a_tie_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
     close = np.float32(0.7), np.nextafter(np.float32(0.7), np.float32(0))
     model = Scores([0.9, 0.8, float(close[0]), float(close[1]), 0.1])
