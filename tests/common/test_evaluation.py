@@ -13,7 +13,15 @@ from common.metrics import coco_details
 from common.ops import masks as rle
 from common.results import Instances
 from common.run import evaluation
-from common.run.evaluation import detect, evaluate_instances, examples, ground_truth, photographs
+from common.run.evaluation import (
+    detect,
+    evaluate_answers,
+    evaluate_instances,
+    examples,
+    from_pixels,
+    ground_truth,
+    photographs,
+)
 from maskworks import shapes
 
 
@@ -63,12 +71,12 @@ def test_each_process_takes_every_second_photograph(dataset, monkeypatch):
     seen = []
     for process in (0, 1):
         monkeypatch.setattr(evaluation, "process_index", lambda process=process: process)
-        own = {found["image_id"] for found in detect(Oracle(dataset), dataset, 5, 0)}
+        own = {found["image_id"] for found in detect(from_pixels(Oracle(dataset)), dataset, 5, 0)}
         assert own
         assert own <= set(dataset.image_ids[process::2].tolist())
         seen.append(own)
     monkeypatch.undo()
-    whole = {found["image_id"] for found in detect(Oracle(dataset), dataset, 5, 0)}
+    whole = {found["image_id"] for found in detect(from_pixels(Oracle(dataset)), dataset, 5, 0)}
     assert seen[0] | seen[1] == whole
     assert not seen[0] & seen[1]
 
@@ -89,7 +97,7 @@ def test_a_photograph_that_cannot_be_read_is_named(dataset, monkeypatch):
 
 def test_only_rle_is_kept_of_the_masks(dataset):
     model = Oracle(dataset)
-    detections = detect(model, dataset, 2, 0)
+    detections = detect(from_pixels(model), dataset, 2, 0)
     gc.collect()
     assert len(model.given) == len(dataset)
     assert model.most_alive <= 4  # a batch, and the one before it
@@ -108,10 +116,10 @@ def test_ground_truth_leaves_crowds_out(dataset):
 def test_masks_are_ranked_by_their_own_scores_and_boxes_by_theirs(dataset):
     model = Oracle(dataset)
 
-    def with_doubles(module, numbers, images):
+    def with_doubles(numbers, images):
         """Every object twice: once with a wrong mask but the better box score, which its mask score takes back."""
         results = []
-        for right in module.predict(images):
+        for right in model.predict(images):
             twice = right.select(torch.arange(len(right)).repeat(2))
             twice.masks[len(right) :] = False
             twice.scores = torch.cat((torch.full((len(right),), 0.5), torch.full((len(right),), 0.9)))
@@ -119,7 +127,7 @@ def test_masks_are_ranked_by_their_own_scores_and_boxes_by_theirs(dataset):
             results.append(twice)
         return results
 
-    scored = evaluate_instances(model, dataset, 4, 0, answer=with_doubles)
+    scored = evaluate_answers(with_doubles, dataset, 4, 0, ("segm", "bbox"))
     assert scored.metrics["segm"]["AP"] == pytest.approx(1.0)
     assert scored.metrics["bbox"]["AP"] == pytest.approx(1.0)
     assert {"mask_score", "score"} <= scored.detections[0].keys()
