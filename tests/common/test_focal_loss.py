@@ -108,6 +108,7 @@ def test_conventions_of_other_code_bases() -> None:
     hot = torch.tensor([[0, 1, 0], [0, 0, 0], [1, 0, 0]])
     assert convert_targets(hot.float(), "one_hot", 3).tolist() == [1, 3, 0]
     assert convert_targets(hot.bool(), "one_hot", 3).tolist() == [1, 3, 0]
+    assert convert_targets(hot[:, None].expand(3, 2, 3), "one_hot", 3).tolist() == [[1, 1], [3, 3], [0, 0]]
     with pytest.raises(ValueError, match="3 columns for 4 classes"):
         convert_targets(hot, "one_hot", 4)
     with pytest.raises(TypeError, match="integer class indices"):
@@ -231,6 +232,7 @@ def test_leading_dimensions_are_rows() -> None:
     ("message", "changed"),
     [
         ("class index 5 for 4 classes", {"targets": torch.tensor([0, 5, 1])}),
+        ("class index 5 for 4 classes", {"logits": torch.zeros(1, 4), "targets": torch.tensor([5])}),
         ("one index for each row", {"targets": torch.zeros(3, 4, dtype=torch.long)}),
         ("targets are torch.float32; expected integer", {"targets": torch.zeros(3, 4)}),
         ("targets are torch.bool; expected integer", {"targets": torch.zeros(3, 4, dtype=torch.bool)}),
