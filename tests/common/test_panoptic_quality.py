@@ -125,8 +125,10 @@ def test_panoptic_takes_objects_with_folders_and_no_images_at_all(tmp_path: Path
     objects = json.loads(truth.read_text()), json.loads(predictions.read_text())
     computed = evaluate_panoptic(*objects, tmp_path / "gt", tmp_path / "pred")
     assert computed == evaluate_panoptic(truth, predictions)
-    nothing = evaluate_panoptic({"annotations": [], "categories": []}, {"annotations": []}, tmp_path, tmp_path)
+    categories = [{"id": 3, "isthing": 1}]
+    nothing = evaluate_panoptic({"annotations": [], "categories": categories}, {"annotations": []}, tmp_path, tmp_path)
     assert nothing["All"] == {"pq": None, "sq": None, "rq": None, "n": 0}
+    assert nothing["per_class"] == {3: dict.fromkeys(("pq", "sq", "rq", "iou_sum", "tp", "fp", "fn"), 0)}
     with pytest.raises(UserError, match="name the folder"):
         evaluate_panoptic(*objects)
 
@@ -137,6 +139,7 @@ def test_panoptic_takes_objects_with_folders_and_no_images_at_all(tmp_path: Path
         ({"file_name": "../gt/1.png"}, "leads out of"),
         ({"file_name": "absent.png"}, "absent.png: cannot be read"),
         ({"segments_info": [{"id": 2**24, "category_id": 1}]}, "out of range"),
+        ({"segments_info": [{"id": 0, "category_id": 1}]}, "out of range"),
         ({"segments_info": [{"id": 9, "category_id": 1}] * 2}, "occurs twice"),
         ({"segments_info": None}, "must be a list"),
         ({"segments_info": [{"id": -1, "category_id": 1}]}, "annotation 0: segment 0: 'id' is out of range: -1"),
