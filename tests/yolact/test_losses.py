@@ -148,7 +148,7 @@ def test_every_term_of_a_batch_is_as_the_paper_states_it_prior_by_prior(half, ne
     masks[0, 4:30, 6:40], masks[1, 33:60, 20:62] = True, True
     boxes = torch.tensor([[6.0, 4.0, 40.0, 30.0], [20.0, 33.0, 62.0, 60.0]])
     crowd = torch.tensor([[0.0, 0.0, 30.0, 60.0]])
-    targets = [Target(boxes, torch.tensor([2, 0]), masks, crowd), square()]
+    targets = [Target(boxes, torch.tensor([2, 0]), masks, crowd_boxes=crowd), square()]
     settings = Losses(0.45, 0.3, 0.6, negatives, 1.25, 6.5, 0.75, 24.0, 10_000, 25)
     weights = torch.rand(3, 16, 16)
 
