@@ -36,6 +36,15 @@ def files(folder: Path, *suffixes: str) -> list[Path]:
     return sorted(path for path in found if not is_left_over(path.relative_to(folder)))
 
 
+def test_the_tests_that_continuous_integration_names_are_there() -> None:
+    named = re.findall(
+        r'^  "?(tests/[\w/]+\.py)(?:::(\w+))?', (ROOT / ".ci/fresh").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(named) > 9
+    for file, test in named:
+        assert f"def {test}" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
+
+
 def is_left_over(path: Path) -> bool:
     return any(part in NOT_SOURCE or part.startswith(".") or part.endswith(".egg-info") for part in path.parts)
 
