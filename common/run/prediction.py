@@ -37,6 +37,7 @@ Film = Callable[[Path, Path], Notes]  # a video and the file to draw it to
 KINDS = ("drawings", "diagrams", "masks", "panoptic", "journal")  # the folders under --out
 NO_MATTER = {"images", "out", "device", "limit", "max_megapixels", "report_images", "resume"}  # to an image's result
 NO_IMAGE = "not an image or a video"
+R = TypeVar("R", bound=Result)
 
 
 @dataclass
@@ -280,9 +281,6 @@ def unique_names(paths: Sequence[Path], taken: Iterable[str] = ()) -> list[str]:
         known.add(name)
         names.append(name)
     return names
-
-
-R = TypeVar("R", bound=Result)
 
 
 def predict_one(model: Model[R], image: Picture, precision: str) -> R:
