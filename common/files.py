@@ -1,6 +1,7 @@
 """Files: written whole or not at all, and never outside the folder that they belong to."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,19 @@ def leads_inside(path: Path, root: Path) -> bool:
         return path.resolve().is_relative_to(root)
     except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long or with a zero byte
         return False
+
+
+def user_cache() -> Path:
+    """Where what can be made or fetched again is kept: MASKWORKS_CACHE, or the place that the system has for it."""
+    if named := os.environ.get("MASKWORKS_CACHE"):
+        return Path(named)
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "maskworks"
 
 
 def here_or_above(paths: Sequence[str]) -> list[str]:

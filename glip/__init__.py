@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.run.checkpoint import open_model
+from common.run.loading import open_model
 from glip.config import VARIANTS, Config
 from glip.network import GLIP
 from glip.prompts import Prompt
@@ -11,5 +11,5 @@ __all__ = ["GLIP", "VARIANTS", "Config", "Prompt", "load"]
 
 
 def load(file: str | Path, *, trainable: bool = False) -> GLIP:
-    """The model in a checkpoint of ours, ready to predict; `trainable`: with its batch norms."""
+    """The model in a checkpoint of ours, or behind a name, ready to predict; `trainable`: with its batch norms."""
     return open_model(file, "glip", Config, GLIP, trainable)

@@ -1,15 +1,14 @@
 """Where training starts: a checkpoint of ours, a published one, or a Swin trained on ImageNet."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import torchvision
 from torch import Tensor
 
 from common.run.checkpoint import load_weights
 from common.run.conversion import Rules, rename
+from common.run.loading import BACKBONE, local_file
 from common.run.published import read_checkpoint_or_published
-from common.run.starting_weights import HUB_PREFIX, load_backbone
+from common.run.starting_weights import load_backbone
 from glip.convert import convert, recognise
 from glip.network import GLIP
 
@@ -33,12 +32,8 @@ def initialise(model: GLIP, source: str) -> None:
     """Put the weights that `source` names into the model."""
     if not source:
         return
-    if source.startswith(HUB_PREFIX):  # torchvision:swin_t downloads; nothing else does
-        body = torchvision.models.get_model(source.removeprefix(HUB_PREFIX), weights="IMAGENET1K_V1").state_dict()
-        load_backbone(model, backbone_weights(body), source)
-        return
-    weights, _ = read_checkpoint_or_published(Path(source))
-    if "features.0.0.weight" in weights:
+    weights, _ = read_checkpoint_or_published(local_file(source))
+    if "features.0.0.weight" in weights or source.startswith(BACKBONE):
         load_backbone(model, backbone_weights(weights), source)
         return
     if recognise(weights):

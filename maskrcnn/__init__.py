@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.run.checkpoint import open_model
+from common.run.loading import open_model
 from maskrcnn.config import VARIANTS, Config
 from maskrcnn.network import MaskRCNN
 
@@ -10,5 +10,5 @@ __all__ = ["VARIANTS", "Config", "MaskRCNN", "load"]
 
 
 def load(file: str | Path, *, trainable: bool = False) -> MaskRCNN:
-    """The model in a checkpoint of ours, ready to predict; `trainable`: with its batch norms."""
+    """The model in a checkpoint of ours, or behind a name, ready to predict; `trainable`: with its batch norms."""
     return open_model(file, "maskrcnn", Config, MaskRCNN, trainable)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.run.checkpoint import open_model
+from common.run.loading import open_model
 from pose2seg.config import VARIANTS, Config
 from pose2seg.network import Pose2Seg
 
@@ -10,5 +10,5 @@ __all__ = ["VARIANTS", "Config", "Pose2Seg", "load"]
 
 
 def load(file: str | Path, *, trainable: bool = False) -> Pose2Seg:
-    """The model in a checkpoint of ours, ready to predict; `trainable`: with its batch norms."""
+    """The model in a checkpoint of ours, or behind a name, ready to predict; `trainable`: with its batch norms."""
     return open_model(file, "pose2seg", Config, Pose2Seg, trainable)

@@ -15,6 +15,7 @@ from torchvision.models.detection import keypointrcnn_resnet50_fpn
 from common.data.coco import CocoDataset
 from common.errors import UserError
 from common.run.checkpoint import load_weights
+from common.run.loading import local_file
 from common.run.published import read_published
 from pose2seg.people import true_joints
 from pose2seg.templates import JOINT_NAMES
@@ -131,7 +132,7 @@ class Detector:
 
     def __init__(self, file: Path, device: torch.device, smallest_score: float, smallest_joint_score: float):
         self.model = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_keypoints=len(JOINT_NAMES))
-        load_weights(self.model, read_published(file)[0], str(file))
+        load_weights(self.model, read_published(local_file(file))[0], str(file))
         self.model = self.model.to(device).eval()
         self.device = device
         self.smallest_score, self.smallest_joint_score = smallest_score, smallest_joint_score

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.run.checkpoint import open_model
+from common.run.loading import open_model
 from refinemask_psg.config import VARIANTS, Config
 from refinemask_psg.network import RefineMask
 from refinemask_psg.u2net import U2Net
@@ -12,5 +12,5 @@ __all__ = ["VARIANTS", "Config", "RefineMask", "U2Net", "load", "load_u2net"]
 
 
 def load(file: str | Path, *, trainable: bool = False) -> RefineMask:
-    """The model in a checkpoint of ours, ready to predict; `trainable`: with its batch norms."""
+    """The model in a checkpoint of ours, or behind a name, ready to predict; `trainable`: with its batch norms."""
     return open_model(file, "refinemask_psg", Config, RefineMask, trainable)

@@ -3,13 +3,13 @@
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from torch import Tensor, nn
 
 from common.errors import UserError
 from common.run import starting_weights
 from common.run.checkpoint import load_weights
+from common.run.loading import local_file
 from common.run.optimization import group_as_set
 from common.run.published import read_published
 from common.run.settings import Optimizer
@@ -81,7 +81,7 @@ def start_semantic_head(model: RefineMask, source: str) -> None:
     """U-2-Net's inner stages, from the published u2net.pth, into the semantic head; its other layers stay new."""
     if model.semantic_head is None:
         raise UserError(f"--model.semantic-weights {source}: this variant has no semantic head")
-    weights, here = read_published(Path(source))[0], model.semantic_head.state_dict()
+    weights, here = read_published(local_file(source))[0], model.semantic_head.state_dict()
     inner = {name: value for name, value in weights.items() if name.startswith("stage") and name in here}
     if not inner:
         raise UserError(f"{source}: not a file of U-2-Net: it has no stage3 to stage6")

@@ -28,6 +28,7 @@ from common.errors import UserError
 from common.ops import masks as rle
 from common.results import Instances, Panoptic, Result
 from common.run import commands
+from common.run.loading import local_file
 from maskworks.packages import NETWORKS
 from refinemask_psg.psg.results import SceneGraph
 
@@ -113,7 +114,7 @@ def main() -> None:
 def find_weights(places: Sequence[Path]) -> dict[str, list[str]]:
     """The checkpoints at these places, by package; other safetensors files are left out."""
     found: dict[str, list[str]] = {}
-    for place in places:
+    for place in map(local_file, places):
         if not place.exists() and place not in Demo.weights:
             raise UserError(f"{place}: no such checkpoint or folder; check the path")
         nested = "**/*.safetensors" if place.resolve() != Path.cwd() else "*.safetensors"

@@ -12,20 +12,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from common.data.coco_classes import known_classes
 from common.errors import UserError
 from common.run import commands
-from common.run.checkpoint import Checkpoint, check_weights, save
-from common.run.class_lists import NUMBERED, classes_of, read_classes
-from common.run.configuration import choose, to_dict
-from common.run.conversion import Converted, refusing_fragments
-from common.run.origin import Classes, Origin
+from common.run.checkpoint import Checkpoint, save
+from common.run.configuration import to_dict
+from common.run.converting import checkpoint_of, understand
 from common.run.published import read_published
 from maskworks.packages import NETWORKS
 
@@ -78,29 +74,17 @@ def main() -> None:
         convert_saliency(options)
         return
     package = package_of(state, options.checkpoint)
-    module, conversion = import_module(package), import_module(f"{package}.convert")
-    if options.model:
-        choose(module.VARIANTS, options.model)
-    origin = Origin.read(str(options.checkpoint), rest, read_classes(options.classes) if options.classes else None)
-    converted = conversion.convert(state, origin, options.model)
-    found, notes = name_classes(package, conversion, converted, origin)
-    class_names, category_ids = found.names, found.ids
+    file = understand(package, options.checkpoint, state, rest, options.model, options.classes or "")
     if options.dry_run:
-        show(converted.names, state)
-    for note in (*origin.notes, *notes):
-        print(f"{options.checkpoint}: {note}")
-    for decision in converted.decisions:
-        print(f"  {decision.setting} = {decision.value}: from {decision.source}")
-    print(f"  classes = {shown(class_names)}: from {found.source}")
-    with torch.device("meta"), refusing_fragments():  # without memory: a broken file may claim any size
-        model = getattr(module, NETWORKS[package])(converted.config, class_names, category_ids)
-    check_weights(model, converted.weights, str(options.checkpoint))
-    print(f"{converted.source}, {package} {converted.config.variant}, {len(state)} tensors, {len(class_names)} classes")
-    if options.dry_run:
-        return
-    weights = {name: converted.weights[name].to(value.dtype) for name, value in model.state_dict().items()}
-    save(out_of(options), Checkpoint(package, to_dict(converted.config), class_names, category_ids, weights))
-    print(f"written: {out_of(options).resolve()}")
+        show(file.converted.names, state)
+    print("\n".join(file.notes))
+    checkpoint = checkpoint_of(file)
+    classes = len(checkpoint.class_names)
+    variant = file.converted.config.variant
+    print(f"{file.converted.source}, {package} {variant}, {len(state)} tensors, {classes} classes")
+    if not options.dry_run:
+        save(out_of(options), checkpoint)
+        print(f"written: {out_of(options).resolve()}")
 
 
 def convert_saliency(options: Convert) -> None:
@@ -137,25 +121,6 @@ def package_of(state: dict[str, Tensor], path: Path) -> str:
 
 def installed_packages() -> Iterator[str]:
     return (package for package in NETWORKS if find_spec(package))
-
-
-def name_classes(package: str, conversion: Any, converted: Converted[Any], origin: Origin) -> tuple[Classes, list[str]]:
-    """What a package's model calls its classes; GLIP takes any words, and Pose2Seg knows people only."""
-    known = getattr(conversion, "known_classes", known_classes)
-    count = conversion.class_count(converted.weights) - getattr(converted.config.model, "spare_outputs", 0)
-    if package == "glip" and origin.classes is not None:
-        return origin.classes, []
-    if package in {"glip", "pose2seg"} and origin.classes is None and (published := known(count)):
-        return Classes(tuple(published), tuple(published.values()), f"{package}, whose published models have them"), []
-    found, notes = classes_of(origin, count, known)
-    own = getattr(conversion, "published_classes", None)
-    if found.source == NUMBERED and own and (told := own(converted.config, count)):
-        return told, []
-    return found, notes
-
-
-def shown(names: tuple[str, ...]) -> str:
-    return ", ".join(names) if len(names) < 5 else f"{names[0]}, {names[1]}, ... {names[-1]} ({len(names)})"
 
 
 def show(names: dict[str, str], state: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from common.results import Result
 from common.run import commands
 from common.run.checkpoint import load
+from common.run.loading import local_file
 from maskworks import shapes
 
 SIDE = 2 * 192  # the largest scene at twice its size
@@ -38,7 +39,7 @@ class Picture:
 
 def main() -> None:
     options = tyro.cli(Picture, prog="picture.py")
-    package = load(Path(options.weights)).package
+    package = load(local_file(options.weights)).package
     model = import_module(package).load(options.weights)
     scenes = shapes.ensure("val")
     files = sorted(scenes.images.iterdir())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.run.checkpoint import open_model
+from common.run.loading import open_model
 from solov2.config import VARIANTS, Config
 from solov2.network import SOLOv2
 
@@ -10,5 +10,5 @@ __all__ = ["VARIANTS", "Config", "SOLOv2", "load"]
 
 
 def load(file: str | Path, *, trainable: bool = False) -> SOLOv2:
-    """The model in a checkpoint of ours, ready to predict; `trainable`: with its batch norms."""
+    """The model in a checkpoint of ours, or behind a name, ready to predict; `trainable`: with its batch norms."""
     return open_model(file, "solov2", Config, SOLOv2, trainable)

@@ -248,7 +248,7 @@ def test_a_package_that_is_not_listed_is_found(tmp_path: Path) -> None:
 
 
 def test_every_pyproject_asks_for_the_same_versions() -> None:
-    root = {name: one for extra in ("", "export", "phrases") for name, one in requirements(ROOT, extra).items()}
+    root = {name: one for extra in ("", "export", "hub", "phrases") for name, one in requirements(ROOT, extra).items()}
     assert set(requirements(ROOT)) == set().union(*(requirements(ROOT / package) for package in packages(ROOT)))
     for package in packages(ROOT):
         extras = configuration(ROOT / package)["project"].get("optional-dependencies", {})

@@ -50,7 +50,8 @@ def contents(wheel: Path) -> set[str]:
 
 def sources(tree: Path, *packages: str) -> set[str]:
     found = (path for package in packages for path in (tree / package).rglob("*") if path.is_file())
-    return {path.relative_to(tree).as_posix() for path in found if path.suffix not in NOT_SHIPPED}
+    shipped = (path for path in found if path.suffix not in NOT_SHIPPED or path.name == "weights.toml")
+    return {path.relative_to(tree).as_posix() for path in shipped}
 
 
 def extensions(names: set[str]) -> set[str]:

@@ -11,7 +11,6 @@ from copy import deepcopy
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -221,13 +220,15 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], tuple[An
 
     def run(package: str, variant: str, source: str) -> tuple[Any, State]:
         content, names = made_up(package, source)
-        read = {"read_checkpoint_or_published": lambda _: (content, names), "read_published": lambda _: (u2net(), {})}
+        read = {
+            "read_checkpoint_or_published": lambda _: (content, names),
+            "read_published": lambda _: (u2net(), {}),
+            "local_file": Path,
+        }
         weights = import_module(f"{package}.weights")
         for module in (starting_weights, weights):
             for name in read.keys() & vars(module).keys():
                 monkeypatch.setattr(module, name, read[name])
-        network = SimpleNamespace(state_dict=lambda: content)
-        monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: network)
         model = model_of(package, variant, names if source.startswith(variant) else classes_of(package, variant))
         weights.initialise(model, source)
         return model, content

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.run.checkpoint import open_model
+from common.run.loading import open_model
 from upsnet.config import VARIANTS, Config
 from upsnet.network import UPSNet
 
@@ -10,5 +10,5 @@ __all__ = ["VARIANTS", "Config", "UPSNet", "load"]
 
 
 def load(file: str | Path, *, trainable: bool = False) -> UPSNet:
-    """The model in a checkpoint of ours, ready to predict; `trainable`: with its batch norms."""
+    """The model in a checkpoint of ours, or behind a name, ready to predict; `trainable`: with its batch norms."""
     return open_model(file, "upsnet", Config, UPSNet, trainable)

@@ -1,12 +1,12 @@
 """Where training starts: a checkpoint of ours, a published one, or a backbone trained on ImageNet."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from common.run import starting_weights
+from common.run.loading import BACKBONE, local_file
 from common.run.published import read_checkpoint_or_published
 from upsnet.classes import COCO, COCO_NAMES
 from upsnet.convert import backbone_weights, convert, known_classes, recognise
@@ -27,8 +27,8 @@ def initialise(model: UPSNet, source: str) -> None:
         fixed_statistics=model.config.model.norm == "frozen_batch",
         std=model.config.model.std,
     )
-    if source and not source.startswith(starting_weights.HUB_PREFIX):
-        weights, names = read_checkpoint_or_published(Path(source))
+    if source and not source.startswith(BACKBONE):
+        weights, names = read_checkpoint_or_published(local_file(source))
         if recognise(weights):
             weights = convert(weights).weights
             names = tuple(known_classes(len(weights["semantic_head.classes.weight"])) or ())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.run.checkpoint import open_model
+from common.run.loading import open_model
 from yolact.config import VARIANTS, Config
 from yolact.network import YOLACT
 
@@ -10,5 +10,5 @@ __all__ = ["VARIANTS", "YOLACT", "Config", "load"]
 
 
 def load(file: str | Path, *, trainable: bool = False) -> YOLACT:
-    """The model in a checkpoint of ours, ready to predict; `trainable`: with its batch norms."""
+    """The model in a checkpoint of ours, or behind a name, ready to predict; `trainable`: with its batch norms."""
     return open_model(file, "yolact", Config, YOLACT, trainable)

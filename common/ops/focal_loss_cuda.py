@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import user_cache, write_atomically
 
 _SOURCE = Path(__file__).with_name("focal_loss.cu")
 # Where the kernel lies when built ahead. Another source has another name: nothing stale is loaded.
@@ -68,8 +68,7 @@ def _library(device: int) -> ctypes.CDLL | None:
         path = _BUILT_AHEAD
         if not path.exists():
             architecture = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
-            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-            path = cache / "maskworks" / path.with_suffix(f".{architecture}.so").name
+            path = user_cache() / path.with_suffix(f".{architecture}.so").name
             if not path.exists():
                 build(path, f"-arch={architecture}")
         library = ctypes.CDLL(str(path))

@@ -5,11 +5,11 @@ one whole.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from glob import escape as glob_escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import torch
@@ -19,12 +19,8 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.files import write_atomically
-from common.ops.folding import fold_batch_norms
-from common.run.configuration import from_dict
 from common.run.model import Learner
 
-C = TypeVar("C")
-M = TypeVar("M", bound=Learner)
 FORMAT = "1"  # of the metadata; raised when an older reader would misunderstand it
 
 
@@ -73,31 +69,6 @@ def load(path: Path) -> Checkpoint:
         raise UserError(f"{path}: what it says beside the weights is broken ({error}); write it again") from error
     package = metadata.get("package", "nothing")
     return Checkpoint(package, words.config, words.class_names, words.category_ids, weights)
-
-
-def open_model(
-    file: str | Path,
-    package: str,
-    config_type: type[C],
-    network: Callable[[C, tuple[str, ...], tuple[int, ...]], M],
-    trainable: bool = False,
-) -> M:
-    """The model in a checkpoint of ours, ready to predict.
-
-    Batch norms become part of the convolutions before them, which is faster and which training can't undo; `trainable`
-    keeps them.
-    """
-    found = load(Path(file))
-    if found.package != package:
-        raise UserError(f"{file}: a checkpoint of {found.package}, not of {package}")
-    config = from_dict(config_type, found.config, str(file))
-    with torch.device("meta"):  # takes no memory, whatever sizes the file claims
-        check_weights(network(config, found.class_names, found.category_ids), found.weights, str(file))
-    model = network(config, found.class_names, found.category_ids)
-    model.load_state_dict(dict(found.weights))
-    if not trainable:
-        fold_batch_norms(model)
-    return model.eval()
 
 
 def load_weights(module: Learner | nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

@@ -25,6 +25,7 @@ from common.run.configuration import configure, refuse_another_network, to_dict,
 from common.run.details import write_run_details
 from common.run.distributed import barrier, is_main, process_count
 from common.run.evaluation import Evaluation, Example, evaluate_instances, examples
+from common.run.loading import local_file
 from common.run.memory import keep_freed_memory
 from common.run.model import Learner
 from common.run.optimization import ParameterGroup
@@ -254,7 +255,7 @@ def model_to_evaluate(
     """
     asked = configure(variants, arguments, prog="eval.py", evaluating=True)
     named = asked.training.weights
-    path = Path(named or run_folder(package, asked) / "best.safetensors")
+    path = local_file(named or run_folder(package, asked) / "best.safetensors")
     if not named and not path.exists():
         raise UserError(f"{path}: no such file; train first (python train.py), or name a checkpoint with --weights")
     model = load(path)

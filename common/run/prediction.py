@@ -26,6 +26,7 @@ from common.results import Result
 from common.run.commands import choose_device
 from common.run.distributed import is_main, process_count, process_index
 from common.run.journal import Journal
+from common.run.loading import local_file
 from common.run.model import Model, Picture
 from common.run.prediction_files import Output, Remarks, categories
 from common.run.runlog import Bar
@@ -47,7 +48,7 @@ class Predict:
     images: Annotated[list[str], tyro.conf.Positional]
     """Photographs, folders, globs, videos; torchrun shares them out over its processes."""
     weights: str
-    """A checkpoint of ours."""
+    """A checkpoint of ours, or the name of a published one (python -m common.run.weights)."""
     out: str = "predictions"
     """Folder to write to: drawings/, masks/ or panoptic/, predictions.json, report.html."""
     threshold: float = 0.3
@@ -158,7 +159,8 @@ class Work:
         self.stills = [path for path in found if not is_video(path)][: options.limit or None]
         self.videos = [path for path in found if is_video(path)]
         self.images = self.stills + self.videos
-        everything = asdict(options) | settings | {"weights": fingerprint(Path(options.weights)) if is_main() else ""}
+        weights = fingerprint(local_file(options.weights)) if is_main() else ""
+        everything = asdict(options) | settings | {"weights": weights}
         decisive = {name: value for name, value in everything.items() if name not in NO_MATTER}
         self.journal = Journal(out / "journal", decisive, options.resume)
         self.names = self._name_outputs(self.stills) | self._name_outputs(self.videos)

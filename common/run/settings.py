@@ -15,7 +15,7 @@ class Training:
     overwrite: bool = False
     """Evaluate once more what was evaluated before: eval.py replaces the files that it wrote then."""
     weights: str = ""
-    """Start from this file: a converted checkpoint, or a torchvision backbone's state dict; what eval.py evaluates."""
+    """Start from this file (a checkpoint, or a torchvision backbone's state dict) or name; what eval.py evaluates."""
     seed: int = 0
     """All randomness follows from this number, the epoch and the image's index."""
     device: str = "auto"

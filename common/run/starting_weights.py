@@ -1,17 +1,15 @@
-"""Where training starts: a checkpoint of ours, a published one, or a backbone trained on ImageNet."""
+"""Where training starts: a checkpoint of ours, a published one, or a backbone trained on ImageNet; or their names."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-import torchvision
 from torch import Tensor, nn
 
 from common.errors import UserError
 from common.run.checkpoint import load_weights
+from common.run.loading import BACKBONE, local_file
 from common.run.published import read_checkpoint_or_published
 
-HUB_PREFIX = "torchvision:"  # --weights torchvision:resnet50 downloads; nothing else does
 STRONG_ANSWER = 0.03  # of a first layer to a step of 1: some 0.2 in torchvision's ResNets, 58 times less in Caffe's
 State = Mapping[str, Tensor]
 
@@ -40,14 +38,9 @@ def initialise(
                 file=sys.stderr,
             )
         return None
-    if source.startswith(HUB_PREFIX):
-        body = torchvision.models.get_model(source.removeprefix(HUB_PREFIX), weights="IMAGENET1K_V1")
-        found = backbone(body.state_dict())
-        warn_of_another_kind(found, std, source)
-        return load_backbone(model, found, source)
-    weights, known_names = read_checkpoint_or_published(Path(source))
+    weights, known_names = read_checkpoint_or_published(local_file(source))
     body_weights = backbone(weights)
-    if body_weights is not None:
+    if body_weights is not None or source.startswith(BACKBONE):
         warn_of_another_kind(body_weights, std, source)
         return load_backbone(model, body_weights, source)
     weights = convert(weights) or weights

@@ -1,7 +1,6 @@
 """Train U-2-Net: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in data set."""
 
 import sys
-from pathlib import Path
 
 import torch
 
@@ -11,6 +10,7 @@ from common.run import commands
 from common.run.checkpoint import load_weights
 from common.run.configuration import configure
 from common.run.distributed import process_count
+from common.run.loading import local_file
 from common.run.published import read_checkpoint_or_published
 from common.run.settings import Training
 from maskworks import report
@@ -34,7 +34,8 @@ def main() -> None:
     validation_data = open_saliency(config.data, "val", config.training)
     model = U2Net(config.model.small, config)
     if config.training.weights:
-        load_weights(model, read_checkpoint_or_published(Path(config.training.weights))[0], config.training.weights)
+        weights, _ = read_checkpoint_or_published(local_file(config.training.weights))
+        load_weights(model, weights, config.training.weights)
     folder = commands.train(
         PACKAGE,
         config,

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.run.checkpoint import load_weights, open_model
+from common.run.checkpoint import load_weights
+from common.run.loading import local_file, open_model
 from common.run.published import read_checkpoint_or_published
 from refinemask_psg.u2net.config import Config
 from refinemask_psg.u2net.network import U2Net
@@ -18,10 +19,11 @@ SMALL_WIDTH = 16  # of U-2-Net-p's second convolution
 
 
 def load(file: str | Path) -> U2Net:
-    """A checkpoint of ours or a published file as a network ready to predict."""
-    if Path(file).suffix == ".onnx":
-        return from_onnx(Path(file))
-    weights, names = read_checkpoint_or_published(Path(file))
+    """A checkpoint of ours or a published file, or what is behind a name, as a network ready to predict."""
+    path = local_file(file)
+    if path.suffix == ".onnx":
+        return from_onnx(path)
+    weights, names = read_checkpoint_or_published(path)
     if names:
         return open_model(file, PACKAGE, Config, lambda config, *_: U2Net(config.model.small, config))
     model = U2Net(is_small(weights))

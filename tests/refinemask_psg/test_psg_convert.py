@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from common.run.conversion import Converted, rename
+from common.run.converting import name_classes
 from common.run.origin import Origin
 from refinemask_psg import convert as conversion
 from refinemask_psg.config import VARIANTS
 from refinemask_psg.psg.relation_config import Relations
 from refinemask_psg.psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
 from refinemask_psg.psg.scene_graph import SceneGraphHead
-from scripts import mmdet2pytorch
 
 THEIRS = {
     "class_embedding": "roi_head.rela_cls_embed",
@@ -77,7 +77,7 @@ def test_psgs_classes_are_named_where_nothing_else_says_them_and_the_relation_he
     weights = {"box_heads.0.classes.weight": torch.zeros(134, 1)}
     converted = Converted("wangqixun/psg", VARIANTS[variant], weights, {})
     origin = Origin.read("latest.pth", {"meta": meta})
-    found, notes = mmdet2pytorch.name_classes("refinemask_psg", conversion, converted, origin)
+    found, notes = name_classes("refinemask_psg", conversion, converted, origin)
     assert (found.names[0], found.names[-1]) == names
     assert (found.source, found.ids, bool(notes)) == (source, tuple(range(1, 134)), "nothing" in source)
 

@@ -1,0 +1,185 @@
+"""Weights by name: fetched and converted once, taken where a weights file may stand; the real lists by their form."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+import torchvision
+
+import solov2
+from common.data.coco_classes import COCO_CLASSES
+from common.errors import UserError
+from common.run import loading, weights
+from common.run.loading import Published, local_file, published
+from solov2.config import VARIANTS
+from solov2.weights import initialise
+from tests.solov2.test_convert import published_by_solo
+from tests.web import Server, serving
+
+SIZES = {
+    "backbone": "resnet10",
+    "fpn_channels": 32,
+    "tower_channels": 32,
+    "tower_depth": 1,
+    "mask_channels": 32,
+    "mask_head_channels": 32,
+}
+
+
+def small() -> solov2.SOLOv2:
+    config = VARIANTS["light_r18_448"]
+    torch.manual_seed(0)
+    return solov2.SOLOv2(replace(config, model=replace(config.model, **SIZES)), COCO_CLASSES)
+
+
+def as_published(model: solov2.SOLOv2) -> bytes:
+    file = io.BytesIO()
+    torch.save({published_by_solo(name): value for name, value in model.state_dict().items()}, file)
+    return file.getvalue()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """One made-up checkpoint, published as solov2:small; the cache and the current folder are new."""
+    content = as_published(small())
+    file = f"small-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    with serving({file: content, "resnet18-12345678.pth": content}) as made:
+        entry = Published(
+            url=made.url(file),
+            source="https://example.org",
+            licence="MIT",
+            trained_on="COCO train2017",
+            variant="light_r18_448",
+            scores={"segm": 29.6},
+            digest=f"sha256:{file[-12:-4]}",
+            classes="coco",
+        )
+        by_hand = msgspec.structs.replace(entry, url="https://example.org/page", file="drive.pth", digest="")
+        monkeypatch.setattr(loading, "published", lambda: {"solov2": {"small": entry, "drive": by_hand}})
+        monkeypatch.setattr(weights, "published", loading.published)
+        monkeypatch.setenv("MASKWORKS_CACHE", str(tmp_path / "cache"))
+        monkeypatch.chdir(tmp_path)
+        yield made
+
+
+def test_a_name_is_fetched_and_converted_once_and_then_needs_no_network(server: Server, tmp_path: Path) -> None:
+    model = solov2.load("solov2:small", trainable=True)
+    assert model.class_names == COCO_CLASSES
+    expected = small().state_dict()
+    assert model.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    folder = tmp_path / "cache/weights/solov2/small"
+    ours = folder / "small.safetensors"
+    made = ours.stat().st_mtime_ns
+    server.shutdown()
+    solov2.load("solov2:small")
+    assert (len(server.asked), ours.stat().st_mtime_ns) == (1, made)
+    assert not list(folder.glob("*.part"))
+
+
+def test_what_an_older_converter_made_is_made_anew_from_the_file_that_is_there(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = local_file("solov2:small")
+    made = ours.stat().st_mtime_ns
+    monkeypatch.setattr(loading, "newest", lambda package: made / 1e9 + 1)
+    assert local_file("solov2:small").stat().st_mtime_ns > made
+    assert len(server.asked) == 1
+
+
+def test_a_training_starts_from_a_name(server: Server) -> None:
+    model = small()
+    for value in model.parameters():
+        value.data.zero_()
+    initialise(model, "solov2:small")
+    assert torch.equal(model.state_dict()["fpn.inner_blocks.0.0.weight"], small().fpn.inner_blocks[0][0].weight)
+
+
+def test_a_name_that_nobody_has_published_names_its_nearest(server: Server) -> None:
+    with pytest.raises(UserError, match=r"solov2:smal: no weights of that name; did you mean solov2:small\?"):
+        solov2.load("solov2:smal")
+    assert local_file("elsewhere:file.pth") == Path("elsewhere:file.pth")  # of no package here
+
+
+def test_what_only_a_person_can_fetch_says_where_to_put_it(server: Server, tmp_path: Path) -> None:
+    place = tmp_path / "cache/weights/solov2/drive/drive.pth"
+    with pytest.raises(
+        UserError, match=re.escape(f"fetch drive.pth by hand from https://example.org/page, and put it at {place}")
+    ):
+        solov2.load("solov2:drive")
+    place.parent.mkdir(parents=True)
+    place.write_bytes(as_published(small()))
+    assert solov2.load("solov2:drive").class_names == COCO_CLASSES
+    assert not server.asked
+
+
+def test_weights_of_another_package_are_refused(server: Server) -> None:
+    with pytest.raises(UserError, match="a checkpoint of solov2, not of yolact"):
+        import_module("yolact").load("solov2:small")
+
+
+def test_torchvisions_backbones_go_the_same_way(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    file = tmp_path / "torch/hub/checkpoints/resnet18-f37072fd.pth"
+    assert torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url.endswith(file.name)
+    monkeypatch.setattr(loading, "fetch", lambda url, target, digest: (url.rpartition("/")[2], target, digest))
+    cached = tmp_path / "cache/weights/torchvision" / file.name
+    assert local_file("torchvision:resnet18") == (file.name, cached, "sha256:f37072fd")
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert local_file("torchvision:resnet18") == file
+    for name in ("resnet19", "maskrcnn_resnet50_fpn"):
+        with pytest.raises(UserError, match=f"torchvision:{name}: torchvision has none of that name"):
+            local_file(f"torchvision:{name}")
+
+
+def test_the_list_is_printed_and_downloads(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def printed(*arguments: str) -> str:
+        monkeypatch.setenv("COLUMNS", "160")
+        monkeypatch.setattr(sys, "argv", ["weights", *arguments])
+        weights.main()
+        return capsys.readouterr().out
+
+    assert re.search(r"solov2:small +│ segm 29.6 +│ COCO val2017 │ COCO train2017 │ MIT +│ +│", printed())
+    assert printed("--download", "solov2:small").startswith("solov2:small: ")
+    assert re.search(r"solov2:small .*│ yes +│", printed())
+
+
+@pytest.mark.parametrize("package", sorted(published()))
+def test_the_real_lists_are_of_the_right_form(package: str) -> None:
+    variants = dict(import_module(package).VARIANTS)
+    addresses = set()
+    for name, entry in published()[package].items():
+        assert re.fullmatch(r"[a-z0-9_]+", name)
+        assert re.match(r"https?://[\w.-]+/", entry.url)
+        assert entry.source.startswith("https://")
+        assert entry.variant in variants or not (entry.variant or entry.scores), name
+        assert re.fullmatch(r"(sha256:[0-9a-f]{8}|md5:([0-9a-f]{6}|[0-9a-f]{32}))?", entry.digest), name
+        assert entry.file or entry.url.endswith((".pth", ".pkl", ".onnx")), name
+        assert entry.licence
+        assert entry.trained_on
+        assert set(entry.scores) <= {"segm", "bbox", "panoptic"}
+        addresses.add((entry.url, entry.file))
+        if "openmmlab" in entry.url or ("download.pytorch.org/models/" in entry.url and "/maskrcnn/" not in entry.url):
+            assert entry.digest == f"sha256:{entry.url[-12:-4]}"
+        if "dl.fbaipublicfiles.com/detectron2/COCO" in entry.url:
+            assert entry.digest == f"md5:{entry.url[-10:-4]}"
+    assert len(addresses) == len(published()[package])
+
+
+def test_every_package_has_a_list() -> None:
+    assert set(published()) == {path.parent.name for path in Path(solov2.__file__).parents[1].glob("*/convert.py")}
