@@ -8,28 +8,49 @@ import tyro
 from common.run.settings import Data, Images, Optimizer, Schedule, Training
 
 Convention = Literal["detectron", "mmdetection", "torchvision"]
+Body = (
+    Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+    | Literal["resnext50_32x4d", "resnext101_32x4d", "resnext101_32x8d", "resnext101_64x4d"]
+)
+Neck = Literal["fpn", "c4", "dc5"]
 
 
 @dataclass
 class Model:
     """The network."""
 
-    backbone: Literal["resnet10", "resnet18", "resnet50", "resnet101", "resnext101_32x8d"] = "resnet50"
+    backbone: Body = "resnet50"
     """A torchvision residual network; resnet10 is resnet18 with one block for each stage."""
-    neck: Literal["fpn", "c4"] = "fpn"
-    """fpn: a feature pyramid; c4: the fourth stage's features, and the fifth stage as the head of each region."""
+    neck: Neck = "fpn"
+    """fpn: a feature pyramid; c4: the fourth stage's features, and the fifth stage as the head of each region; dc5: the
+    fifth stage's features, dilated to keep the fourth's stride."""
     stride_in_1x1: bool = True
     """Bottlenecks halve the resolution in their first 1x1 convolution (Caffe2), not in the 3x3 (torchvision)."""
-    norm: Literal["frozen_batch", "batch", "group"] = "frozen_batch"
-    """Batch norm of constants; batch norm with fixed statistics whose scale is trained; group norm (from scratch)."""
+    norm: Literal["frozen_batch", "batch", "live_batch", "group"] = "frozen_batch"
+    """Batch norm of constants; batch norm with fixed statistics whose scale is trained; of each batch's own statistics;
+    group norm (from scratch)."""
     norm_eps: float = 0.0
     """Added to batch norm's variance: 0 in maskrcnn-benchmark and torchvision's COCO weights, 1e-5 elsewhere."""
+    deformable: Literal["none", "offsets", "modulated"] = "none"
+    """Whether the 3x3 convolutions of stages 3 to 5 sample at learned offsets (DCN), and weigh them (DCNv2)."""
+    deformable_groups: int = 1
+    """So many groups of their channels have offsets of their own."""
     frozen_stages: int = 1
     """The stem and so many stages of the backbone are not trained; -1: all of it is."""
     fpn_channels: int = 256
     """Width of the feature pyramid."""
+    head_norm: Literal["none", "live_batch", "group"] = "none"
+    """Norm of the convolutions of the pyramid, the box head and the mask head."""
+    proposal_convs: int = 1
+    """3x3 convolutions of the proposal head."""
+    box_convs: int = 0
+    """3x3 convolutions of the box head, as wide as the features, before ..."""
+    box_layers: int = 2
+    """... so many fully connected ones; c4 has none."""
     box_channels: int = 1024
-    """Width of the box head's two fully connected layers; c4 has none."""
+    """Width of these."""
+    class_agnostic: bool = False
+    """The box head corrects a region in one way for all classes."""
     mask_channels: int = 256
     """Width of the mask head."""
     mask_resolution: int = 14
@@ -242,6 +263,8 @@ DETECTRON2 = Conventions(
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # networks in the manner of Caffe2, of MMDetection and Detectron2
 CAFFE = Model(norm_eps=1e-5, mean=(103.53, 116.28, 123.675))
+RESNEXT = replace(CAFFE, backbone="resnext101_32x8d", stride_in_1x1=False, std=(57.375, 57.12, 58.395))
+GROUP_NORM = replace(CAFFE, stride_in_1x1=False, norm="group", head_norm="group", box_convs=4, box_layers=1)
 ABOVE_ZERO = 1e-9  # MMDetection drops boxes whose width or height is not above 0
 
 
@@ -282,8 +305,9 @@ def _mmdetection(variant: str, model: Model) -> Config:
     )
 
 
-def _mmdetection_c4() -> Config:
-    config = _mmdetection("mmdet_r50_caffe_c4", replace(CAFFE, neck="c4"))
+def _single_level(config: Config, divisor: int = 32) -> Config:
+    """What C4 and DC5 have, at stride 16."""
+    config.conventions = replace(config.conventions, size_divisor=divisor)
     config.proposals = replace(
         config.proposals, anchor_strides=(16,), before_nms=6000, training_before_nms=12_000, training_kept=2000
     )
@@ -308,20 +332,11 @@ def _detectron2(variant: str, model: Model) -> Config:
     )
 
 
-def _detectron2_c4() -> Config:
-    config = _detectron2("detectron2_r50_c4", replace(CAFFE, neck="c4"))
-    config.conventions = replace(DETECTRON2, size_divisor=1)
-    config.proposals = replace(
-        config.proposals, anchor_strides=(16,), before_nms=6000, training_before_nms=12_000, training_kept=2000
-    )
-    return config
-
-
-def _torchvision(variant: str, norm_eps: float) -> Config:
+def _torchvision(variant: str, model: Model) -> Config:
     return Config(
         variant=variant,
         training=Training(epochs=26, batch_size=16),
-        model=Model(stride_in_1x1=False, norm_eps=norm_eps, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        model=replace(model, stride_in_1x1=False, mean=IMAGENET_MEAN, std=IMAGENET_STD),
         conventions=TORCHVISION,
         proposals=Proposals(smallest=1e-3, kept_of_batch=False, inside_only=False),
         regions=Regions(smooth_l1_beta=1 / 9),
@@ -404,18 +419,20 @@ VARIANTS: dict[str, Config] = {
         Model(stride_in_1x1=False, norm="batch", norm_eps=1e-5, mean=IMAGENET_MEAN, std=IMAGENET_STD),
     ),
     "mmdet_r50_caffe_fpn": _mmdetection("mmdet_r50_caffe_fpn", CAFFE),
-    "mmdet_r50_caffe_c4": _mmdetection_c4(),
-    "mmdet_x101_32x8d_fpn": _mmdetection(
-        "mmdet_x101_32x8d_fpn",
-        replace(CAFFE, backbone="resnext101_32x8d", stride_in_1x1=False, std=(57.375, 57.12, 58.395)),
-    ),
+    "mmdet_r50_caffe_c4": _single_level(_mmdetection("mmdet_r50_caffe_c4", replace(CAFFE, neck="c4"))),
+    "mmdet_r50_caffe_dc5": _single_level(_mmdetection("mmdet_r50_caffe_dc5", replace(CAFFE, neck="dc5"))),
+    "mmdet_r50_fpn_gn": _mmdetection("mmdet_r50_fpn_gn", GROUP_NORM),
+    "mmdet_x101_32x8d_fpn": _mmdetection("mmdet_x101_32x8d_fpn", RESNEXT),
     "detectron2_r50_fpn": _detectron2("detectron2_r50_fpn", CAFFE),
-    "detectron2_r50_c4": _detectron2_c4(),
-    "detectron2_x101_32x8d_fpn": _detectron2(
-        "detectron2_x101_32x8d_fpn",
-        replace(CAFFE, backbone="resnext101_32x8d", stride_in_1x1=False, std=(57.375, 57.12, 58.395)),
-    ),
-    "torchvision_r50_fpn": _torchvision("torchvision_r50_fpn", norm_eps=0.0),
+    "detectron2_r50_c4": _single_level(_detectron2("detectron2_r50_c4", replace(CAFFE, neck="c4")), divisor=1),
+    "detectron2_r50_dc5": _single_level(_detectron2("detectron2_r50_dc5", replace(CAFFE, neck="dc5")), divisor=1),
+    "detectron2_r50_fpn_gn": _detectron2("detectron2_r50_fpn_gn", GROUP_NORM),
+    "detectron2_x101_32x8d_fpn": _detectron2("detectron2_x101_32x8d_fpn", RESNEXT),
+    "torchvision_r50_fpn": _torchvision("torchvision_r50_fpn", Model()),
     # what torchvision trains from a backbone's weights; only its COCO weights are without the epsilon
-    "torchvision_r50_fpn_imagenet": _torchvision("torchvision_r50_fpn_imagenet", norm_eps=1e-5),
+    "torchvision_r50_fpn_imagenet": _torchvision("torchvision_r50_fpn_imagenet", Model(norm_eps=1e-5)),
+    "torchvision_r50_fpn_v2": _torchvision(
+        "torchvision_r50_fpn_v2",
+        Model(norm="live_batch", norm_eps=1e-5, head_norm="live_batch", proposal_convs=2, box_convs=4, box_layers=1),
+    ),
 }

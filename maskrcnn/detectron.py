@@ -1,8 +1,10 @@
 """What a configuration of Detectron or maskrcnn-benchmark (YAML, as data) decides, under our settings' names."""
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
+from common.errors import UserError
 from common.run.mmdetection import Read, flag, number, refuse_others, said, three_numbers, whole_number
 from common.run.origin import Origin, Said, at
 
@@ -58,6 +60,17 @@ SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
     "test.max_instances": (whole_number, ("TEST.DETECTIONS_PER_IM", "MODEL.ROI_HEADS.DETECTIONS_PER_IMG")),
     "test.mask_threshold": (number, ("MRCNN.THRESH_BINARIZE", "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS_THRESHOLD")),
 }
+
+
+def refuse_unlike(origin: Origin, first: str, second: str, names: Sequence[str]) -> None:
+    """Stop where the regions of the mask head are cut out otherwise than those of the box head."""
+    for name in names:
+        own, other = at(origin.recipe, f"{first}.{name}"), at(origin.recipe, f"{second}.{name}")
+        if own is not None and other is not None and own != other:
+            raise UserError(
+                f"{origin.path}: its configuration has {second}.{name} = {other!r}, which maskrcnn does not do; "
+                f"known: {own!r}, as in {first}"
+            )
 
 
 def of_detectron(origin: Origin) -> dict[str, Said]:

@@ -9,8 +9,8 @@ from torch import Tensor
 from common.run.conversion import Rules
 from common.run.mmdetection import Read, flag, number, one_of, refuse_others, said, three_numbers, whole_number
 from common.run.origin import Origin, Said
-from maskrcnn.config import ABOVE_ZERO, Proposals
-from maskrcnn.detectron import four_numbers
+from maskrcnn.config import ABOVE_ZERO, Neck, Proposals
+from maskrcnn.detectron import four_numbers, refuse_unlike
 
 MARKS = ("proposal_generator.rpn_head.objectness_logits.weight", "roi_heads.box_predictor.cls_score.weight")
 NAMES: Rules = [
@@ -19,29 +19,34 @@ NAMES: Rules = [
     (r"^roi_heads\.res5\.", "region_stage."),
     (r"\.shortcut\.norm\.", ".downsample.1."),
     (r"\.shortcut\.", ".downsample.0."),
+    *[(rf"^roi_heads\.box_head\.conv{n}\.norm\.", f"box_head.convs.{n - 1}.1.") for n in (1, 2, 3, 4)],
+    *[(rf"^roi_heads\.box_head\.conv{n}\.", f"box_head.convs.{n - 1}.0.") for n in (1, 2, 3, 4)],
     (r"\.conv(\d)\.norm\.", r".bn\1."),
+    (r"\.conv2_offset\.", ".conv2.offset."),
     *[(rf"^backbone\.fpn_lateral{level}\.", f"fpn.inner_blocks.{level - 2}.0.") for level in (2, 3, 4, 5)],
     *[(rf"^backbone\.fpn_output{level}\.", f"fpn.layer_blocks.{level - 2}.0.") for level in (2, 3, 4, 5)],
-    (r"^proposal_generator\.rpn_head\.conv\.", "proposal_head.conv."),
+    (r"^(fpn\..+)\.0\.norm\.", r"\1.1."),
+    (r"^proposal_generator\.rpn_head\.conv\.(conv0\.)?(?=weight|bias)", "proposal_head.conv."),
+    (r"^proposal_generator\.rpn_head\.conv\.conv1\.", "proposal_head.further.0."),
     (r"^proposal_generator\.rpn_head\.objectness_logits\.", "proposal_head.objectness."),
     (r"^proposal_generator\.rpn_head\.anchor_deltas\.", "proposal_head.deltas."),
     (r"^roi_heads\.box_head\.fc1\.", "box_head.layers.0."),
     (r"^roi_heads\.box_head\.fc2\.", "box_head.layers.1."),
     (r"^roi_heads\.box_predictor\.cls_score\.", "box_head.category."),
     (r"^roi_heads\.box_predictor\.bbox_pred\.", "box_head.deltas."),
-    *[(rf"^roi_heads\.mask_head\.mask_fcn{n}\.", f"mask_head.convs.{n - 1}.") for n in (1, 2, 3, 4)],
+    *[(rf"^roi_heads\.mask_head\.mask_fcn{n}\.norm\.", f"mask_head.convs.{n - 1}.1.") for n in (1, 2, 3, 4)],
+    *[(rf"^roi_heads\.mask_head\.mask_fcn{n}\.", f"mask_head.convs.{n - 1}.0.") for n in (1, 2, 3, 4)],
     (r"^roi_heads\.mask_head\.deconv\.", "mask_head.enlarge."),
     (r"^roi_heads\.mask_head\.predictor\.", "mask_head.logits."),
     (r"^(pixel_mean|pixel_std|proposal_generator\.anchor_generator\.cell_anchors\.\d)$", ""),  # constants
 ]
+NORMS = ("FrozenBN", "BN", "SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "GN")  # which, the weights tell
 # what is done here
 TYPES: dict[str, tuple[Any, ...]] = {
     "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
     "MODEL.BACKBONE.NAME": ("build_resnet_fpn_backbone", "build_resnet_backbone"),
-    "MODEL.RESNETS.NORM": ("FrozenBN",),
-    "MODEL.RESNETS.RES5_DILATION": (1,),
-    "MODEL.RESNETS.DEFORM_ON_PER_STAGE": ([False] * 4,),
-    "MODEL.FPN.NORM": ("",),
+    "MODEL.RESNETS.NORM": NORMS,
+    "MODEL.FPN.NORM": ("", *NORMS),
     "MODEL.FPN.FUSE_TYPE": ("sum",),
     "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator",),
     "MODEL.ANCHOR_GENERATOR.OFFSET": (0.0,),
@@ -49,10 +54,12 @@ TYPES: dict[str, tuple[Any, ...]] = {
     "MODEL.RPN.HEAD_NAME": ("StandardRPNHead",),
     "MODEL.RPN.BBOX_REG_WEIGHTS": ([1.0] * 4, (1.0,) * 4),
     "MODEL.ROI_HEADS.NAME": ("StandardROIHeads", "Res5ROIHeads"),
-    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": (False,),
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": (False,),
     "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": (False,),
-    "MODEL.ROI_MASK_HEAD.NORM": ("",),
+    "MODEL.ROI_MASK_HEAD.NORM": ("", *NORMS),
+    "MODEL.ROI_BOX_HEAD.NORM": ("", *NORMS),
+    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": (False,),
+    "TEST.AUG.ENABLED": (False,),
 }
 
 
@@ -100,6 +107,7 @@ SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
     "proposals.kept": (whole_number, ("MODEL.RPN.POST_NMS_TOPK_TEST",)),
     "proposals.nms_threshold": (number, ("MODEL.RPN.NMS_THRESH",)),
     "proposals.smallest": (least_side, ("MODEL.PROPOSAL_GENERATOR.MIN_SIZE",)),
+    "model.mask_resolution": (whole_number, ("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION",)),
     "test.short_side": (whole_number, ("INPUT.MIN_SIZE_TEST",)),
     "test.long_side": (whole_number, ("INPUT.MAX_SIZE_TEST",)),
     "test.score_threshold": (number, ("MODEL.ROI_HEADS.SCORE_THRESH_TEST",)),
@@ -108,15 +116,29 @@ SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
 }
 
 
-def of_detectron2(origin: Origin, state: Mapping[str, Tensor]) -> dict[str, Said]:
+# of the zoo's files, by the digits in model_final_<digits>.pkl, what differs from the others of their shapes
+ZOO: dict[str, dict[str, Any]] = {
+    "da7b4c": {"model.std": (57.375, 57.12, 58.395)},  # scratch_mask_rcnn_R_50_FPN_9x_gn
+    "5ce33e": {"model.std": (57.375, 57.12, 58.395), "model.stride_in_1x1": False},  # ..._9x_syncbn
+    "af9cf5": {"test.short_side": 1024, "test.long_side": 2048},  # Cityscapes/mask_rcnn_R_50_FPN
+}
+
+
+def of_detectron2(origin: Origin, state: Mapping[str, Tensor], neck: Neck) -> dict[str, Said]:
     """Our settings, as a config.yaml gives them, or as older files hold some of them; others are refused."""
-    refuse_others(origin, TYPES, "maskrcnn")
+    dilation = {"MODEL.RESNETS.RES5_DILATION": (2 if neck == "dc5" else 1,)}
+    refuse_others(origin, TYPES | dilation, "maskrcnn")
+    refuse_unlike(origin, "MODEL.ROI_BOX_HEAD", "MODEL.ROI_MASK_HEAD", ("POOLER_TYPE", "POOLER_SAMPLING_RATIO"))
     held = {f"model.{name.removeprefix('pixel_')}": name for name in ("pixel_mean", "pixel_std") if name in state}
     values = {
         setting: Said(tuple(map(float, state[name].flatten().tolist())), f"the file's own {name}")
         for setting, name in held.items()
     }
-    return values | said(origin, SETTINGS)
+    published = {
+        setting: Said(value, "the file's name, a published one")
+        for setting, value in ZOO.get(origin.name.removeprefix("model_final_"), {}).items()
+    }
+    return published | values | said(origin, SETTINGS)
 
 
 def anchors_by_ratio(weights: dict[str, Tensor], settings: Proposals) -> dict[str, Tensor]:

@@ -1,10 +1,15 @@
 """What an MMDetection configuration decides of a Mask R-CNN or Faster R-CNN, under our settings' names."""
 
+import re
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from common.run.mmdetection import Read, flag, inputs, number, refuse_others, said, whole_number, whole_numbers
 from common.run.origin import Origin, Said, at
-from maskrcnn.config import ABOVE_ZERO
+from maskrcnn.config import ABOVE_ZERO, Neck
+from maskrcnn.detectron import refuse_unlike
 
 SECTIONS = {
     "channels": "conventions.channels",
@@ -14,13 +19,20 @@ SECTIONS = {
     "short_side": "test.short_side",
 }
 HEAD, REGIONS = "model.roi_head.bbox_head", "model.roi_head.bbox_roi_extractor"
+MASK_REGIONS = "model.roi_head.mask_roi_extractor"
 # what is done here; tuples and lists are different values
 TYPES: dict[str, tuple[Any, ...]] = {
     "model.type": ("MaskRCNN", "FasterRCNN"),
     "model.backbone.type": ("ResNet", "ResNeXt"),
-    "model.backbone.dilations": ((1, 1, 1, 1), (1, 1, 1), [1, 1, 1, 1], [1, 1, 1]),
-    "model.backbone.strides": ((1, 2, 2, 2), (1, 2, 2), [1, 2, 2, 2], [1, 2, 2]),
+    "model.backbone.conv_cfg.type": ("ConvWS",),
+    "model.backbone.dcn.type": ("DCN", "DCNv2"),
+    "model.backbone.dcn.fallback_on_stride": (False,),
+    "model.backbone.norm_cfg.num_groups": (32,),
     "model.neck.type": ("FPN",),
+    "model.neck.num_outs": (5,),
+    "model.neck.start_level": (0,),
+    "model.neck.add_extra_convs": (False,),
+    "model.rpn_head.anchor_generator.center_offset": (0.0,),
     "model.rpn_head.type": ("RPNHead",),
     "model.rpn_head.anchor_generator.type": ("AnchorGenerator",),
     "model.rpn_head.bbox_coder.type": ("DeltaXYWHBBoxCoder",),
@@ -28,9 +40,10 @@ TYPES: dict[str, tuple[Any, ...]] = {
     "model.roi_head.type": ("StandardRoIHead",),
     f"{REGIONS}.type": ("SingleRoIExtractor",),
     f"{REGIONS}.roi_layer.type": ("RoIAlign",),
-    "model.roi_head.mask_roi_extractor.type": ("SingleRoIExtractor",),
-    "model.roi_head.mask_roi_extractor.roi_layer.type": ("RoIAlign",),
-    f"{HEAD}.type": ("Shared2FCBBoxHead", "BBoxHead"),
+    f"{MASK_REGIONS}.type": ("SingleRoIExtractor",),
+    f"{MASK_REGIONS}.roi_layer.type": ("RoIAlign",),
+    f"{REGIONS}.finest_scale": (56,),
+    f"{HEAD}.type": ("Shared2FCBBoxHead", "BBoxHead", "Shared4Conv1FCBBoxHead"),
     f"{HEAD}.bbox_coder.type": ("DeltaXYWHBBoxCoder",),
     f"{HEAD}.bbox_coder.target_means": ([0.0] * 4, (0.0,) * 4),
     f"{HEAD}.cls_predictor_cfg.type": ("Linear",),
@@ -38,6 +51,7 @@ TYPES: dict[str, tuple[Any, ...]] = {
     f"{HEAD}.loss_cls.use_sigmoid": (False,),
     "model.roi_head.mask_head.type": ("FCNMaskHead",),
     "model.roi_head.mask_head.predictor_cfg.type": ("Conv",),
+    "model.roi_head.mask_head.upsample_cfg.type": ("deconv",),
     "model.test_cfg.rcnn.nms.type": ("nms",),
     "model.test_cfg.rpn.nms.type": ("nms",),
     "test_cfg.rcnn.nms.type": ("nms",),
@@ -83,6 +97,8 @@ SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
     "model.stride_in_1x1": (style, ("model.backbone.style",)),
     "conventions.sampling_ratio": (whole_number, (f"{REGIONS}.roi_layer.sampling_ratio",)),
     "conventions.aligned": (flag, (f"{REGIONS}.roi_layer.aligned",)),
+    "conventions.size_divisor": (whole_number, ("model.data_preprocessor.pad_size_divisor",)),
+    "model.mask_resolution": (whole_number, (f"{MASK_REGIONS}.roi_layer.output_size",)),
     "regions.delta_weights": (delta_weights, (f"{HEAD}.bbox_coder.target_stds",)),
     "proposals.anchor_sizes": (anchor_sizes, ("model.rpn_head.anchor_generator",)),
     "proposals.anchor_strides": (anchor_strides, ("model.rpn_head.anchor_generator",)),
@@ -107,11 +123,41 @@ SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
 }
 
 
-def of_mmdetection(origin: Origin) -> dict[str, Said]:
+def of_mmdetection(origin: Origin, neck: Neck) -> dict[str, Said]:
     """Our settings, as MMDetection's configuration gives them; what is not done here is refused."""
-    refuse_others(origin, TYPES, "maskrcnn")
+    refuse_others(origin, TYPES | steps(neck), "maskrcnn")
+    refuse_unlike(origin, REGIONS, MASK_REGIONS, ("roi_layer.aligned", "roi_layer.sampling_ratio"))
     told = {SECTIONS[name]: value for name, value in inputs(origin).items()} | said(origin, SETTINGS)
     backbone = at(origin.recipe, "model.backbone")
     if backbone is not None and "model.stride_in_1x1" not in told:
         told["model.stride_in_1x1"] = Said(False, "its configuration, whose backbone has no style: pytorch")
     return told
+
+
+def steps(neck: Neck) -> dict[str, tuple[Any, ...]]:
+    """The strides and dilations of the stages, as a list or a tuple."""
+    strides, dilations = {
+        "fpn": ((1, 2, 2, 2), (1, 1, 1, 1)),
+        "c4": ((1, 2, 2), (1, 1, 1)),
+        "dc5": ((1, 2, 2, 1), (1, 1, 1, 2)),
+    }[neck]
+    return {
+        "model.backbone.strides": (strides, list(strides)),
+        "model.backbone.dilations": (dilations, list(dilations)),
+    }
+
+
+def has_standardised_weights(origin: Origin) -> bool:
+    """Whether convolutions are standardised at each use (arXiv 1903.10520), of which the weights say nothing."""
+    return at(origin.recipe, "model.backbone.conv_cfg.type") == "ConvWS" or "gn_ws" in origin.name.replace("-", "_")
+
+
+def with_standardised_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With those convolutions standardised already: of the backbone, the pyramid, and the box and mask heads' own."""
+    standardised = re.compile(r"(backbone|fpn|box_head\.convs|mask_head\.convs)\..+\.weight")
+    changed = {}
+    for name, value in weights.items():
+        if value.ndim == 4 and standardised.fullmatch(name):
+            spread, mean = torch.std_mean(value.float(), dim=(1, 2, 3), keepdim=True)
+            changed[name] = (value - mean) / (spread + 1e-5)
+    return weights | changed

@@ -15,9 +15,9 @@ from common.results import Instances
 from common.run.inference import predict_in_groups
 from common.run.model import Source
 from maskrcnn.anchors import anchors_of_levels
-from maskrcnn.backbone import Backbone, residual_network
-from maskrcnn.config import Config
-from maskrcnn.heads import BoxHead, MaskHead, ProposalHead, cut_out
+from maskrcnn.backbone import Backbone, norm_of, residual_network
+from maskrcnn.config import Config, Model
+from maskrcnn.heads import BOX_RESOLUTION, BoxHead, MaskHead, ProposalHead, cut_out
 from maskrcnn.losses import box_losses, mask_loss, proposal_losses
 from maskrcnn.postprocess import Detections, detect, instances
 from maskrcnn.preprocessing import normalised, prepare
@@ -30,10 +30,6 @@ from maskrcnn.targets import (
     mask_targets,
     region_targets,
     without_empty_boxes,
-)
-
-BOX_RESOLUTION = (
-    7  # of the regions cut out for the box head; with "c4" it is the mask head's, halved by the fifth stage
 )
 
 
@@ -58,24 +54,21 @@ class MaskRCNN(nn.Module):
         super().__init__()
         self.config, self.class_names = config, tuple(class_names)
         self.category_ids = tuple(category_ids) or tuple(range(1, len(self.class_names) + 1))  # in COCO JSON
-        model, c4 = config.model, config.model.neck == "c4"
+        model, neck = config.model, config.model.neck
         classes, first = len(self.class_names) + model.spare_outputs, config.conventions.background_first
         body = residual_network(model)
-        self.backbone = Backbone(body, model.frozen_stages, ends_at_c4=c4)
-        if c4:
+        self.backbone = Backbone(body, model.frozen_stages, neck)
+        if neck == "c4":
             self.region_stage = body.layer4
-        else:
-            self.fpn = feature_pyramid(self.backbone.channels, model.fpn_channels)
-        channels = self.backbone.channels[0] if c4 else model.fpn_channels
-        region_channels = 2 * channels if c4 else channels
-        anchors = len(config.proposals.aspect_ratios) * (len(config.proposals.anchor_sizes) if c4 else 1)
-        self.proposal_head = ProposalHead(channels, anchors)
-        flat = region_channels if c4 else region_channels * BOX_RESOLUTION**2
-        self.box_head = BoxHead(flat, 0 if c4 else model.box_channels, classes, first)
+        elif neck == "fpn":
+            self.fpn = feature_pyramid(self.backbone.channels, model)
+        channels = model.fpn_channels if neck == "fpn" else self.backbone.channels[0]
+        region_channels = 2 * channels if neck == "c4" else channels
+        anchors = len(config.proposals.aspect_ratios) * (1 if neck == "fpn" else len(config.proposals.anchor_sizes))
+        self.proposal_head = ProposalHead(channels, anchors, model.proposal_convs)
+        self.box_head = BoxHead(region_channels, model, classes, first)
         if model.masks:
-            self.mask_head = MaskHead(
-                region_channels, model.mask_channels, 0 if c4 else model.mask_depth, classes, first
-            )
+            self.mask_head = MaskHead(region_channels, model, classes, first)
 
     def forward(self, images: Tensor) -> Answers:
         """Normalised images [N, 3, H, W]; with a pyramid H and W are multiples of 32."""
@@ -86,7 +79,7 @@ class MaskRCNN(nn.Module):
         return Answers(features, logits, deltas, anchors)
 
     def pyramid(self, features: list[Tensor]) -> list[Tensor]:
-        """[C2..C5] -> [P2..P6]; [C4] stays as it is."""
+        """[C2..C5] -> [P2..P6]; [C4] or [C5] stays as it is."""
         if len(features) == 1:
             return features
         return list(self.fpn({str(level): values for level, values in enumerate(features)}).values())
@@ -195,11 +188,12 @@ class MaskRCNN(nn.Module):
         return own.float().sigmoid()
 
 
-def feature_pyramid(inputs: list[int], channels: int) -> FeaturePyramidNetwork:
+def feature_pyramid(inputs: list[int], model: Model) -> FeaturePyramidNetwork:
     """[C2..C5] -> [P2..P6] (arXiv 1612.03144), with the original's initial values."""
-    pyramid = FeaturePyramidNetwork(inputs, channels, extra_blocks=LastLevelMaxPool())
+    pyramid = FeaturePyramidNetwork(inputs, model.fpn_channels, LastLevelMaxPool(), norm_of(model.head_norm))
     for module in pyramid.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_uniform_(module.weight, a=1)
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     return pyramid

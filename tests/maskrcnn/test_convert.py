@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,14 @@ from common.errors import UserError
 from common.run.checkpoint import load_weights
 from common.run.origin import Origin
 from common.run.published import read_published
+from maskrcnn.backbone import ARCHITECTURES
 from maskrcnn.config import VARIANTS
 from maskrcnn.convert import class_count, convert
 from maskrcnn.network import MaskRCNN
 
 CLASSES = [f"class {number}" for number in range(80)]
 BENCHMARK = ["r50_c4_1x", "r50_fpn_1x", "r101_fpn_1x", "x101_32x8d_fpn_1x"]
+CASES = Path(__file__).parents[1] / "parity/cases/maskrcnn"
 LAYOUTS = sorted((Path(os.environ.get("MASKWORKS_DATA", "nowhere")) / "mmdet3_checkpoints").glob("mask_rcnn__*.json"))
 
 
@@ -211,9 +214,101 @@ def test_torchvisions_epsilon_is_told_by_the_published_name_the_counters_or_the_
 
 def test_a_resnext_of_other_groups_is_refused_by_name():
     state = state_by_mmdetection("mmdet_x101_32x8d_fpn")
-    state["backbone.layer1.0.conv2.weight"] = torch.empty(128, 4, 3, 3, device="meta")
-    with pytest.raises(UserError, match="ResNeXt of 32 groups of 4 channels; known: ResNeXt-101 32x8d"):
+    state["backbone.layer1.0.conv2.weight"] = torch.empty(128, 16, 3, 3, device="meta")
+    with pytest.raises(UserError, match=r"of 8 groups of 16 channels; known: .*ResNeXt"):
         convert(state)
+
+
+@pytest.mark.parametrize("backbone", sorted(set(ARCHITECTURES) - {"resnet10"}))
+def test_every_backbone_is_known_by_its_shapes(backbone):
+    model = replace(VARIANTS["mmdet_r50_fpn"].model, backbone=backbone)
+    with torch.device("meta"):
+        weights = MaskRCNN(replace(VARIANTS["mmdet_r50_fpn"], model=model), ["a", "b"]).state_dict()
+    converted = convert({published_by_mmdetection(name): value for name, value in weights.items()})
+    assert converted.config.model.backbone == backbone
+
+
+def layout(case: str) -> dict[str, torch.Tensor]:
+    """The names and shapes of a file that MMDetection itself has written; the values are left out."""
+    entries = json.loads((CASES / case / "spec.json").read_text())["state_dict"]
+    return {name: torch.empty(entry["shape"], device="meta") for name, entry in entries.items()}
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "variant"),
+    [
+        ("mmdet_r50_gn", "mask_rcnn_r50_fpn_gn-all_2x_coco_20200206-8eee02a6.pth", "mmdet_r50_fpn_gn"),
+        ("mmdet_r50_gn", "mask_rcnn_r50_fpn_gn-all_contrib_2x_coco_20200207-20d3e849.pth", "mmdet_r50_fpn"),
+        (
+            "mmdet_r50_gn",
+            "scratch_mask_rcnn_r50_fpn_gn_6x_bbox_mAP-0.412__segm_mAP-0.374-1e190a40.pth",
+            "mmdet_r50_fpn",
+        ),
+        ("mmdet_r50_lvis", "mask_rcnn_r50_fpn_sample1e-3_mstrain_2x_lvis-dbd06831.pth", "mmdet_r50_fpn"),
+        ("mmdet_faster_r50_caffe_dc5", "mine.pth", "mmdet_r50_caffe_dc5"),
+        ("mmdet_faster_x101_32x4d_dconv", "mine.pth", "mmdet_r50_fpn"),
+    ],
+)
+def test_what_is_published_is_known_by_its_name_or_is_the_only_one_of_its_shapes(case, name, variant):
+    assert convert(layout(case), Origin(name)).config.variant == variant
+
+
+def test_group_norms_without_a_name_are_asked_about():
+    with pytest.raises(UserError, match=r"mmdet_r50_fpn_gn, mmdet_r50_fpn.*--model"):
+        convert(layout("mmdet_r50_gn"), Origin("mine.pth"))
+
+
+def test_deformable_convolutions_are_known_by_their_offsets():
+    model = convert(layout("mmdet_faster_r50_mdconv_group4"), Origin("x.pth"), "mmdet_r50_fpn").config.model
+    assert (model.deformable, model.deformable_groups, model.masks) == ("modulated", 4, False)
+    model = convert(layout("mmdet_faster_x101_32x4d_dconv"), Origin("x.pth")).config.model
+    assert (model.backbone, model.deformable, model.deformable_groups) == ("resnext101_32x4d", "offsets", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("faster_rcnn_r50_fpn_gn_ws-all_1x_coco_20200130-613d9fe2.pth", ""),
+        ("mine.pth", "model = dict(backbone=dict(conv_cfg=dict(type='ConvWS')))"),
+    ],
+)
+def test_standardised_weights_are_standardised_where_the_file_says_so(name, text):
+    state = layout("mmdet_faster_r50_gn_ws")
+    torch.manual_seed(0)
+    conv, other = "neck.fpn_convs.0.conv.weight", "rpn_head.rpn_conv.weight"
+    state |= {conv: 1 + torch.randn(256, 256, 3, 3), other: 1 + torch.randn(256, 256, 3, 3)}
+    rest = {"meta": {"config": text}} if text else {}
+    weights = convert(state, Origin.read(name, rest), "mmdet_r50_fpn").weights
+    rows = weights["fpn.layer_blocks.0.0.weight"].flatten(1).double().numpy()
+    assert np.allclose(rows.mean(1), 0, atol=1e-6) and np.allclose(rows.std(1, ddof=1), 1, atol=1e-4)
+    assert torch.equal(weights["proposal_head.conv.weight"], state[other])
+
+
+def test_layers_of_other_networks_are_refused_with_the_familys_name():
+    state = state_by_mmdetection() | {
+        "backbone.layer2.0.context_block_conv3.conv_mask.weight": torch.zeros(1, 512, 1, 1)
+    }
+    with pytest.raises(
+        UserError, match=r"mine\.pth.*of MMDetection.*context_block_conv3.*and 0 more; known: Faster R-CNN"
+    ):
+        convert(state, Origin("mine.pth"), "mmdet_r50_fpn")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("model = dict(backbone=dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)))", r"strides = \(1, 2, 2, 1\)"),
+        ("model = dict(neck=dict(num_outs=4))", "num_outs = 4"),
+        (
+            "model = dict(roi_head=dict(bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=0)),"
+            "mask_roi_extractor=dict(roi_layer=dict(sampling_ratio=2))))",
+            "sampling_ratio = 2, which maskrcnn does not do; known: 0",
+        ),
+    ],
+)
+def test_what_changes_results_and_leaves_no_trace_in_shapes_is_refused(text, complaint):
+    with pytest.raises(UserError, match=complaint):
+        convert(state_by_mmdetection(), Origin.read("any.pth", {"meta": {"config": text}}))
 
 
 def test_torchvisions_names_old_and_new():

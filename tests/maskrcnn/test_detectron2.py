@@ -30,7 +30,10 @@ def layout(variant: str) -> dict[str, Tensor]:
     return {name: torch.empty(entry["shape"], device="meta") for name, entry in entries.items()}
 
 
-@pytest.mark.parametrize("variant", ["detectron2_r50_fpn", "detectron2_r50_c4", "detectron2_x101_32x8d_fpn"])
+@pytest.mark.parametrize(
+    "variant",
+    [f"detectron2_{name}" for name in ("r50_fpn", "r50_c4", "r50_dc5", "r50_fpn_gn", "x101_32x8d_fpn")],
+)
 def test_a_file_is_known_by_its_names_and_its_network_by_its_shapes(variant):
     converted = convert(layout(variant), Origin("model_final.pth"))
     assert (converted.source, converted.config.variant) == ("Detectron2", variant)
@@ -79,8 +82,10 @@ def test_a_config_yaml_of_something_else_is_not_read(tmp_path):
     ("path", "value"),
     [
         ("ANCHOR_GENERATOR.OFFSET", 0.5),
-        ("RESNETS.NORM", "GN"),
-        ("ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True),
+        ("RESNETS.NORM", "LN"),
+        ("RESNETS.RES5_DILATION", 2),
+        ("ROI_BOX_HEAD.USE_SIGMOID_CE", True),
+        ("ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", True),
         ("META_ARCHITECTURE", "RetinaNet"),
     ],
 )
@@ -100,11 +105,30 @@ def test_other_networks_of_detectron2_are_not_taken_for_a_mask_rcnn():
     assert recognise(retina) is None
 
 
-def test_a_network_of_detectron2_that_is_not_here_is_refused_by_its_name():
-    state = layout("detectron2_r50_c4")
-    dilated = {name.replace("roi_heads.res5", "backbone.res5"): value for name, value in state.items()}
-    with pytest.raises(UserError, match="a DC5 network"):
-        convert(dilated, Origin("model_final.pth"))
+def test_masks_cut_out_otherwise_than_boxes_are_refused():
+    heads = {"ROI_BOX_HEAD": {"POOLER_TYPE": "ROIAlignV2"}, "ROI_MASK_HEAD": {"POOLER_TYPE": "ROIAlign"}}
+    with pytest.raises(UserError, match=r"MODEL\.ROI_MASK_HEAD\.POOLER_TYPE = 'ROIAlign'.*known: 'ROIAlignV2'"):
+        convert(layout("detectron2_r50_fpn"), Origin("model_final.pth", recipe={"MODEL": heads}))
+
+
+@pytest.mark.parametrize(
+    ("case", "file", "setting", "value"),
+    [
+        ("detectron2_r50_fpn_gn", "model_final_da7b4c.pkl", "model.std", (57.375, 57.12, 58.395)),
+        ("detectron2_r50_fpn_gn", "model_final_01ca85.pkl", "model.std", (1.0, 1.0, 1.0)),
+        ("detectron2_r50_fpn_syncbn", "model_final_5ce33e.pkl", "model.stride_in_1x1", False),
+        ("detectron2_r50_fpn_syncbn", "model_final_3b3c51.pkl", "model.stride_in_1x1", True),
+        ("detectron2_r50_fpn", "model_final_af9cf5.pkl", "test.short_side", 1024),
+    ],
+)
+def test_files_of_the_zoo_that_differ_from_others_of_their_shapes_are_known_by_name(case, file, setting, value):
+    decisions = convert(layout(case), Origin(file)).decisions
+    assert next(each.value for each in decisions if each.setting == setting) == value
+
+
+def test_heads_that_correct_boxes_alike_for_all_classes_are_known_by_their_shape():
+    model = convert(layout("detectron2_r50_fpn_mdconv_agnostic"), Origin("model_final.pth")).config.model
+    assert (model.class_agnostic, model.deformable, model.deformable_groups) == (True, "modulated", 2)
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,8 @@ def test_every_variant_learns_and_finds(variant):
     assert ("backbone.conv1.weight" in trained) == (variant == "shapes")
     image = np.random.RandomState(0).randint(0, 256, (48, 80, 3)).astype(np.uint8)
     (found,) = model.eval().predict([image])
-    # before any training the boxes have no extent, and those Detectron2 drops
-    assert (0 if config.conventions.fitted else 1) <= len(found) <= 5
+    # before any training the boxes have no extent, and those Detectron2 drops; untrained DC5 features overflow
+    assert (0 if config.conventions.fitted or config.model.neck == "dc5" else 1) <= len(found) <= 5
     assert found.masks.shape == (len(found), 48, 80)
     assert (found.scores.diff() <= 0).all()
     assert (found.boxes >= 0).all()
@@ -66,7 +66,7 @@ def test_every_variant_learns_and_finds(variant):
     assert (found.labels < len(CLASSES)).all()
 
 
-@pytest.mark.parametrize("variant", ["r50_c4_1x", "mmdet_r50_fpn"])
+@pytest.mark.parametrize("variant", ["r50_c4_1x", "mmdet_r50_fpn", "torchvision_r50_fpn_v2"])
 def test_folded_batch_norms_change_nothing(variant):
     torch.manual_seed(0)
     model = MaskRCNN(small(variant), CLASSES).eval()

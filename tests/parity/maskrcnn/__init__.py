@@ -57,15 +57,22 @@ LOSSES = {  # theirs: ours
 
 def compute(case: Case, device: str) -> dict[str, Array]:
     """Every output of the case, by name."""
-    told = case.spec["settings"].get("detectron2")  # its config.yaml, which decides when the file is converted
-    origin = Origin("model_final.pth", recipe=told) if told else None
-    converted = convert(published_checkpoint(case), origin, variant_of(case))
+    converted = convert(published_checkpoint(case), origin_of(case), variant_of(case))
     model = build(case, converted).to(device)
     computed = {"palette": array(demo.colours(torch.arange(len(model.class_names) + 1)))}
     if "image" in case.inputs:
         computed |= infer(model, case)
     batch = training_batch(case, model)
     return computed | (train(model, batch.to(torch.device(device)), converted) if batch else {})
+
+
+def origin_of(case: Case) -> Origin | None:
+    """With the configuration that the case states as the original writes it: it decides when the file is converted."""
+    settings = case.spec["settings"]
+    if "detectron2" in settings:
+        return Origin("model_final.pth", recipe=settings["detectron2"])  # its config.yaml
+    told = settings.get("mmdetection")
+    return Origin.read("epoch_12.pth", {"meta": {"cfg": told}}) if told else None
 
 
 def rule(case: Case, name: str) -> Rule | None:
@@ -117,15 +124,16 @@ def mask_pixels(case: Case, name: str, tolerance: float) -> Rule:
 
 def variant_of(case: Case) -> str | None:
     """The variant to ask for where the weights don't tell: MMDetection's pyramids in the manner of Caffe2."""
-    caffe = "fpn" in str(case.spec.get("source")) and "caffe" in str(case.spec.get("source"))
-    return "mmdet_r50_caffe_fpn" if caffe and "mmdet" in str(case.spec.get("source")).lower() else None
+    source = str(case.spec.get("source"))
+    caffe = "mmdetection" not in case.spec["settings"] and "fpn" in source and "caffe" in source
+    return "mmdet_r50_caffe_fpn" if caffe and "mmdet" in source.lower() else None
 
 
 def build(case: Case, converted: Converted[Config]) -> MaskRCNN:
     """The network the checkpoint was recognised as, with the case's settings and, strictly, its weights."""
     settings = case.spec["settings"]
     config = converted.config
-    if "detectron2" not in settings:
+    if origin_of(case) is None:
         change = with_mmdetection_settings if "test_cfg" in settings else with_benchmark_settings
         config = change(config, settings)
     model = MaskRCNN(config, [f"class {index}" for index in range(class_count(converted.weights))])
@@ -202,13 +210,13 @@ def detections(model: MaskRCNN, answers: Answers, found: Detections, case: Case)
     if "boxes" in case.outputs:
         order = mmdetection_order(model, found, case)
     boxes, scores, labels = (values[order] for values in found)
+    computed = {"det/boxes": array(boxes), "det/scores": array(scores), "det/labels": array(labels + 1)}
+    if not model.config.model.masks:
+        return computed
     mask_logits = model.mask_head(model.mask_regions(answers.features, [boxes]))
     channels = labels + int(model.config.conventions.background_first)
     own = mask_logits[torch.arange(len(mask_logits)), channels]
-    return {
-        "det/boxes": array(boxes),
-        "det/scores": array(scores),
-        "det/labels": array(labels + 1),
+    return computed | {
         "mask_logits": array(mask_logits),
         "mask/logits_of_label": array(own),
         "mask_logits_of_label": array(own),
@@ -230,14 +238,14 @@ def results(model: MaskRCNN, found: Detections, case: Case) -> dict[str, Array]:
         boxes = instances.boxes - (instances.boxes.new_tensor([0, 0, 1, 1]) if conventions.inclusive_corners else 0)
         order = order_of_ties(boxes, instances.scores, case.outputs.get(f"{prefix}boxes"))
         boxes, chosen = boxes[order], instances.select(order)
-        assert chosen.masks is not None
-        masks = array(chosen.masks)
         computed |= {
             f"{prefix}boxes": array(boxes),
             f"{prefix}scores": array(chosen.scores),
-            f"{prefix}labels": array(chosen.labels + (1 if prefix else 0)),
-            f"{prefix}masks": np.packbits(masks.reshape(-1)) if prefix else packed(masks),
+            f"{prefix}labels": array(chosen.labels + (1 if prefix or conventions.background_first else 0)),
         }
+        if chosen.masks is not None:
+            masks = array(chosen.masks)
+            computed[f"{prefix}masks"] = np.packbits(masks.reshape(-1)) if prefix else packed(masks)
     return computed
 
 
@@ -323,7 +331,7 @@ def targets(model: MaskRCNN, batch: Batch) -> dict[str, Array]:
 
 def gradients_in(case: Case, dtype: torch.dtype) -> dict[str, Array]:
     """The gradients as computed in float32 or float64; what the losses look at stays the same."""
-    converted = convert(published_checkpoint(case), variant=variant_of(case))
+    converted = convert(published_checkpoint(case), origin_of(case), variant_of(case))
     model = build(case, converted).to(dtype).train()
     batch = training_batch(case, model)
     assert batch is not None

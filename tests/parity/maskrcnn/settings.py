@@ -37,6 +37,9 @@ INFORMATION = (  # follows from the checkpoint and its variant, or from other se
     *("settings.INPUT.M*_SIZE_TRAIN", "settings.INPUT.*PROB_TRAIN", "settings.train_cfg.*.debug"),
     *(f"settings.INPUT.{name}" for name in ("BRIGHTNESS", "CONTRAST", "SATURATION", "HUE")),
     *("settings.confidence_threshold", "gt_polygons", "settings.detectron2.*"),  # a config.yaml: the converter reads it
+    "settings.mmdetection",  # a configuration: likewise
+    *("settings.backbone.*", "settings.anchors*", "settings.boxes*", "settings.roi_align*", "settings.masks*"),
+    *("settings.network_size", "settings.resize_how"),
 )
 
 
