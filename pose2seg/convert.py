@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from copy import deepcopy
 
-import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.run.conversion import Converted, Rules, count, rename, whole
+from common.run.conversion import Converted, Rules, count, missing_counters, rename, whole
 from common.run.origin import Origin, choose_recipe, settle
 from pose2seg.config import VARIANTS, Config
 
@@ -43,13 +42,6 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     config = _config(weights, recipe.value)
     decisions = settle(config, recipe, DECIDING)
     return Converted(SOURCE, config, weights | missing_counters(weights), names, decisions)
-
-
-def missing_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Batch norm's counters, which older PyTorch versions did not write; nothing depends on their value."""
-    norms = [name.removesuffix("running_mean") for name in weights if name.endswith("running_mean")]
-    counters = [f"{norm}num_batches_tracked" for norm in norms]
-    return {name: torch.tensor(0) for name in counters if name not in weights}
 
 
 @whole

@@ -14,7 +14,7 @@ from torch import Tensor
 from common.data.coco_classes import COCO_CLASSES, COCO_STUFF
 from common.errors import UserError
 from common.run.conversion import Converted, Rules, count, rename, whole
-from common.run.mmdetection import Read, inputs, lvis, number, refuse_others, said, whole_number
+from common.run.mmdetection import Read, caffe_style, inputs, lvis, number, refuse_others, said, whole_number
 from common.run.origin import Classes, Origin, Said, at, choose_recipe, plain_dict, settle
 from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config, Model
 from refinemask_psg.psg.relation_config import PSG_PREDICATES, Relations
@@ -225,12 +225,6 @@ def of_mmdetection(origin: Origin) -> dict[str, Said]:
     if version.startswith("2."):
         told["test.nms_in"] = Said("photograph", f"its MMDetection, {version}")
     return told
-
-
-def caffe_style(value: Any) -> bool:
-    if value not in ("pytorch", "caffe"):
-        raise ValueError("pytorch or caffe")
-    return bool(value == "caffe")
 
 
 def one_scale(value: Any) -> int:

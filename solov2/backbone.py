@@ -27,6 +27,9 @@ class Backbone(nn.Module):
         block, blocks, groups, width = ARCHITECTURES[config.backbone]
         norm = FrozenStatisticsBatchNorm if config.norm == "frozen_batch" else group_norm
         body = ResNet(block, blocks, groups=groups, width_per_group=width, norm_layer=norm)
+        if config.stride_in_1x1:
+            for stage in (body.layer2, body.layer3, body.layer4):
+                stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
         self.conv1, self.bn1, self.relu, self.maxpool = body.conv1, body.bn1, body.relu, body.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             body.layer1,

@@ -49,8 +49,12 @@ class Model:
     """The part of an object's box, around its centre of mass, whose cells must predict it."""
     mask_loss_weight: float = 3.0
     """Weight of the dice loss against the focal loss."""
+    stride_in_1x1: bool = False
+    """The backbone's bottlenecks halve the resolution in their first 1x1 convolution (Caffe), not in the 3x3."""
+    channels: Literal["rgb", "bgr"] = "rgb"
+    """Order of the colours in the network's input."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """Subtracted from the RGB values."""
+    """Subtracted from the values 0 to 255, in that order."""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     """What they are divided by then."""
 
@@ -63,6 +67,8 @@ class Inference:
     """A photograph is scaled so that its long side is at most this ..."""
     short_side: int = 800
     """... and its short side at most this."""
+    resize: Literal["opencv", "detectron2"] = "opencv"
+    """Who scales it: OpenCV, without antialiasing, or Pillow, with it, to sizes that Detectron2 rounds."""
     score_threshold: float = 0.1
     """Cells with a lower category score are not looked at."""
     mask_threshold: float = 0.5
@@ -118,6 +124,14 @@ def _full(variant: str, model: Model, short_sides: tuple[int, ...] = (640, 672, 
         optimizer=Optimizer(name="sgd", lr=0.01, clip=35.0),
         schedule=Schedule(milestones=[9, 11] if once else [27, 33]),
     )
+
+
+def _adelaidet(variant: str, backbone: Literal["resnet50", "resnet101"]) -> Config:
+    """AdelaiDet's recipe, by SOLO's authors: on Detectron2's backbones in the manner of Caffe."""
+    bgr = {"channels": "bgr", "mean": (103.53, 116.28, 123.675), "std": (1.0, 1.0, 1.0)}
+    config = _full(variant, Model(backbone=backbone, stride_in_1x1=True, **bgr))  # type: ignore[arg-type]
+    config.test.resize = "detectron2"
+    return config
 
 
 def _light(variant: str, model: Model, long_side: int, short_side: int) -> Config:
@@ -183,5 +197,7 @@ VARIANTS: dict[str, Config] = {
     "r50_3x": _full("r50_3x", Model()),
     "r101_3x": _full("r101_3x", Model(backbone="resnet101")),
     "r101_dcn_3x": _full("r101_dcn_3x", replace(_DCN_EVERYWHERE, backbone="resnet101")),
+    "adelaidet_r50_3x": _adelaidet("adelaidet_r50_3x", "resnet50"),
+    "adelaidet_r101_3x": _adelaidet("adelaidet_r101_3x", "resnet101"),
     "x101_dcn_3x": _full("x101_dcn_3x", replace(_DCN_EVERYWHERE, backbone="resnext101_64x4d")),
 }

@@ -1,4 +1,4 @@
-"""Names in published checkpoints -> names here: WXinlong/SOLO, pytorch_solov2, MMDetection 2 and 3."""
+"""Names in published checkpoints -> names here: WXinlong/SOLO, pytorch_solov2, MMDetection 2 and 3, AdelaiDet."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -7,11 +7,23 @@ from typing import Any
 from torch import Tensor
 
 from common.errors import UserError
-from common.run.conversion import Converted, Rules, count, rename, whole
-from common.run.mmdetection import Read, inputs, number, one_of, refuse_others, said, whole_number, whole_numbers
+from common.run import detectron2
+from common.run.conversion import Converted, Rules, count, missing_counters, rename, whole
+from common.run.mmdetection import (
+    Read,
+    caffe_style,
+    inputs,
+    number,
+    one_of,
+    refuse_others,
+    said,
+    whole_number,
+    whole_numbers,
+)
 from common.run.origin import Decision, Origin, Said, choose_recipe, settle, values_of
 from solov2.config import VARIANTS, Config, Model
 
+DEEPEST = 8  # tower that is looked for
 # a deformable convolution's offsets: conv2.conv_offset, or conv2_offset in very old files
 OFFSETS: Rules = [(r"(conv\d?)(?:\.conv)?_offset\.", r"\1.offset.")]
 MASK_FEATURE: Rules = [
@@ -54,11 +66,32 @@ PYTORCH_SOLOV2: Rules = [
     (r"^mask_feat_head\.conv_pred\.1\.", "mask_feature_head.project.norm."),
     *SOLO,
 ]
+ADELAIDET, ADELAIDET_MARK = "AdelaiDet", "ins_head.kernel_pred.weight"
+# a tower's convolution, norm and ReLU count as three layers there
+TOWERS = {"cate": "category_tower", "kernel": "kernel_tower"}
+OF_ADELAIDET: Rules = [
+    *detectron2.RESNET,
+    *((rf"^backbone\.fpn_lateral{n}\.", f"fpn.inner_blocks.{n - 2}.0.") for n in (2, 3, 4, 5)),
+    *((rf"^backbone\.fpn_output{n}\.", f"fpn.layer_blocks.{n - 2}.0.") for n in (2, 3, 4, 5)),
+    *(
+        (rf"^ins_head\.{theirs}_tower\.{3 * layer + place}\.", f"category_kernel_head.{ours}.{layer}.{part}.")
+        for theirs, ours in TOWERS.items()
+        for layer in range(DEEPEST)
+        for place, part in enumerate(("conv", "norm"))
+    ),
+    (r"^ins_head\.cate_pred\.", "category_kernel_head.category."),
+    (r"^ins_head\.kernel_pred\.", "category_kernel_head.kernel."),
+    (r"^mask_head\.convs_all_levels\.(\d)\.conv(\d)\.0\.", r"mask_feature_head.levels.\1.\2.conv."),
+    (r"^mask_head\.convs_all_levels\.(\d)\.conv(\d)\.1\.", r"mask_feature_head.levels.\1.\2.norm."),
+    (r"^mask_head\.conv_pred\.0\.", "mask_feature_head.project.conv."),
+    (r"^mask_head\.conv_pred\.1\.", "mask_feature_head.project.norm."),
+]
 # a name that only files of this origin have, and the origin's rules; the more particular first
 SOURCES: dict[str, tuple[str, Rules]] = {
     "pytorch_solov2": ("fpn.lateral_convs.0.weight", PYTORCH_SOLOV2),
     "WXinlong/SOLO": ("bbox_head.solo_cate.weight", SOLO),
     "MMDetection 2 or 3": ("mask_head.conv_kernel.weight", MMDETECTION_3),
+    ADELAIDET: (ADELAIDET_MARK, OF_ADELAIDET),
 }
 
 # what model_of finds in the names and shapes
@@ -68,7 +101,8 @@ TOLD_BY_SHAPES = (
 )
 # what decides results and is not in the tensors
 DECIDING = (
-    *("model.mean", "model.std", "model.grids", "model.strides", "test.long_side", "test.short_side"),
+    *("model.channels", "model.mean", "model.std", "model.stride_in_1x1", "model.grids", "model.strides"),
+    *("test.resize", "test.long_side", "test.short_side"),
     *("test.score_threshold", "test.mask_threshold", "test.update_threshold", "test.kernel", "test.sigma"),
     *("test.max_candidates", "test.max_instances"),
 )
@@ -76,7 +110,6 @@ DECIDING = (
 TYPES: dict[str, tuple[Any, ...]] = {
     "model.type": ("SOLOv2",),
     "model.backbone.type": ("ResNet", "ResNeXt"),
-    "model.backbone.style": ("pytorch",),
     "model.neck.type": ("FPN",),
     "model.mask_head.type": ("SOLOV2Head",),
     "model.bbox_head.type": ("SOLOv2Head",),
@@ -89,6 +122,7 @@ def _test(name: str) -> tuple[str, ...]:
 
 
 SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+    "model.stride_in_1x1": (caffe_style, ("model.backbone.style",)),
     "model.grids": (whole_numbers, ("model.mask_head.num_grids", "model.bbox_head.num_grids")),
     "model.strides": (whole_numbers, ("model.mask_head.strides", "model.bbox_head.strides")),
     "test.score_threshold": (number, _test("score_thr")),
@@ -98,6 +132,27 @@ SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
     "test.sigma": (number, _test("sigma")),
     "test.max_candidates": (whole_number, _test("nms_pre")),
     "test.max_instances": (whole_number, _test("max_per_img")),
+}
+
+# the same of AdelaiDet's
+ADELAIDET_TYPES: dict[str, tuple[Any, ...]] = {
+    "MODEL.META_ARCHITECTURE": ("SOLOv2",),
+    "MODEL.SOLOV2.INSTANCE_IN_FEATURES": (["p2", "p3", "p4", "p5", "p6"],),
+    "MODEL.SOLOV2.MASK_IN_FEATURES": (["p2", "p3", "p4", "p5"],),
+    "MODEL.SOLOV2.NORM": ("GN",),
+    "MODEL.SOLOV2.USE_COORD_CONV": (True,),
+    "MODEL.SOLOV2.NMS_TYPE": ("matrix",),
+}
+ADELAIDET_SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+    "model.grids": (whole_numbers, ("MODEL.SOLOV2.NUM_GRIDS",)),
+    "model.strides": (whole_numbers, ("MODEL.SOLOV2.FPN_INSTANCE_STRIDES",)),
+    "test.score_threshold": (number, ("MODEL.SOLOV2.SCORE_THR",)),
+    "test.mask_threshold": (number, ("MODEL.SOLOV2.MASK_THR",)),
+    "test.update_threshold": (number, ("MODEL.SOLOV2.UPDATE_THR",)),
+    "test.kernel": (one_of("gaussian", "linear"), ("MODEL.SOLOV2.NMS_KERNEL",)),
+    "test.sigma": (number, ("MODEL.SOLOV2.NMS_SIGMA",)),
+    "test.max_candidates": (whole_number, ("MODEL.SOLOV2.NMS_PRE",)),
+    "test.max_instances": (whole_number, ("MODEL.SOLOV2.MAX_PER_IMG",)),
 }
 
 
@@ -118,6 +173,8 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
         )
     names = {name: rename(name, SOURCES[source][1]) for name in state}
     weights = {names[name]: value for name, value in state.items()}
+    if source == ADELAIDET:
+        weights |= missing_counters(weights)
     config, decisions = _config(model_of(weights), source, origin, variant)
     return Converted(source, config, weights, names, decisions)
 
@@ -163,7 +220,9 @@ def _config(model: Model, source: str, origin: Origin | None, variant: str | Non
         theirs = VARIANTS[name].model
         return sum(getattr(theirs, field) != getattr(model, field) for field in TOLD_BY_SHAPES)
 
-    published = [name for name in VARIANTS if name != "shapes"]
+    published = [
+        name for name in VARIANTS if name != "shapes" and name.startswith("adelaidet") == (source == ADELAIDET)
+    ]
     nearest = min(map(differences, published))  # MMDetection's light DCN model modulates, the original's does not
     decides = {name: values_of(VARIANTS[name], DECIDING) for name in published if differences(name) == nearest}
     recipe = choose_recipe(decides, variant, origin)
@@ -173,6 +232,8 @@ def _config(model: Model, source: str, origin: Origin | None, variant: str | Non
     told: dict[str, Said] = {}
     if source == "pytorch_solov2":
         told["test.max_instances"] = Said(30, "pytorch_solov2's configuration")
+    elif origin is not None and source == ADELAIDET:
+        told = detectron2.of_detectron2(origin, ADELAIDET_TYPES, ADELAIDET_SETTINGS, "solov2")
     elif origin is not None:
         told = of_mmdetection(origin)
     return config, settle(config, recipe, DECIDING, told)
@@ -182,9 +243,8 @@ def of_mmdetection(origin: Origin) -> dict[str, Said]:
     """Our settings, as the configuration of MMDetection, or of SOLO on its ground, gives them."""
     refuse_others(origin, TYPES, "solov2")
     seen = inputs(origin)
-    if "channels" in seen and seen["channels"].value != "rgb":
-        raise UserError(f"{origin.path}: its configuration takes BGR photographs, which solov2 does not do")
     sections = {
+        "channels": "model.channels",
         "mean": "model.mean",
         "std": "model.std",
         "long_side": "test.long_side",

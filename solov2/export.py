@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import solov2
-from common.data.batches import normalise
-from common.data.images import fit_within, read_image, resize
+from common.data.images import read_image, resize
 from common.ops import matrix_nms_from_intersections
 from common.run import commands
 from common.run.onnx_export import check, export_onnx, fixed_count, found, outside_both
@@ -58,7 +57,7 @@ class Graph(nn.Module):
         """
         image = image.reshape(DIVISOR * image.shape[0], DIVISOR * image.shape[2], 3)
         test, network = self.model.config.test, self.model.config.model
-        answers = self.model(normalise(image.permute(2, 0, 1)[None], size[None], network.mean, network.std))
+        answers = self.model(self.model.normalise(image.permute(2, 0, 1)[None], size[None]))
         category_logits, kernels = ([level[0] for level in levels] for levels in answers[:2])
         some = candidates(category_logits, kernels, answers.mask_feature[0], network.strides, test)
         best = Candidates(*fixed_count(some, test.max_candidates))  # never none
@@ -98,10 +97,7 @@ def padded(image: NDArray[np.uint8]) -> dict[str, Tensor]:
 def scaled(model: SOLOv2, path: str) -> NDArray[np.uint8]:
     """The photograph to check with, at the size that `predict` would scale it to."""
     image = read_image(Path(path)) if path else read_image(sorted(shapes.ensure("val", count=4).images.iterdir())[0])
-    height, width = fit_within(
-        image.shape[0], image.shape[1], model.config.test.long_side, model.config.test.short_side
-    )
-    return resize(image, height, width)
+    return model.scaled(image)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from common.data.batches import Batch, Prepared, normalise, round_up
-from common.data.images import fit_within, resize
+from common.data.images import fit_short_side, fit_within, resize, resize_antialiased
 from common.results import Instances
 from common.run.inference import predict_in_groups
 from common.run.model import Source
@@ -60,19 +60,28 @@ class SOLOv2(nn.Module):
 
     def preprocess(self, image: NDArray[np.uint8]) -> Prepared:
         """A photograph [H, W, 3] RGB -> network input: scaled as the original does, normalised, padded with 0."""
-        test = self.config.test
         original = image.shape[0], image.shape[1]
-        height, width = fit_within(*original, test.long_side, test.short_side)
-        pixels = torch.from_numpy(resize(image, height, width)).permute(2, 0, 1)
+        scaled = self.scaled(image)
+        height, width = scaled.shape[:2]
+        pixels = torch.from_numpy(scaled).permute(2, 0, 1)
         padded = F.pad(pixels, (0, round_up(width, DIVISOR) - width, 0, round_up(height, DIVISOR) - height))
-        sizes = torch.tensor([[height, width]])
-        tensor = normalise(padded[None], sizes, self.config.model.mean, self.config.model.std)[0]
+        tensor = self.normalise(padded[None], torch.tensor([[height, width]]))[0]
         return Prepared(tensor, original, (height, width))
+
+    def scaled(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A photograph at the size that the network gets it in."""
+        test = self.config.test
+        fit, scale = (fit_within, resize) if test.resize == "opencv" else (fit_short_side, resize_antialiased)
+        return scale(image, *fit(image.shape[0], image.shape[1], test.long_side, test.short_side))
+
+    def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """Bytes [N, 3, H, W] RGB -> network input; beyond each image's size [N, 2] is padding."""
+        model = self.config.model
+        return normalise(images if model.channels == "rgb" else images.flip(1), sizes, model.mean, model.std)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted loss terms of a training batch."""
-        images = normalise(batch.images, batch.sizes, self.config.model.mean, self.config.model.std)
-        answers = self(images)
+        answers = self(self.normalise(batch.images, batch.sizes))
         return solov2_losses(
             answers.category_logits, answers.kernels, answers.mask_feature, batch.targets, self.config.model
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.run.conversion import Converted, Rules, count, rename, whole
+from common.run.conversion import Converted, Rules, count, missing_counters, rename, whole
 from common.run.mmdetection import Read, inputs, number, refuse_others, said, whole_number
 from common.run.origin import Decision, Origin, Said, at, choose_recipe, settle
 from yolact.boxes import level_sizes, priors_per_cell
@@ -116,13 +116,6 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
 @whole
 def class_count(weights: Mapping[str, Tensor]) -> int:
     return len(weights["semantic.weight"])
-
-
-def missing_counters(names: Any) -> dict[str, Tensor]:
-    """Batch norms count their batches only since PyTorch 0.4.1; older files get zeros."""
-    known = set(names)
-    counters = {re.sub("running_mean$", "num_batches_tracked", name) for name in known if name.endswith("running_mean")}
-    return {name: torch.tensor(0) for name in sorted(counters - known)}
 
 
 def with_background_first(parameter: Tensor, classes: int) -> Tensor:

@@ -69,6 +69,18 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
+def resize_antialiased(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Bilinear with antialiasing, rounded to uint8: Pillow's, as Detectron2 scales photographs."""
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def fit_short_side(height: int, width: int, long_side: int, short_side: int) -> tuple[int, int]:
+    """fit_within as Detectron2 rounds it: the short side as asked for, unless the long one would become too long."""
+    small, large = min(height, width), max(height, width)
+    wanted = short_side if short_side * large / small <= long_side else long_side * small / large
+    return max(1, int(height * wanted / small + 0.5)), max(1, int(width * wanted / small + 0.5))
+
+
 def fit_within(height: int, width: int, long_side: int, short_side: int) -> tuple[int, int]:
     """(height, width) scaled to fit: the longer side within long_side and the shorter within short_side."""
     scale = min(long_side / max(height, width), short_side / min(height, width))

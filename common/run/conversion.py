@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Generic, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
 from common.errors import UserError
@@ -33,6 +34,13 @@ def rename(name: str, rules: Rules) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def missing_counters(names: Iterable[str]) -> dict[str, Tensor]:
+    """Zeros for the batches that batch norms count, which files before PyTorch 0.4.1 and Detectron2's don't have."""
+    known = set(names)
+    norms = (name.removesuffix("running_mean") for name in known if name.endswith("running_mean"))
+    return {name: torch.tensor(0) for name in sorted({f"{norm}num_batches_tracked" for norm in norms} - known)}
 
 
 def count(names: Iterable[str], pattern: str) -> int:

@@ -60,6 +60,13 @@ def flag(value: Any) -> bool:
     return value
 
 
+def caffe_style(value: Any) -> bool:
+    """Whether a ResNet's stride is in its bottlenecks' first, 1x1 convolution."""
+    if value not in ("pytorch", "caffe"):
+        raise ValueError("pytorch or caffe")
+    return bool(value == "caffe")
+
+
 def said(origin: Origin, settings: Mapping[str, tuple[Read, Sequence[str]]]) -> dict[str, Said]:
     """Of each setting what the first of its paths gives, where the configuration has one of them."""
     found = {}

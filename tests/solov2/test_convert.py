@@ -49,7 +49,7 @@ def meta_model(variant: str) -> SOLOv2:
         return SOLOv2(VARIANTS[variant], CLASSES)
 
 
-@pytest.mark.parametrize("variant", PUBLISHED)
+@pytest.mark.parametrize("variant", [name for name in PUBLISHED if not name.startswith("adelaidet")])
 def test_every_variant_is_recognised_from_its_published_names_and_shapes(variant):
     model = meta_model(variant)
     state = {published_by_solo(name): value for name, value in model.state_dict().items()}
@@ -113,10 +113,44 @@ test_pipeline = [dict(type='MultiScaleFlipAug', img_scale=(999, 555), transforms
 model = dict(type='SOLOv2', bbox_head=dict(type='SOLOv2Head', num_grids=[41, 36, 24, 16, 12]))
 """
     config = convert(state, Origin.read("mine.pth", {"meta": {"config": text}})).config
-    assert config.test == Inference(999, 555, 0.2, 0.6, 0.07, "linear", 3.0, 400, 50)
+    assert config.test == Inference(999, 555, "opencv", 0.2, 0.6, 0.07, "linear", 3.0, 400, 50)
     assert (config.model.mean, config.model.std, config.model.grids[0]) == ((1, 2, 3), (4, 5, 6), 41)
-    with pytest.raises(UserError, match="BGR"):
-        convert(state, Origin.read("mine.pth", {"meta": {"config": text.replace("to_rgb=True", "to_rgb=False")}}))
+    assert (config.model.channels, config.model.stride_in_1x1) == ("rgb", False)
+    caffe = text.replace("to_rgb=True", "to_rgb=False").replace(
+        "SOLOv2', bbox", "SOLOv2', backbone=dict(style='caffe'), bbox"
+    )
+    model = convert(state, Origin.read("mine.pth", {"meta": {"config": caffe}})).config.model
+    assert (model.channels, model.stride_in_1x1) == ("bgr", True)
+
+
+ADELAIDET = Path(__file__).parent.parent / "parity" / "cases" / "solov2" / "adelaidet_r50_3x" / "spec.json"
+
+
+@pytest.mark.parametrize(("blocks", "variant"), [(6, "adelaidet_r50_3x"), (23, "adelaidet_r101_3x")])
+def test_adelaidets_files_convert_with_their_config_yaml_or_without(tmp_path, blocks, variant):
+    layout = json.loads(ADELAIDET.read_text(encoding="utf-8"))["state_dict"]
+    fifth = {name: entry for name, entry in layout.items() if "res4.5." in name}
+    further = {name.replace("res4.5.", f"res4.{n}."): entry for n in range(6, blocks) for name, entry in fifth.items()}
+    state = {name: torch.zeros(entry["shape"], device="meta") for name, entry in (layout | further).items()}
+    config = convert(state, Origin.read(str(tmp_path / "model_final.pth"), {"iteration": 269999})).config
+    assert config == VARIANTS[variant]
+    model = meta_model(variant)
+    load_weights(model, convert(state).weights, variant)
+    text = """
+INPUT: {FORMAT: RGB, MIN_SIZE_TEST: 512}
+MODEL:
+  META_ARCHITECTURE: SOLOv2
+  SOLOV2: {NMS_TYPE: matrix, MAX_PER_IMG: 20, NUM_GRIDS: [41, 36, 24, 16, 12]}
+  PIXEL_STD: [57.0, 57.0, 58.0]
+  RESNETS: {STRIDE_IN_1X1: false}
+"""
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    config = convert(state, Origin.read(str(tmp_path / "model_final.pth"), {})).config
+    assert (config.model.channels, config.model.stride_in_1x1, config.model.std[2]) == ("rgb", False, 58.0)
+    assert (config.test.max_instances, config.model.grids[0], config.test.short_side) == (20, 41, 512)
+    (tmp_path / "config.yaml").write_text(text.replace("matrix", "mask"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"NMS_TYPE = 'mask', which solov2 does not do"):
+        convert(state, Origin.read(str(tmp_path / "model_final.pth"), {}))
 
 
 def test_offsets_of_very_old_files_are_recognised():

@@ -17,6 +17,7 @@ from torch import Tensor
 from common.data.batches import Batch, Target, collate, normalise
 from common.ops import matrix_nms
 from common.run.conversion import Converted
+from common.run.origin import Origin
 from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import Scene, draw_scene
 from solov2.config import Config, Inference, Model
@@ -59,7 +60,7 @@ INFORMATION = (  # most of it follows from the checkpoint
     *("settings.model.type", "settings.model.pretrained", "settings.model.backbone.*", "settings.model.neck.*"),
     *("settings.model.mask_feat_head.*", "settings.model.*_head.type", "settings.model.*_head.norm_cfg.*"),
     *(f"settings.model.*_head.{name}" for name in ("num_classes", "*_channels", "stacked_convs", "*dcn*")),
-    *("settings.nms_sizes", "settings.note"),
+    *("settings.nms_sizes", "settings.note", "settings.detectron2.*"),  # a config.yaml: the converter reads it
 )
 MASK_THRESHOLD, UPDATE_THRESHOLD = ("mask_thr", "mask_thr_binary"), ("update_thr", "filter_thr")
 
@@ -70,11 +71,17 @@ def compute(case: Case, device: str) -> dict[str, Array]:
         return solov2_ops.compute_scores(case)
     if not case.spec["state_dict"]:
         return solov2_ops.compute(case, device)
-    converted = convert(published_checkpoint(case))
+    converted = convert(published_checkpoint(case), origin_of(case))
     model = build(case, converted).to(device)
     computed = infer(model, case) if "image" in case.inputs else {}
     batch = training_batch(case)
     return computed | (train(model, batch.to(torch.device(device)), converted) if batch else {})
+
+
+def origin_of(case: Case) -> Origin | None:
+    """A config.yaml of Detectron2's, where the case has one: it decides when the file is converted."""
+    told = case.spec["settings"].get("detectron2")
+    return Origin("model_final.pth", recipe=told) if told else None
 
 
 def rule(case: Case, name: str) -> Rule | None:
@@ -93,7 +100,7 @@ def network_rule(case: Case, name: str) -> Rule | None:
         tolerances = dict.fromkeys(("relative_error", "final_scores_abs", "masks"), tolerances)
     general = rules.stated(tolerances.get("relative_error"), 1e-4)
     choices = [
-        (r"in/tensor", rules.relative(1e-6)),
+        (r"in/tensor|net_input", rules.relative(1e-6)),
         (r"(final/)?scores", rules.absolute(rules.stated(tolerances.get("final_scores_abs"), 1e-4))),
         (r"final/masks_packed|masks", rules.mask_bits(rules.stated(tolerances.get("masks"), 1e-3))),
         (
@@ -117,7 +124,9 @@ def rounding(case: Case, name: str) -> float:
 def build(case: Case, converted: Converted[Config]) -> SOLOv2:
     """The network the checkpoint was recognised as, with the case's settings and, strictly, its weights."""
     classes = len(converted.weights["category_kernel_head.category.bias"])
-    config = with_settings(converted.config, case.spec["settings"])
+    config, settings = converted.config, case.spec["settings"]
+    if "detectron2" not in settings:
+        config = with_settings(config, settings)
     model = SOLOv2(config, [f"class {index}" for index in range(classes)])
     model.load_state_dict(converted.weights, strict=True)
     return model.eval()
@@ -176,7 +185,7 @@ def infer(model: SOLOv2, case: Case) -> dict[str, Array]:
     images = prepared.tensor[None].to(device)
     features = model.backbone(images)
     answers = model(images)
-    computed = {"in/tensor": array(images), "mask_feat": array(answers.mask_feature)}
+    computed = {"in/tensor": array(images), "net_input": array(images), "mask_feat": array(answers.mask_feature)}
     computed["mask_feature"] = computed["mask_feat"]
     levels: dict[str, list[Tensor]] = {"backbone/c": features, "fpn/p": model.pyramid(features)}
     for prefix, tensors in levels.items():
