@@ -35,10 +35,12 @@ class CocoWriter:
             own = {"id": len(self.annotations) + 1, "image_id": number, "category_id": entry["label"] + 1, "iscrowd": 0}
             self.annotations.append(own | {key: value for key, value in entry.items() if key != "label"})
 
-    def write(self, path: Path) -> None:
+    def content(self) -> Json:
         categories = [{"id": number, "name": name} for number, name in enumerate(self.class_names, start=1)]
-        content = {"images": self.images, "annotations": self.annotations, "categories": categories}
-        write_text(path, json.dumps(content, ensure_ascii=False))
+        return {"images": self.images, "annotations": self.annotations, "categories": categories}
+
+    def write(self, path: Path) -> None:
+        write_text(path, json.dumps(self.content(), ensure_ascii=False))
 
     def summary(self) -> str:
         return f"{len(self.images)} images, {len(self.annotations)} objects of {len(self.class_names)} classes"

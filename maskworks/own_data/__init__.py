@@ -1,0 +1,1 @@
+"""Own photographs: what was found under a path -> COCO files that the loader reads."""
