@@ -84,13 +84,15 @@ def rectangle(box: Outline) -> Outline:
     return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
 
 
-def stop_or_skip(faults: Sequence[str], skip: bool) -> None:
+def stop_or_skip(
+    faults: Sequence[str], skip: bool, remedy: str = "Correct that, or leave these images out: --skip-faulty"
+) -> None:
     """Name every fault in a line; go on only if the user wants faulty images to be left out."""
     for fault in faults:
         print(fault, file=sys.stderr)
     if faults and not skip:
         count = "1 fault, named" if len(faults) == 1 else f"{len(faults)} faults, each named"
-        raise UserError(f"{count} above; nothing is written. Correct that, or leave these images out: --skip-faulty")
+        raise UserError(f"{count} above; nothing is written. {remedy}")
 
 
 def _around(corners: Outline) -> list[float]:

@@ -10,10 +10,8 @@ python -m maskworks.shapes --out DIR --split val --count 40 --seed 3      writes
 """
 
 import json
-import os
 import secrets
 import shutil
-import sys
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 from common.errors import UserError
-from common.files import here_or_above
+from common.files import here_or_above, user_cache
 from common.run.distributed import barrier, is_main
 from common.run.settings import Data
 from maskworks.shapes.figures import HELD_OUT, Split
@@ -80,6 +78,11 @@ def fill_in(data: Data, *splits: Split, annotations: str = "instances") -> Data:
 
     `annotations` is one of ShapesFolder's files.
     """
+    if data.path or data.recipe:
+        raise UserError(
+            "--data and --recipe are understood where instances are learnt: solov2, yolact, maskrcnn, refinemask_psg; "
+            f"here say where the files are: --data.{splits[0]}.images and --data.{splits[0]}.annotations"
+        )
     filled = deepcopy(data)
     for split in splits:
         named = filled.train if split == "train" else filled.val
@@ -99,7 +102,7 @@ def ensure(split: Split, seed: int = 0, count: int | None = None, cache: Path | 
     """The split's folder in the cache, drawn now if it isn't there; several processes may ask at once."""
     _check(split, seed, count)
     number = COUNTS[split] if count is None else count
-    root = (_user_cache() if cache is None else cache) / FORMAT / f"{split}-seed{seed}-{number}"
+    root = (user_cache() if cache is None else cache) / FORMAT / f"{split}-seed{seed}-{number}"
     return ShapesFolder(root) if root.is_dir() else write(root, split, seed, number)
 
 
@@ -129,17 +132,6 @@ def _check(split: Split, seed: int, count: int | None) -> None:
         raise UserError(f"the built-in dataset's seed must be in 0..{2**32 - 1}, it is {seed}")
     if count is not None and not 1 <= count < FIRST_IMAGE_ID["val"]:
         raise UserError(f"a split of the built-in dataset has 1..{FIRST_IMAGE_ID['val'] - 1} images, not {count}")
-
-
-def _user_cache() -> Path:
-    """Where the system wants files that can be made again."""
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "maskworks"
 
 
 def _fill_folder(folder: ShapesFolder, split: Split, seed: int, count: int) -> None:
