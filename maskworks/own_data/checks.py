@@ -31,6 +31,10 @@ class Set:
     def objects(self) -> int:
         return int(self.a.usable.sum())
 
+    def counts(self) -> NDArray[np.int64]:
+        """The objects of each picture."""
+        return np.bincount(self.a.image_index[self.a.usable], minlength=len(self.a.image_ids))
+
 
 def opened(named: Images) -> Set:
     file = Path(named.annotations[0])

@@ -39,11 +39,11 @@ class Measures:
         a = train.a
         own = np.flatnonzero(a.usable & ~a.crowd)
         sides = np.sqrt(a.boxes[own, 2:].prod(axis=1)) / a.sizes.max(axis=1)[a.image_index[own]]
-        counts = np.bincount(a.image_index[own], minlength=1)
         long_sides = a.sizes.max(axis=1)
         small = float(np.quantile(sides, 0.2)) if len(own) else 1.0
         aspect = float(np.median(a.sizes.min(axis=1) / long_sides))
-        return cls(len(a.image_ids), len(own), float(np.median(long_sides)), aspect, small, int(counts.max()))
+        most = int(train.counts().max(initial=0))
+        return cls(len(a.image_ids), len(own), float(np.median(long_sides)), aspect, small, most)
 
     @property
     def input_side(self) -> int:
