@@ -408,6 +408,7 @@ def _shapes() -> Config:
 
 VARIANTS: dict[str, Config] = {
     "shapes": _shapes(),
+    "small": replace(_shapes(), variant="small"),  # for own data (--data), which says sizes and steps
     "r50_c4_1x": _benchmark_c4(),
     "r50_fpn_1x": _benchmark("r50_fpn_1x", Model()),
     "r101_fpn_1x": _benchmark("r101_fpn_1x", Model(backbone="resnet101")),

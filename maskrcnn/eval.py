@@ -1,17 +1,20 @@
 """Score Mask R-CNN: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations FILE] [--flags]."""
 
+import sys
+
 import torch
 
 import maskrcnn
 from common.data.coco import refuse_other_classes
 from common.run import commands
 from maskrcnn.scoring import scoring
-from maskworks import shapes
+from maskworks import own_data, shapes
 
 
 def main() -> None:
     model, config = commands.model_to_evaluate("maskrcnn", maskrcnn.VARIANTS, maskrcnn.load)
     device = commands.start(config.training)
+    config.data = own_data.located(config.data, sys.argv[1:])
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)
     model = model.to(device).to(memory_format=torch.channels_last)

@@ -6,17 +6,16 @@ import torch
 
 from common.data.loader import TrainingSet
 from common.run import commands
-from common.run.configuration import configure
 from maskrcnn.augmentation import training_transforms
 from maskrcnn.config import VARIANTS
 from maskrcnn.network import MaskRCNN
 from maskrcnn.scoring import scoring
 from maskrcnn.weights import initialise
-from maskworks import report, shapes
+from maskworks import own_data, report, shapes
 
 
 def main() -> None:
-    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+    config = own_data.configured(VARIANTS, sys.argv[1:])
     device = commands.start(config.training)
     data = shapes.fill_in(config.data, "train", "val")
     training_data = commands.open_dataset(data, "train", config.training)

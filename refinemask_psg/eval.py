@@ -1,9 +1,11 @@
 """Score RefineMask: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations FILE] [--flags]."""
 
+import sys
+
 import refinemask_psg
 from common.data.coco import refuse_other_classes
 from common.run import commands
-from maskworks import shapes
+from maskworks import own_data, shapes
 
 
 def main() -> None:
@@ -15,6 +17,7 @@ def main() -> None:
         psg_commands.evaluate(model, config)
         return
     device = commands.start(config.training)
+    config.data = own_data.located(config.data, sys.argv[1:])
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)
     commands.evaluate("refinemask_psg", config, model.to(device), dataset)

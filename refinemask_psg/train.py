@@ -8,7 +8,7 @@ from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
 from common.run.configuration import configure
-from maskworks import report, shapes
+from maskworks import own_data, report, shapes
 from refinemask_psg.augmentation import training_transforms
 from refinemask_psg.config import VARIANTS
 from refinemask_psg.network import DIVISOR, RefineMask
@@ -22,6 +22,7 @@ def main() -> None:
 
         psg_commands.train(config)
         return
+    config = own_data.configured(VARIANTS, sys.argv[1:])
     polygons = config.model.mask_targets == "polygons"
     if polygons and config.augment.crop:
         raise UserError("--augment.crop: outlines are not cropped; choose --model.mask-targets bitmaps")

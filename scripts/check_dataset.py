@@ -3,6 +3,8 @@
     python scripts/check_dataset.py FILE                  the annotation file alone; a panoptic one with its PNGs
     python scripts/check_dataset.py FILE --images DIR     and its images: missing, damaged, of another size
     python scripts/check_dataset.py FILE --fix OUT.json   what can be computed again is, in a new file, which is checked
+    python scripts/check_dataset.py FOLDER                own data in any format that --data takes: each part of it, its
+                                                          images, and what training and validation have in common
 
 --fix counts areas, draws boxes, numbers annotations whose id is 0 or used twice, and leaves out what is empty or
 repeated. Exit status: 0 nothing found or only notes, 1 faults found, 2 the file cannot be used at all.
@@ -11,7 +13,7 @@ repeated. Exit status: 0 nothing found or only notes, 1 faults found, 2 the file
 import json
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +41,9 @@ from common.errors import UserError
 from common.files import write_text
 from common.metrics.panoptic import VOID
 from common.ops import masks as rle
+from common.run.settings import Data
+from maskworks import own_data
+from maskworks.own_data import checks
 from upsnet.panoptic_data import PanopticFile, check_segments, existing_picture_folder, read_panoptic
 
 SEVERITIES: dict[Severity, str] = {"fatal": "stops training", "dropped": "left out", "noted": "note"}
@@ -47,7 +52,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Settings:
-    file: Annotated[Path, tyro.conf.Positional]  # annotations in COCO format, of objects or panoptic
+    file: Annotated[Path, tyro.conf.Positional]  # annotations in COCO format, of objects or panoptic; or a folder
     images: Path | None = None  # the folder that file_name starts from
     pictures: Path | None = None  # the PNGs of a panoptic file, if their folder is not named like it
     fix: Path | None = None  # write the file here, with what can be computed again; it must not exist
@@ -55,6 +60,8 @@ class Settings:
 
 
 def main(settings: Settings) -> int:
+    if settings.file.is_dir():
+        return main_of_folder(settings)
     try:
         file, pictures = settings.file, settings.pictures
         panoptic = is_panoptic(file)
@@ -78,6 +85,23 @@ def main(settings: Settings) -> int:
         console.print(table(file, faults, settings.show or len(faults)))
     console.print(escape(f"{file}: {content}; {summary(faults)}"), soft_wrap=True)
     return 1 if any(fault.severity != "noted" for fault in faults) else 0
+
+
+def main_of_folder(settings: Settings) -> int:
+    """Own data: the files that --data would train with, one after the other, and then both."""
+    try:
+        if settings.fix or settings.images or settings.pictures:
+            raise UserError(f"{settings.file}: --fix, --images and --pictures are for a file; name one of them instead")
+        data = own_data.located(Data(path=str(settings.file)))
+        sets = [checks.opened(images) for images in (data.train, data.val)]
+    except (UserError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    parts = [(Path(images.annotations[0]), Path(images.images[0])) for images in (data.train, data.val)]
+    worst = max(main(replace(settings, file=file, images=folder, fix=None)) for file, folder in parts)
+    reasons = checks.wasted(*sets, masks=False)
+    print("\n".join(reasons) or "training and validation: no faults")
+    return max(worst, bool(reasons))
 
 
 class Entries(msgspec.Struct):

@@ -180,10 +180,19 @@ def _shapes() -> Config:
     )
 
 
+def _small() -> Config:
+    """For own data (--data), whose pictures and objects say the sizes, grids, ranges and steps."""
+    config = _shapes()
+    config.variant = "small"
+    config.model = replace(config.model, strides=(4, 8, 16, 32, 32))  # things of 8 pixels are kept
+    return config
+
+
 _DCN_EVERYWHERE = Model(deformable="v2", deformable_towers="all", deformable_mask_feature=True)
 
 VARIANTS: dict[str, Config] = {
     "shapes": _shapes(),
+    "small": _small(),
     "light_r18_448": _light_448("light_r18_448", "resnet18"),
     "light_r34_448": _light_448("light_r34_448", "resnet34"),
     "light_r50_448": _light_448("light_r50_448", "resnet50"),

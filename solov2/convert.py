@@ -221,7 +221,9 @@ def _config(model: Model, source: str, origin: Origin | None, variant: str | Non
         return sum(getattr(theirs, field) != getattr(model, field) for field in TOLD_BY_SHAPES)
 
     published = [
-        name for name in VARIANTS if name != "shapes" and name.startswith("adelaidet") == (source == ADELAIDET)
+        name
+        for name in VARIANTS
+        if name not in ("shapes", "small") and name.startswith("adelaidet") == (source == ADELAIDET)
     ]
     nearest = min(map(differences, published))  # MMDetection's light DCN model modulates, the original's does not
     decides = {name: values_of(VARIANTS[name], DECIDING) for name in published if differences(name) == nearest}

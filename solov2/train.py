@@ -6,8 +6,7 @@ import torch
 
 from common.data.loader import TrainingSet
 from common.run import commands
-from common.run.configuration import configure
-from maskworks import report, shapes
+from maskworks import own_data, report, shapes
 from solov2.augmentation import training_transforms
 from solov2.config import VARIANTS
 from solov2.network import DIVISOR, SOLOv2
@@ -15,7 +14,7 @@ from solov2.weights import initialise
 
 
 def main() -> None:
-    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+    config = own_data.configured(VARIANTS, sys.argv[1:])
     device = commands.start(config.training)
     data = shapes.fill_in(config.data, "train", "val")
     training_data = commands.open_dataset(data, "train", config.training)

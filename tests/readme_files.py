@@ -66,6 +66,7 @@ def data(folder: Path) -> None:
     for split, name in (("train", "TR"), ("val", "TE")):
         duts = folder / f"datasets/duts/DUTS-{name}"
         saliency(made[split], duts / f"DUTS-{name}-Image", duts / f"DUTS-{name}-Mask")
+    shutil.copytree(Path(__file__).resolve().parent.parent / "datasets/nuclei", folder / "datasets/nuclei")
     here(folder / "here", folder / "datasets", made)
 
 

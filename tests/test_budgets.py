@@ -100,6 +100,7 @@ FLOORS = {  # room -> what it may import beside itself; the models may import al
         *("common.data", "common.ops", "common.metrics", "common.results", "common.drawing"),
         *("common.errors", "common.files"),
     ),
+    "maskworks.own_data": ("common",),
     "maskworks.shapes": ("common",),
     "maskworks.report": ("common",),
 }

@@ -211,6 +211,7 @@ _RESNET101 = Model(backbone="resnet101")
 
 VARIANTS: dict[str, Config] = {
     "shapes": _shapes(),
+    "small": replace(_shapes(), variant="small"),  # for own data (--data), which says sizes and steps
     "resnet50_550": _published("resnet50_550", Model()),
     "base": _published("base", _RESNET101),
     "darknet53_550": _published(

@@ -161,7 +161,8 @@ def config_of(
 def fitting_recipes(weights: Mapping[str, Tensor], source: str) -> list[str]:
     """The published variants that have these shapes, or at least this backbone."""
     backbone = backbone_of(weights)
-    like = [name for name, each in VARIANTS.items() if name != "shapes" and each.model.backbone == backbone]
+    published = {name: each for name, each in VARIANTS.items() if name not in ("shapes", "small")}
+    like = [name for name, each in published.items() if each.model.backbone == backbone]
     if source == MMDETECTION:
         return [name for name in like if name in ("resnet50_550", "base")] or ["shapes"]
     priors = len(weights["head.deltas.weight"]) // 4

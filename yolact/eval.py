@@ -10,6 +10,7 @@ python eval.py --benchmark --help                  the flags of the last four; -
 """
 
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from common.data.coco import refuse_other_classes
 from common.files import write_text
 from common.run import commands
 from common.run.distributed import is_main
-from maskworks import shapes
+from maskworks import own_data, shapes
 from yolact.config import VARIANTS
 from yolact.show import Show, show_image, show_images, show_video
 from yolact.stages import benchmark
@@ -53,6 +54,7 @@ def show(options: Show) -> None:
 def score() -> None:
     model, config = commands.model_to_evaluate("yolact", VARIANTS, yolact.load)
     device = commands.start(config.training)
+    config.data = own_data.located(config.data, sys.argv[1:])
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)
     folder = commands.evaluate("yolact", config, model.to(device).to(memory_format=torch.channels_last), dataset)

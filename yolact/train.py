@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.run import commands
 from common.run.configuration import configure
 from common.run.distributed import process_count
-from maskworks import report, shapes
+from maskworks import own_data, report, shapes
 from yolact.augmentation import SSDAugmentation
 from yolact.config import VARIANTS, Config
 from yolact.network import DIVISOR, YOLACT
@@ -47,7 +47,7 @@ def configured(arguments: Sequence[str]) -> Config:
     asked = configure(VARIANTS, arguments, prog="train.py")
     size, batch = asked.recipe_batch_size, asked.training.batch_size
     variants = {name: scaled(config, size or batch, batch) for name, config in VARIANTS.items()}
-    config = configure(variants, arguments, prog="train.py")
+    config = own_data.configured(variants, arguments)
     if config.training.start_step < 0:
         config.training.start_step = iteration_of(config.training.weights)
     return config

@@ -163,6 +163,7 @@ def train(
     training_data = training_set.dataset
     refuse_different_classes(training_data, validation_data)
     folder = prepare_run(package, config)
+    write_names(folder, training_data, validation_data)
     latest: list[Evaluated] = []
 
     def describe(module: Learner) -> Checkpoint:
@@ -206,6 +207,13 @@ def prepare_run(package: str, config: Config) -> Path:
         write_text(folder / "config.yaml", to_yaml(config))
     barrier()
     return folder
+
+
+def write_names(folder: Path, training_data: LabelledImages, validation_data: LabelledImages) -> None:
+    """train.txt and val.txt: which pictures a run learnt from, and which it was scored on."""
+    if is_main():
+        for name, data in (("train", training_data), ("val", validation_data)):
+            write_text(folder / f"{name}.txt", "".join(f"{data.path(index)}\n" for index in range(len(data))))
 
 
 def refuse_different_classes(training_data: LabelledImages, validation_data: LabelledImages) -> None:

@@ -1,7 +1,9 @@
 """The settings that every model's configuration shares; each package's `Config` is made of these and its own."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 
 @dataclass
@@ -64,6 +66,20 @@ class Images:
 class Data:
     """Where the images and annotations are."""
 
+    path: Annotated[str, tyro.conf.arg(aliases=["--data"])] = ""
+    """A folder or file of own data: COCO, YOLO, labelme, Pascal VOC, label images, Hugging Face's imagefolder; it is
+    found out which. Instead of the four settings of train and val."""
+    val_fraction: float = 0.2
+    """Without validation data at that path, this part of the pictures is it, chosen by a hash of their names."""
+    group_by: str = ""
+    """A regular expression; pictures in whose names it, or its first group, finds the same stay together."""
+    rectangles: bool = False
+    """Objects at that path that have only a box get its rectangle for a mask."""
+    check: Literal["stop", "say"] = "stop"
+    """What is done about faults of the data at that path that would waste a training."""
+    recipe: Annotated[Literal["", "finetune", "published"], tyro.conf.arg(aliases=["--recipe"])] = ""
+    """finetune: steps, learning rate and evaluations follow from the data, the default with --data; published: as the
+    variant has them."""
     train: Images = field(default_factory=Images)
     val: Images = field(default_factory=Images)
     seed: int = 0

@@ -78,6 +78,11 @@ def fill_in(data: Data, *splits: Split, annotations: str = "instances") -> Data:
 
     `annotations` is one of ShapesFolder's files.
     """
+    if data.path or data.recipe:
+        raise UserError(
+            "--data and --recipe are understood where instances are learnt: solov2, yolact, maskrcnn, refinemask_psg; "
+            f"here say where the files are: --data.{splits[0]}.images and --data.{splits[0]}.annotations"
+        )
     filled = deepcopy(data)
     for split in splits:
         named = filled.train if split == "train" else filled.val

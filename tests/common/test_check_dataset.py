@@ -353,3 +353,30 @@ def test_a_file_of_nonsense_is_repaired_as_far_as_it_goes(folder: Path, examine:
     status, _, errors = examine(content() | changes, fix=folder / "fixed.json")
     assert status in (1, 2)
     assert errors.count("\n") == (status == 2)
+
+
+def test_a_folder_of_own_data_is_checked_part_by_part_and_both_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    doctor = runpy.run_path(str(PROGRAM))
+
+    def status(**options: Any) -> int:
+        code: int = doctor["main"](doctor["Settings"](tmp_path / "own", **options))
+        return code
+
+    (tmp_path / "own").mkdir()
+    for number in range(12):
+        cv2.imwrite(str(tmp_path / f"own/{number}.png"), np.full((HEIGHT, WIDTH, 3), number, np.uint8))
+        shape = {"label": "cat", "points": [[2, 2], [20, 4], [9, 18]]}
+        (tmp_path / f"own/{number}.json").write_text(json.dumps({"shapes": [shape], "imagePath": f"{number}.png"}))
+    assert status() == 0
+    said = capsys.readouterr().out
+    assert "taken for labelme's JSON files" in said
+    assert said.count("no faults") == 3
+    for number in range(12):
+        cv2.imwrite(str(tmp_path / f"own/{number}.png"), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    assert status() == 1
+    assert "pictures that train and validate" in capsys.readouterr().out
+    assert status(images=tmp_path) == 2
+    assert "are for a file" in capsys.readouterr().err

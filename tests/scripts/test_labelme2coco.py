@@ -12,8 +12,9 @@ import pytest
 from common.data.coco import CocoDataset
 from common.errors import UserError
 from common.run.commands import run
+from maskworks.own_data.labelme import circle
 from scripts.check_dataset import examine
-from scripts.labelme2coco import Convert, circle, convert, main
+from scripts.labelme2coco import Convert, convert, main
 
 HEIGHT, WIDTH = 40, 60
 TRIANGLE = [[5, 5], [25, 5], [5, 25]]

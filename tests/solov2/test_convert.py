@@ -17,7 +17,7 @@ from solov2.config import VARIANTS, Inference, Model
 from solov2.convert import TOLD_BY_SHAPES, convert, model_of
 from solov2.network import SOLOv2
 
-PUBLISHED = [name for name in VARIANTS if name != "shapes"]
+PUBLISHED = [name for name in VARIANTS if name not in ("shapes", "small")]
 CLASSES = [f"class {n}" for n in range(80)]
 LAYOUTS = sorted((Path(os.environ.get("MASKWORKS_DATA", "nowhere")) / "mmdet3_checkpoints").glob("solov2__*.json"))
 

@@ -15,7 +15,7 @@ from yolact.config import VARIANTS
 from yolact.convert import backbone_weights, class_count, convert
 from yolact.network import YOLACT
 
-PUBLISHED = [name for name in VARIANTS if name != "shapes"]
+PUBLISHED = [name for name in VARIANTS if name not in ("shapes", "small")]
 LAYOUTS = sorted((Path(os.environ.get("MASKWORKS_DATA", "nowhere")) / "mmdet3_checkpoints").glob("yolact__*.json"))
 
 

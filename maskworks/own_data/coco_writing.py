@@ -35,10 +35,12 @@ class CocoWriter:
             own = {"id": len(self.annotations) + 1, "image_id": number, "category_id": entry["label"] + 1, "iscrowd": 0}
             self.annotations.append(own | {key: value for key, value in entry.items() if key != "label"})
 
-    def write(self, path: Path) -> None:
+    def content(self) -> Json:
         categories = [{"id": number, "name": name} for number, name in enumerate(self.class_names, start=1)]
-        content = {"images": self.images, "annotations": self.annotations, "categories": categories}
-        write_text(path, json.dumps(content, ensure_ascii=False))
+        return {"images": self.images, "annotations": self.annotations, "categories": categories}
+
+    def write(self, path: Path) -> None:
+        write_text(path, json.dumps(self.content(), ensure_ascii=False))
 
     def summary(self) -> str:
         return f"{len(self.images)} images, {len(self.annotations)} objects of {len(self.class_names)} classes"
@@ -82,13 +84,15 @@ def rectangle(box: Outline) -> Outline:
     return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
 
 
-def stop_or_skip(faults: Sequence[str], skip: bool) -> None:
+def stop_or_skip(
+    faults: Sequence[str], skip: bool, remedy: str = "Correct that, or leave these images out: --skip-faulty"
+) -> None:
     """Name every fault in a line; go on only if the user wants faulty images to be left out."""
     for fault in faults:
         print(fault, file=sys.stderr)
     if faults and not skip:
         count = "1 fault, named" if len(faults) == 1 else f"{len(faults)} faults, each named"
-        raise UserError(f"{count} above; nothing is written. Correct that, or leave these images out: --skip-faulty")
+        raise UserError(f"{count} above; nothing is written. {remedy}")
 
 
 def _around(corners: Outline) -> list[float]:

@@ -1,0 +1,89 @@
+"""What would waste a training, found in a second: compared are the training and the validation data."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.data.annotation_checks import read_annotations
+from common.data.annotation_files import NO_MASK, Annotations
+from common.data.coco import stop_at_fatal
+from common.run.settings import Images
+
+SMALLEST = 8  # pixels: of an object's side at the network's size; two pixels of the finest features
+MANY = 0.5  # the part of a class's objects below that, from which a training is stopped
+SOME = 0.05  # and from which it is said
+
+
+@dataclass(frozen=True)
+class Set:
+    """One data set's columns, its faults refused, and where its pictures are."""
+
+    a: Annotations
+    folder: Path
+
+    @property
+    def class_names(self) -> list[str]:
+        return [category.name for category in self.a.categories]
+
+    def objects(self) -> int:
+        return int(self.a.usable.sum())
+
+    def counts(self) -> NDArray[np.int64]:
+        """The objects of each picture."""
+        return np.bincount(self.a.image_index[self.a.usable], minlength=len(self.a.image_ids))
+
+
+def opened(named: Images) -> Set:
+    file = Path(named.annotations[0])
+    annotations, faults = read_annotations(file)
+    stop_at_fatal(file, faults)
+    return Set(annotations, Path(named.images[0]))
+
+
+def wasted(train: Set, val: Set, masks: bool = True) -> list[str]:
+    """A line for each reason not to begin."""
+    found = []
+    if train.class_names != val.class_names:
+        return [
+            f"the classes are not the same in the same order: {train.class_names} to train, {val.class_names} after"
+        ]
+    counts = np.bincount(train.a.labels[train.a.usable], minlength=len(train.class_names))
+    if without := [name for name, count in zip(train.class_names, counts, strict=True) if not count]:
+        found.append(f"no object to learn from: of {', '.join(without)}; add some, or take the class out")
+    if not val.objects():
+        found.append("the validation pictures have no object, so no score would say anything; add some")
+    if masks and train.objects() and (train.a.kinds[train.a.usable] == NO_MASK).all():
+        found.append("the objects have boxes and no masks; outline them, or take boxes for masks: --data.rectangles")
+    if shared := shared_pictures(train, val):
+        more = f" and {len(shared) - 3} more" if shared[3:] else ""
+        found.append(
+            f"pictures that train and validate: {', '.join(shared[:3])}{more}; take them out of one of the two"
+        )
+    return found
+
+
+def shared_pictures(train: Set, val: Set) -> list[str]:
+    """Pictures of the same content; only those are read whose file is as long as one of the other set."""
+    paths = [[own.folder / name for name in own.a.file_names] for own in (train, val)]
+    lengths = [[path.stat().st_size if path.is_file() else -1 for path in own] for own in paths]  # missing: named later
+    both = set(lengths[0]) & set(lengths[1]) - {-1}
+    trained = {_digest(path): path for path, length in zip(paths[0], lengths[0], strict=True) if length in both}
+    candidates = [path for path, length in zip(paths[1], lengths[1], strict=True) if length in both]
+    pairs = [(path, trained.get(_digest(path))) for path in candidates]
+    return [f"{path.name} (as {other.name})" for path, other in pairs if other is not None]
+
+
+def too_small(train: Set, scale: NDArray[np.float64]) -> dict[str, float]:
+    """Class -> the part of its objects that all but vanish; `scale` is that of each picture."""
+    own = np.flatnonzero(train.a.usable)
+    sides = np.sqrt(train.a.boxes[own, 2:].prod(axis=1)) * scale[train.a.image_index[own]]
+    labels = train.a.labels[own]
+    parts = {name: sides[labels == at] < SMALLEST for at, name in enumerate(train.class_names)}
+    return {name: float(small.mean()) for name, small in parts.items() if len(small)}
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()

@@ -1,0 +1,138 @@
+"""COCO files as they lie about: COCO's own layout and the exports of Roboflow, CVAT, Label Studio and Labelbox."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from common.errors import UserError
+from maskworks.own_data.coco_writing import Json
+
+TRAIN, VAL = ("train", "training"), ("val", "valid", "validation", "test", "testing")
+USUAL_NAMES = ("annotations.json", "_annotations.coco.json", "instances_default.json", "result.json", "labels.json")
+LOOKED_FOR = 20  # pictures of a file by which their folder is found
+
+
+@dataclass
+class Part:
+    """Labelled pictures: a COCO file or the content of one, and the folder that file_name starts from."""
+
+    folder: Path
+    file: Path | None
+    made: Json | None = None
+
+    def content(self) -> Json:
+        return self.made if self.made is not None else decoded(self.file) if self.file else {}
+
+
+class Head(msgspec.Struct):
+    """What tells COCO's files from labelme's, and from those that are for other tasks."""
+
+    images: list[msgspec.Raw] | None = None
+    annotations: list[msgspec.Raw] | None = None
+    categories: list[msgspec.Raw] | None = None
+    shapes: list[msgspec.Raw] | None = None
+    image_path: str | None = msgspec.field(default=None, name="imagePath")
+
+
+class ImageName(msgspec.Struct):
+    id: int
+    file_name: str
+
+
+class Category(msgspec.Struct):
+    id: int
+    name: str
+    supercategory: str | None = None
+
+
+class OfCategory(msgspec.Struct):
+    image_id: int
+    category_id: int
+
+
+class Names(msgspec.Struct):
+    """What is looked at of a COCO file; the loader checks everything."""
+
+    images: list[ImageName]
+    categories: list[Category]
+    annotations: list[OfCategory]
+
+
+def kind_of(file: Path) -> str:
+    """coco, labelme or neither."""
+    try:
+        head = msgspec.json.decode(_bytes(file), type=Head)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    if head.images is not None and head.annotations is not None and head.categories is not None:
+        panoptic = any(b'"segments_info"' in bytes(entry) for entry in head.annotations[:1])
+        return "" if panoptic else "coco"
+    return "labelme" if head.shapes is not None and head.image_path is not None else ""
+
+
+def in_folder(path: Path) -> Iterator[tuple[str, Path, Path | None]]:
+    """The COCO files in a folder or its annotations/: what it is, the file for training, and that for validation."""
+    files = [file for place in (path, path / "annotations") for file in sorted(place.glob("*.json"))]
+    files = [file for file in files if kind_of(file) == "coco"]
+    instances = [file for file in files if file.name.startswith("instances")] or files
+    train = next((file for file in instances if _part_named(file) in TRAIN), None)
+    val = next((file for name in VAL for file in instances if _part_named(file) == name), None)
+    if train:
+        yield f"COCO's {train.name}" + (f" and {val.name}" if val else ""), train, val
+        return
+    usual = [file for name in USUAL_NAMES for file in files if file.name == name]
+    others = [file for file in files if file not in usual]
+    for file in usual + others:
+        yield f"the COCO file {file.name}", file, None
+
+
+def _part_named(file: Path) -> str:
+    """instances_train2017.json -> train"""
+    words = re.findall(r"[a-z]+", file.stem.lower())
+    return next((word for word in words if word in (*TRAIN, *VAL)), "")
+
+
+def read(file: Path) -> Part:
+    """A COCO file and where its pictures are; changed are names written on Windows, and Roboflow's class of classes."""
+    try:
+        names = msgspec.json.decode(_bytes(file), type=Names)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{file}: not a COCO file that can be read: {error}; correct it") from error
+    pictures = [entry.file_name for entry in names.images]
+    folder = pictures_of(file, [name.replace("\\", "/") for name in pictures[:LOOKED_FOR]])
+    above, used = {c.supercategory for c in names.categories}, {entry.category_id for entry in names.annotations}
+    roots = {c.id for c in names.categories if c.supercategory == "none" and c.name in above and c.id not in used}
+    if not roots and not any("\\" in name for name in pictures):
+        return Part(folder, file)
+    content = decoded(file)
+    for entry in content["images"]:
+        entry["file_name"] = entry["file_name"].replace("\\", "/")
+    content["categories"] = [entry for entry in content["categories"] if entry["id"] not in roots]
+    return Part(folder, None, content)
+
+
+def decoded(file: Path) -> Json:
+    content: Json = msgspec.json.decode(_bytes(file))
+    return content
+
+
+def pictures_of(file: Path, names: list[str]) -> Path:
+    """The folder in which most of a COCO file's pictures are."""
+    near, above = file.parent, file.parent.parent
+    part = file.stem.removeprefix("instances_")
+    folders = [near, near / "images", near / "data", near / part, near / "images" / part, near / "JPEGImages"]
+    if near.name.lower() in {"annotations", "labels"}:
+        folders += [above / part, above / "images" / part, above / "images", above, above / "JPEGImages"]
+    there = {folder: sum((folder / name).is_file() for name in names) for folder in folders}
+    best = max(folders, key=lambda folder: there[folder])
+    if names and not there[best]:
+        looked = ", ".join(str(folder) for folder in folders if folder.is_dir())
+        raise UserError(f"{file}: its picture {names[0]} is not found; looked in {looked}; put the pictures there")
+    return best
+
+
+def _bytes(file: Path) -> bytes:
+    return file.read_bytes().removeprefix(b"\xef\xbb\xbf")

@@ -1,0 +1,132 @@
+"""--data PATH on a command line: the configuration that follows from it, with a plan printed before the first step."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import UserError
+from common.files import here_or_above
+from common.run.configuration import UNPREFIXED, changed, choose, configure, flags
+from common.run.settings import Data
+from maskworks.own_data import checks, fitting, found, splits
+
+T = TypeVar("T")
+SCORED = 100  # detections of a picture, by COCO's evaluation
+SMALL = "small"  # the variant that learns own data where none is named
+
+
+def configured(variants: Mapping[str, T], arguments: Sequence[str] | None = None, prog: str = "train.py") -> T:
+    """As `configure`; with --data, settings that follow from the data stand below those that the user gives."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    asked: Any = configure(variants, arguments, prog=prog)
+    if not asked.data.path:
+        if asked.data.recipe:
+            raise UserError(f"--recipe {asked.data.recipe}: recipes follow from the data; say --data where they are")
+        return asked  # type: ignore[no-any-return]
+    named = bool(arguments) and not arguments[0].startswith("-")
+    if not named and SMALL not in variants:
+        raise UserError(f"--data needs a variant here, named before it; there are {', '.join(variants)}")
+    base: Any = deepcopy(choose(variants, arguments[0] if named else SMALL))
+    asked = configure({base.variant: base}, arguments, prog=prog)
+    data = located(asked.data, arguments)
+    train, val = checks.opened(data.train), checks.opened(data.val)
+    measures = fitting.Measures.of(train)
+    settings = fitting.fitted(measures) if base.variant == SMALL else {}
+    if asked.data.recipe != "published":
+        scaled = getattr(base, "recipe_batch_size", 0)  # then its learning rate is for the asked batch already
+        published = replace(base.training, batch_size=asked.training.batch_size) if scaled else base.training
+        settings |= fitting.finetune(measures, asked.training, published, base.optimizer)
+    base = changed(base, flags({name: value for name, value in settings.items() if has(base, name)}), prog)
+    config: Any = configure({base.variant: base}, arguments, prog=prog)
+    config.data = replace(data, recipe="")  # the settings say it from here on, to --resume and --config as well
+    review(config, measures, train, val)
+    return config  # type: ignore[no-any-return]
+
+
+def located(data: Data, arguments: Sequence[str] = ()) -> Data:
+    """The settings with the files of train and val in the place of a path; without a path, as they are."""
+    if not data.path:
+        return data
+    if given := [word for word in arguments if word.startswith(("--data.train.", "--data.val.i", "--data.val.a"))]:
+        raise UserError(f"--data says where the pictures are, and so does {given[0]}; give one of the two")
+    reading = found.read(Path(here_or_above([data.path])[0]), data.rectangles)
+    train, val = reading.train, reading.val
+    if val is None:
+        train, val = splits.split(train, data.val_fraction, data.group_by)
+        reading.notes.append(f"{data.val_fraction:g} of the pictures validate, chosen by a hash of their names")
+    elif data.group_by:
+        raise UserError(f"--data.group-by: {data.path} has validation data of its own, so nothing is split off")
+    say(f"--data {data.path}: taken for {reading.kind}" + "".join(f"; {note}" for note in reading.notes))
+    files = splits.written(Path(data.path).resolve().name, {"train": train, "val": val})
+    return replace(data, path="", train=files["train"], val=files["val"])
+
+
+def review(config: Any, m: fitting.Measures, train: checks.Set, val: checks.Set) -> None:
+    """Print what was found and what will be done; stop for what would waste it."""
+    say(
+        f"data: {m.pictures} pictures train, with {m.objects} objects of {len(train.class_names)} classes, up to "
+        f"{m.most} in one; {len(val.a.image_ids)} pictures validate, with {val.objects()} objects"
+    )
+    if config.variant == SMALL:
+        say(f"fitted to them: {' '.join(flags({n: value_of(config, n) for n in fitting.fitted(m) if has(config, n)}))}")
+    say(f"plan: {plan(config, m.pictures)}")
+    reasons = checks.wasted(train, val, masks=getattr(config.model, "masks", True))
+    scales = network_scales(config, train.a.sizes)
+    small = {name: part for name, part in checks.too_small(train, scales).items() if part >= checks.SOME}
+    if small:
+        listed = ", ".join(f"{part:.0%} of {name}" for name, part in small.items())
+        line = f"at the network's input these all but vanish, with less than {checks.SMALLEST} pixels a side: {listed}"
+        if max(small.values()) >= checks.MANY:
+            reasons.append(f"{line}; enlarge the input, or cut the pictures into parts")
+        else:
+            say(f"note: {line}")
+    if crowded := int((val.counts() > SCORED).sum()):
+        say(f"note: {crowded} validation pictures have more than {SCORED} objects, and COCO's score looks at {SCORED}")
+    if reasons and config.data.check == "stop":
+        raise UserError(f"{' | '.join(reasons)} | --data.check say trains all the same")
+    for reason in reasons:
+        say(f"note: {reason}")
+
+
+def plan(config: Any, pictures: int) -> str:
+    training, schedule = config.training, config.schedule
+    epoch = -(-pictures // training.batch_size)
+    steps = training.steps or training.epochs * epoch
+    frozen = getattr(config.model, "frozen_stages", -1)
+    return (
+        f"{steps} steps of {training.batch_size} pictures, {steps / epoch:.4g} epochs; learning rate "
+        f"{config.optimizer.lr:g} after {schedule.warmup} steps, then {schedule.name}; "
+        f"a score every {training.evaluate_every} epochs, the best is kept; "
+        f"weights from {training.weights or 'nothing'}; "
+        f"{f'the stem and {frozen} stages are frozen' if frozen >= 0 else 'nothing is frozen'}"
+    )
+
+
+def network_scales(config: Any, sizes: NDArray[np.int32]) -> NDArray[np.float64]:
+    """How much larger each picture's objects are to the network (geometric mean of both directions)."""
+    if has(config, "model.input_size"):
+        return np.asarray(config.model.input_size / np.sqrt(sizes.prod(axis=1)))
+    fits = [config.test.long_side / sizes.max(axis=1), config.test.short_side / sizes.min(axis=1)]
+    return np.asarray(np.minimum(*fits))
+
+
+def has(config: Any, name: str) -> bool:
+    section, _, setting = name.rpartition(".")
+    return hasattr(getattr(config, section or UNPREFIXED, None), setting)
+
+
+def value_of(config: Any, name: str) -> Any:
+    section, _, setting = name.rpartition(".")
+    return getattr(getattr(config, section), setting)
+
+
+def say(line: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # before the processes have joined
+        print(line, flush=True)

@@ -1,0 +1,109 @@
+"""Settings that follow from the pictures and objects: what the network sees of them, and how long it learns.
+
+A package takes of `fitted` what it has. The rules, all for the training pictures:
+- the long side of the input is such that four of five objects are 12 pixels or more (a side: the square root of the
+  box's area), between 256 and 512, at most twice the pictures' own;
+- the size s that a fifth of the objects is under begins the levels, which double it: anchors, priors, ranges; s is
+  between 8 pixels and a sixteenth of the long side;
+- the finest grid's cells are half of s wide, within 20 to 64 cells; coarser levels have COCO's proportions to it;
+- an image may have 1.25 times as many objects as the fullest one, and no fewer than 100.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from common.run.settings import Optimizer, Training
+from maskworks.own_data.checks import Set
+
+WANTED = 12  # pixels
+GRIDS = (1.0, 0.9, 0.6, 0.4, 0.3)  # 40, 36, 24, 16, 12 on COCO
+SHORT_SIDES = (0.7, 0.8, 0.9, 1.0, 1.1)
+STEPS = (1_000, 20_000)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What the rules look at."""
+
+    pictures: int
+    objects: int
+    long_side: float  # the median picture's
+    aspect: float  # its short side over its long one
+    small: float  # side of the object that a fifth is smaller than, over its picture's long side
+    most: int  # objects in one picture
+
+    @classmethod
+    def of(cls, train: Set) -> "Measures":
+        a = train.a
+        own = np.flatnonzero(a.usable & ~a.crowd)
+        sides = np.sqrt(a.boxes[own, 2:].prod(axis=1)) / a.sizes.max(axis=1)[a.image_index[own]]
+        long_sides = a.sizes.max(axis=1)
+        small = float(np.quantile(sides, 0.2)) if len(own) else 1.0
+        aspect = float(np.median(a.sizes.min(axis=1) / long_sides))
+        most = int(train.counts().max(initial=0))
+        return cls(len(a.image_ids), len(own), float(np.median(long_sides)), aspect, small, most)
+
+    @property
+    def input_side(self) -> int:
+        wanted = min(max(WANTED / self.small, 256), 512, max(256, 2 * self.long_side))
+        return round(wanted / 32) * 32
+
+
+def fitted(m: Measures) -> dict[str, Any]:
+    """Settings of the packages' `small` variants, by their dotted names."""
+    side = m.input_side
+    start = round(min(max(m.small * side, 8.0), side / 16))
+    doubled = [start * 2**level for level in range(5)]
+    ranges = [(1.0, 2.0 * start), *((size / 2, size * 2.0) for size in doubled[1:4]), (8.0 * start, 4.0 * side)]
+    grid = min(max(2 * side / start, 20), 64)
+    instances = max(100, -(-5 * m.most // 200) * 50)
+    proposals = min(max(150, 2 * m.most), 1000)
+    return {
+        "test.long_side": side,
+        "test.short_side": side,
+        "test.max_instances": instances,
+        "test.max_candidates": 5 * instances,
+        "test.top_k": 2 * instances,
+        "augment.long_side": round(1.1 * side),
+        "augment.short_sides": [round(part * m.aspect * side) for part in SHORT_SIDES],
+        "model.input_size": side,
+        "model.grids": [round(part * grid) for part in GRIDS],
+        "model.scale_ranges": ranges,
+        "model.scales": [float(min(size, side)) for size in doubled],
+        "losses.max_masks": instances,
+        "proposals.anchor_sizes": doubled,
+        "proposals.before_nms": 2 * proposals,
+        "proposals.after_nms": 2 * proposals,
+        "proposals.kept": proposals,
+        "proposals.training_before_nms": 2 * proposals,
+        "proposals.training_after_nms": 2 * proposals,
+        "proposals.training_kept": proposals,
+        "regions.samples": min(max(64, 2 * m.most), 256),
+    }
+
+
+def finetune(m: Measures, asked: Training, published: Training, optimizer: Optimizer) -> dict[str, Any]:
+    """The recipe for own data; what the user asked for stands, and the rest follows from it.
+
+    1,000 steps of 8 pictures and one for every 20 objects, at most 20,000; twice as many from random weights. The
+    learning rate is the variant's, which is for its batches, scaled linearly (of Adam: by the square root).
+    """
+    batch = asked.batch_size
+    epoch = -(-m.pictures // batch)
+    steps = round(min(STEPS[0] + m.objects / 20, STEPS[1]) * (1 if asked.weights else 2) * 8 / batch)
+    if asked.steps != published.steps:
+        steps = asked.steps
+    elif asked.epochs != published.epochs:
+        steps = asked.epochs * epoch
+    steps = max(1, steps)
+    lr = optimizer.lr * (batch / published.batch_size) ** (0.5 if "adam" in optimizer.name else 1.0)
+    return {
+        "steps": steps,
+        "evaluate_every": max(1, round(steps / epoch / 10)),
+        "optimizer.lr": float(f"{lr:.3g}"),
+        "optimizer.ema": round(1 - 1 / max(50, steps / 20), 5),
+        "schedule.name": "cosine",
+        "schedule.warmup": max(1, round(steps * 0.05)),
+    }

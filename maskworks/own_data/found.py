@@ -1,0 +1,162 @@
+"""What lies under a path: which format it is, which pictures train and which validate.
+
+What is COCO's already is left where it is; any other format becomes the content of a COCO file.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from maskworks.own_data import coco_files, imagefolder, label_images, labelme, voc, yolo
+from maskworks.own_data.coco_files import LOOKED_FOR, TRAIN, VAL, Part
+from maskworks.own_data.coco_writing import CocoWriter, stop_or_skip
+
+UNDERSTOOD = (
+    "a COCO JSON with its pictures beside it or under images/; COCO's annotations/ and train2017/; exports of "
+    "Roboflow, CVAT, Label Studio and Labelbox; YOLO's data.yaml; labelme's JSON files; Pascal VOC's Annotations/ and "
+    "JPEGImages/; images/ and masks/ with label images (a number for each object) or with a folder of binary pictures "
+    "for each; Hugging Face's metadata.jsonl; and train/ and val/ (valid/, test/) with one of these in each"
+)
+
+
+@dataclass
+class Reading:
+    """What a path was taken for."""
+
+    train: Part
+    val: Part | None = None
+    notes: list[str] = field(default_factory=list)
+    kind: str = ""
+
+
+Candidate = tuple[str, Callable[[], Reading]]
+
+
+def read(path: Path, rectangles: bool = False) -> Reading:
+    """The data under a path; every other way to read it is among the notes."""
+    if not path.exists():
+        raise UserError(f"--data {path}: no such file or folder; check the path")
+    candidates = list(readings_of(path, rectangles))
+    if not candidates:
+        raise UserError(f"--data {path}: nothing in it is understood. What is: {UNDERSTOOD}")
+    kind, taken = candidates[0]
+    reading = taken()
+    reading.kind = kind
+    if reading.val:
+        with_all_classes([reading.train, reading.val])
+    if others := [other for other, _ in candidates[1:]]:
+        reading.notes.append(f"it could also be {' or '.join(others[:3])}: to take that, name it itself")
+    return reading
+
+
+def readings_of(path: Path, rectangles: bool) -> Iterator[Candidate]:
+    """What a path can be taken for, the most telling first."""
+    if path.is_file():
+        yield from readings_of_file(path, rectangles)
+        return
+    yield from split_folders(path, rectangles)
+    for root in [path, *sorted(path.glob("VOC*")), *sorted(path.glob("VOCdevkit/VOC*"))]:
+        if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir():
+            yield f"Pascal VOC's {root.name}", lambda root=root: _voc(root, rectangles)  # type: ignore[misc]
+    for name in ("data.yaml", "data.yml", "metadata.jsonl"):
+        if (path / name).is_file():
+            yield from readings_of_file(path / name, rectangles)
+    for kind, train, val in coco_files.in_folder(path):
+        yield kind, lambda train=train, val=val: _coco(train, val)  # type: ignore[misc]
+    if any(coco_files.kind_of(file) == "labelme" for file in sorted(path.rglob("*.json"))[:LOOKED_FOR]):
+        yield "labelme's JSON files", lambda: _whole(path, lambda faults: labelme.read(path, path, faults))
+    if label_images.folders_of(path) or label_images.single_folders(path):
+        yield "pictures with a number or a binary picture for each object", lambda: _label_images(path)
+
+
+def readings_of_file(file: Path, rectangles: bool) -> Iterator[Candidate]:
+    kind = coco_files.kind_of(file) if file.suffix == ".json" else ""
+    if kind == "coco":
+        yield f"the COCO file {file.name}", lambda: _coco(file, None)
+    elif kind == "labelme":
+        raise UserError(f"--data {file}: one of labelme's files, for one picture; name their folder")
+    elif file.suffix in {".yaml", ".yml"}:
+        yield f"YOLO's {file.name}", lambda: _yolo(file, rectangles)
+    elif file.name == "metadata.jsonl":
+        folder = file.parent
+        yield "Hugging Face's imagefolder", lambda: _whole(folder, lambda f: imagefolder.read(folder, rectangles, f))
+
+
+def split_folders(path: Path, rectangles: bool) -> Iterator[Candidate]:
+    """train/ and val/, each with data of one format."""
+    below = {folder.name.lower(): folder for folder in sorted(path.iterdir()) if folder.is_dir()}
+    train = next((below[name] for name in TRAIN if name in below), None)
+    if train is None or not (own := list(readings_of(train, rectangles))):
+        return
+    found = [(below[name], next(readings_of(below[name], rectangles), None)) for name in VAL if name in below]
+    usable = [(folder, candidate) for folder, candidate in found if candidate]
+
+    def both() -> Reading:
+        reading = own[0][1]()
+        if usable:
+            validation = usable[0][1][1]()
+            reading.val, reading.notes = validation.train, reading.notes + validation.notes
+        reading.notes += [f"{folder.name}/ is not looked at" for folder, _ in found if folder not in dict(usable[:1])]
+        return reading
+
+    kinds = dict.fromkeys([own[0][0], *(candidate[0] for _, candidate in usable[:1])])
+    names = " and ".join(f"{folder.name}/" for folder in (train, *(folder for folder, _ in usable[:1])))
+    yield f"{names}, with {' and '.join(kinds)}", both
+
+
+def _coco(train: Path, val: Path | None) -> Reading:
+    return Reading(coco_files.read(train), coco_files.read(val) if val else None)
+
+
+def _whole(folder: Path, make: Callable[[list[str]], CocoWriter]) -> Reading:
+    faults: list[str] = []
+    return _parts(folder, {"train": make(faults)}, faults)
+
+
+def _label_images(path: Path) -> Reading:
+    notes: list[str] = []
+    reading = _whole(path, lambda faults: label_images.read(path, faults, notes))
+    reading.notes += notes
+    return reading
+
+
+def _voc(root: Path, rectangles: bool) -> Reading:
+    faults: list[str] = []
+    return _parts(root / "JPEGImages", voc.read(root, rectangles, faults), faults)
+
+
+def _yolo(file: Path, rectangles: bool) -> Reading:
+    """A `path` that leads elsewhere, as exports have it, is set aside where all pictures are beside the file."""
+    faults: list[str] = []
+    places = [place for split in yolo.read_description(file, file.parent).splits.values() for place in split]
+    beside = all((file.parent / place.removeprefix("../")).exists() for place in places)
+    root, writers = yolo.read(file, file.parent if beside else None, rectangles, faults)
+    return _parts(root, writers, faults)
+
+
+def _parts(folder: Path, writers: dict[str, CocoWriter], faults: list[str]) -> Reading:
+    """The parts by their names; test validates only where nothing else does."""
+    stop_or_skip(faults, skip=False, remedy=f"Correct {folder}, or take these pictures out of it")
+    parts = {name: Part(folder, None, writer.content()) for name, writer in writers.items() if writer.images}
+    if "train" not in parts:
+        raise UserError(f"--data {folder}: no labelled picture to train on in it; check its folders and lists")
+    val = next((name for name in VAL if name in parts), None)
+    notes = [f"{name} is not looked at" for name in parts if name not in {"train", val}]
+    notes += [f"{val} validates"] if val not in {None, "val"} else []
+    return Reading(parts["train"], parts[val] if val else None, notes)
+
+
+def with_all_classes(parts: list[Part]) -> None:
+    """Where classes were found in each part alone, each part gets those of all."""
+    made = [part.made for part in parts if part.made is not None]
+    names = [[str(entry["name"]) for entry in content["categories"]] for content in made]
+    if len(made) < len(parts) or all(own == names[0] for own in names):
+        return
+    every = sorted({name for own in names for name in own})
+    for content in made:
+        number: dict[Any, int] = {entry["id"]: every.index(entry["name"]) + 1 for entry in content["categories"]}
+        for entry in content["annotations"]:
+            entry["category_id"] = number[entry["category_id"]]
+        content["categories"] = [{"id": at, "name": name} for at, name in enumerate(every, start=1)]
