@@ -33,6 +33,18 @@ def test_only_the_deltas_of_the_regions_class_count():
     assert loss.item() == pytest.approx((0.125 + 2.5) / 2)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_classes_cost_the_mean_over_regions_and_masks_that_over_the_pixels_of_their_class(kind):
+    logits = torch.tensor([[0.0, 2.0, 1.0], [0.0, 0.0, 4.0]], dtype=kind)
+    expected = -math.log(math.exp(2) / (1 + math.exp(2) + math.e)) - math.log(1 / (2 + math.exp(4)))
+    assert class_loss(logits, torch.tensor([1, 0])).item() == pytest.approx(expected / 2, rel=1e-6)
+    masks = torch.full((2, 3, 2, 2), 9.0, dtype=kind)
+    masks[0, 2], masks[1, 1] = 1.5, -0.5
+    targets = torch.tensor([[[True, True], [True, False]], [[False, False], [False, False]]])
+    expected = 3 * math.log(1 + math.exp(-1.5)) + math.log(1 + math.exp(1.5)) + 4 * math.log(1 + math.exp(-0.5))
+    assert mask_loss(masks, torch.tensor([2, 1]), targets).item() == pytest.approx(expected / 8, rel=1e-6)
+
+
 def test_unlabelled_pixels_lower_the_mean_of_cells_but_not_of_an_image():
     channels = torch.tensor([[[0, UNLABELLED]]])
     logits = torch.zeros(1, 2, 1, 2)
