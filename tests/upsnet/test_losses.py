@@ -24,6 +24,10 @@ def test_anchors_are_divided_by_their_planned_number_and_boxes_by_the_sampled_on
     objectness, boxes = proposal_losses(torch.zeros(4), deltas, targets, anchors=8)
     assert objectness.item() == pytest.approx(3 * math.log(2) / 8)
     assert boxes.item() == pytest.approx((4.5 * 0.1**2 + 2.0 - 1 / 18) / 3)
+    _, boxes = proposal_losses(torch.zeros(1), deltas[:1], AnchorTargets(*(each[:1] for each in targets)), anchors=8)
+    assert boxes.item() == pytest.approx(4.5 * 0.1**2 + 2.0 - 1 / 18)
+    nothing = AnchorTargets(torch.full((4,), IGNORED), torch.zeros(4, 4))
+    assert [each.item() for each in proposal_losses(torch.zeros(4), deltas, nothing, anchors=8)] == [0, 0]
 
 
 def test_only_the_deltas_of_the_regions_class_count():
@@ -74,7 +78,7 @@ def test_the_told_panoptic_head_adds_both_terms_inside_the_box():
 
 
 def test_without_boxes_void_is_the_best_thing():
-    semantic = torch.tensor([[[1.0]], [[2.0]], [[0.5]]])
+    semantic = torch.tensor([[[3.0]], [[2.0]], [[0.5]]])
     none = torch.zeros(0, dtype=torch.int64)
     logits = told_panoptic_logits(semantic, torch.zeros(0, 4), none, torch.zeros(0, 28, 28), stuff=1)
-    assert logits[:, 0, 0].tolist() == [1.0, 2.0]
+    assert logits[:, 0, 0].tolist() == [3.0, 2.0]

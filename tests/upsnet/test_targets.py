@@ -166,10 +166,11 @@ def test_a_mask_is_what_lies_in_the_middle_of_the_regions_cells():
     masks[0, 10:38, 10:24] = True  # the left half of its region
     masks[1, 40:, 40:] = True
     objects = torch.tensor([[10.0, 10, 23, 37], [40, 40, 59, 59]])
-    target = mask_targets(torch.tensor([[10.0, 10, 38, 38], [40, 40, 54, 54]]), objects, masks)
+    regions = torch.tensor([[10.0, 10, 38, 38], [40, 40, 54, 54], [45, 45, 75, 75]])  # the last beyond the image
+    target = mask_targets(regions, objects, masks)
     assert target[0, :, :14].all()
     assert not target[0, :, 14:].any()
-    assert target[1].all()
+    assert target[1:].all()
 
 
 def test_channels_are_stuff_first():
