@@ -1,5 +1,7 @@
 """Boxes that end at their last pixel, against their definitions written out."""
 
+import math
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -45,6 +47,12 @@ def test_a_box_is_suppressed_by_a_better_one_that_overlaps_it_more(boxes, order)
     assert nms(torch.tensor(boxes).float(), torch.tensor(scores), 0.45).tolist() == kept
 
 
+def test_deltas_of_a_hand_computed_box():
+    reference, target = torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([[5.0, -2, 24, 7]])
+    deltas = encode(target, reference, (10.0, 10.0, 5.0, 5.0))  # by a side to the right, by a fifth up; twice as wide
+    torch.testing.assert_close(deltas, torch.tensor([[10.0, -2, 5 * math.log(2), 0]]))
+
+
 @given(box, box)
 def test_decoding_undoes_encoding(target, reference):
     boxes, references = torch.tensor([target]).float(), torch.tensor([reference]).float()
@@ -58,8 +66,8 @@ def test_a_side_grows_at_most_by_1000_over_16():
 
 
 def test_boxes_are_cut_to_the_last_row_and_column():
-    boxes = clip(torch.tensor([[-3.0, 2.0, 50.0, 70.0]]), torch.tensor([30, 40]))
-    assert boxes.tolist() == [[0, 2, 39, 29]]
+    boxes = clip(torch.tensor([[-3.0, 2.0, 50.0, 70.0], [60.0, 50.0, 60.0, 50.0]]), torch.tensor([30, 40]))
+    assert boxes.tolist() == [[0, 2, 39, 29], [39, 29, 39, 29]]
 
 
 def test_anchors_are_rounded_as_in_faster_r_cnn():

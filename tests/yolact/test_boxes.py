@@ -117,6 +117,8 @@ def test_ious_of_boxes_worked_out_by_hand():
 
 
 def test_decoding_undoes_encoding():
+    deltas = encode(torch.tensor([[0.4, 0.3, 0.8, 0.5]]), torch.tensor([[0.5, 0.5, 0.2, 0.2]]))
+    torch.testing.assert_close(deltas, torch.tensor([[5.0, -5, 5 * math.log(2), 0]]))  # moved by half a side
     priors = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.1, 0.9, 0.05, 0.05]])
     boxes = torch.tensor([[0.1, 0.2, 0.6, 0.9], [0.0, 0.8, 0.3, 1.0]])
     torch.testing.assert_close(decode(encode(boxes, priors), priors), boxes)
