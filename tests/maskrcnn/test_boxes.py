@@ -1,4 +1,4 @@
-"""Box arithmetic against what can be counted or reasoned by hand."""
+"""Anchors and box arithmetic against what can be counted or reasoned by hand."""
 
 import math
 
@@ -8,10 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maskrcnn.anchors import anchors_of_levels, cell_anchors
 from maskrcnn.boxes import LARGEST_GROWTH, clip, decode, encode, non_maximum_suppression, overlaps, sides
-from maskrcnn.config import Conventions
+from maskrcnn.config import Conventions, Proposals
 
 COORDINATE = st.integers(0, 30)
+LONG = 64 * 2**0.5  # half the long side of 128 x 128 pixels at 1 : 2
 
 
 @st.composite
@@ -65,6 +67,38 @@ def test_clipping_keeps_the_last_pixel_where_corners_are_inclusive():
     box = torch.tensor([[-3.0, -4, 500, 400]])
     assert clip(box, torch.tensor([30, 40]), inclusive=True).tolist() == [[0, 0, 39, 29]]
     assert clip(box, torch.tensor([30, 40]), inclusive=False).tolist() == [[0, 0, 40, 30]]
+
+
+@pytest.mark.parametrize(
+    ("convention", "expected"),
+    [
+        ("detectron", [[-84, -40, 99, 55], [-56, -56, 71, 71], [-36, -80, 51, 95]]),  # of Faster R-CNN's code
+        ("mmdetection", [[-LONG, -LONG / 2, LONG, LONG / 2], [-64, -64, 64, 64], [-LONG / 2, -LONG, LONG / 2, LONG]]),
+        ("torchvision", [[-91, -45, 91, 45], [-64, -64, 64, 64], [-45, -91, 45, 91]]),
+    ],
+)
+def test_the_anchors_of_the_first_pixel_are_each_librarys(convention, expected):
+    found = cell_anchors((128,), (0.5, 1.0, 2.0), 16, convention)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), rtol=0, atol=1e-4)
+    several = cell_anchors((64, 128), (0.5, 1.0, 2.0), 16, convention)
+    assert torch.equal(several[1::2], found)  # ratio by ratio, in each from size to size
+
+
+@pytest.mark.parametrize(
+    ("convention", "steps"), [("mmdetection", ((4, 4), (8, 8))), ("torchvision", ((5, 3), (11, 5)))]
+)
+def test_anchors_go_row_by_row_column_by_column_and_shape_by_shape(convention, steps):
+    features = [torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 1, 2)]
+    settings = Proposals((32, 64), (4, 8), (1.0, 0.25))
+    for level, (found, (down, right)) in enumerate(
+        zip(anchors_of_levels(features, (11, 10), settings, convention), steps, strict=True)
+    ):
+        side, (height, width) = 16 * 2**level, features[level].shape[2:]
+        shapes = [[-side, -side, side, side], [-2 * side, -side / 2, 2 * side, side / 2]]
+        places = [[x * right, y * down] * 2 for y in range(height) for x in range(width)]
+        assert found.tolist() == [[a + b for a, b in zip(s, p, strict=True)] for p in places for s in shapes]
+    (only,) = anchors_of_levels(features[:1], (11, 10), Proposals((32, 64), (4,), (1.0,)), "mmdetection")
+    assert only[:2].tolist() == [[-16, -16, 16, 16], [-32, -32, 32, 32]]  # a single level has all sizes
 
 
 def greedy(boxes, scores, groups, threshold, inclusive, at_threshold):

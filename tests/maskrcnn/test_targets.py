@@ -36,6 +36,7 @@ def test_every_object_claims_its_best_boxes():
     assert match(near, 0.7, 0.3, "best", 0.0).tolist() == [0, 0]
     assert match(near, 0.7, 0.3, "own", 0.0).tolist() == [0, 1]
     assert match(near, 0.7, 0.3, "own", 0.55).tolist() == [0, IGNORED]
+    assert match(torch.tensor([[0.5, 0.1], [0.1, 0.8]]), 0.7, 0.3, "own", 0.0).tolist() == [0, 1]
 
 
 def test_ties_are_claimed_together_and_no_overlap_claims_nothing():
@@ -62,15 +63,19 @@ def test_anchors_over_the_border_are_ignored_only_where_asked():
     assert strict.tolist() == [IGNORED, 0, IGNORED]
     lenient = match_anchors(anchors, objects, size, Proposals(inside_only=False), Conventions())
     assert lenient.tolist() == [0, 0, BACKGROUND]
+    near = torch.tensor([[5.0, 0, 14, 9]])  # half a side away
+    taught = anchor_targets(near, objects, size, Proposals(), Conventions(), choose_at_random)
+    assert taught.deltas.tolist() == [[-0.5, 0, 0, 0]]
 
 
 def test_objects_own_boxes_are_regions_too():
     boxes = torch.tensor([[10.0, 10, 30, 30], [50, 50, 70, 90]])
     target = Target(boxes, torch.tensor([4, 7]), torch.zeros(2, 100, 100, dtype=torch.bool))
-    found = region_targets(torch.zeros(0, 4), target, Regions(positive_fraction=1.0), TORCHVISION, choose_at_random)
-    assert torch.equal(found.boxes, boxes)
-    assert (found.objects.tolist(), found.labels.tolist()) == ([0, 1], [4, 7])
-    assert not found.deltas.any()
+    moved = boxes[:1] + torch.tensor([5.0, 0, 5, 0])
+    found = region_targets(moved, target, Regions(positive_fraction=1.0), TORCHVISION, choose_at_random)
+    assert torch.equal(found.boxes, torch.cat((moved, boxes)))
+    assert (found.objects.tolist(), found.labels.tolist()) == ([0, 0, 1], [4, 4, 7])
+    assert found.deltas.tolist() == [[-0.25 * 10, 0, 0, 0], [0] * 4, [0] * 4]
 
 
 def test_an_image_without_objects_teaches_background():
@@ -113,6 +118,17 @@ def test_the_mask_under_an_objects_own_box_is_the_object(conventions):
         assert drawn.shape == (1, 28, 28)
         assert drawn[0, 2:-2, :12].min() > 0.9
         assert drawn[0, :, 16:].max() < 0.1
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+def test_where_a_cell_is_a_pixel_the_target_is_the_mask(inclusive):
+    masks = torch.from_numpy(np.random.RandomState(0).rand(3, 20, 20) > 0.5)
+    end = 9.0 if inclusive else 10.0
+    boxes = torch.tensor([[4.0, 4, end, end], [7, 2, end + 3, end - 2]])
+    target = Target(torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64), masks)
+    conventions = Conventions(inclusive_corners=inclusive, mask_targets="mmdetection", aligned=True)
+    drawn = mask_targets(boxes, torch.tensor([2, 0]), target, torch.tensor([20, 20]), 6, conventions)
+    assert torch.equal(drawn, torch.stack((masks[2, 4:10, 4:10], masks[0, 2:8, 7:13])).float())
 
 
 def test_an_object_given_as_rle_stands_beside_one_given_as_outlines():

@@ -1,5 +1,7 @@
 """Boxes: overlaps, deltas, suppression, proposals' targets; against torchvision and by hand."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -38,6 +40,11 @@ def test_decoding_undoes_encoding(seed):
     torch.testing.assert_close(found, targets, rtol=1e-4, atol=1e-3)
 
 
+def test_deltas_of_a_hand_computed_box():
+    deltas = encode(torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[5.0, -2, 25, 8]]), STDS)
+    torch.testing.assert_close(deltas, torch.tensor([[10.0, -2, 5 * math.log(2), 0]]))
+
+
 def test_deltas_of_several_classes_are_decoded_each():
     boxes = random_boxes(0, 2)
     deltas = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
@@ -62,7 +69,8 @@ def test_suppression_is_torchvisions_within_each_group(seed, threshold):
 
 
 def test_clipping_keeps_the_last_pixel():
-    assert clip(torch.tensor([[-5.0, 2.0, 30.0, 9.0]]), (8, 20)).tolist() == [[0, 2, 20, 8]]
+    boxes = torch.tensor([[-5.0, 2.0, 30.0, 9.0], [40.0, 40.0, 50.0, 50.0]])
+    assert clip(boxes, (8, 20)).tolist() == [[0, 2, 20, 8], [20, 8, 20, 8]]
 
 
 def test_anchors_have_their_level_s_area_around_each_cell():

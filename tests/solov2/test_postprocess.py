@@ -107,7 +107,8 @@ def test_equal_scores_keep_their_order_and_low_ones_go():
     assert labels.tolist() == soft.flatten().tolist() == list(range(0, 60, 3))
 
 
-def test_masks_not_larger_than_the_stride_are_dropped():
-    logits, kernels, feature = one_confident_cell(3.0)
-    assert len(candidates(logits, kernels, feature, (31,), Settings()).scores) == 1
-    assert len(candidates(logits, kernels, feature, (32,), Settings()).scores) == 0
+def test_masks_not_larger_than_their_levels_stride_are_dropped_and_equal_ones_keep_their_order():
+    _, _, feature = one_confident_cell(0.0)  # 32 of its pixels are a mask
+    logits, kernels = ([torch.full((depth, side, side), 3.0) for side in (5, 2, 1)] for depth in (3, 1))
+    found = candidates(logits, kernels, feature, (31, 32, 31), Settings())
+    assert found.labels.tolist() == [0, 1, 2] * (25 + 1)

@@ -1,12 +1,15 @@
 """Boxes that end at their last pixel, against their definitions written out."""
 
+import math
+
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from upsnet.boxes import clip, decode, encode, ious, nms
-from upsnet.proposals import anchors_of, cell_anchors
+from upsnet.config import Proposals
+from upsnet.proposals import Level, anchors_of, cell_anchors, propose
 
 sides = st.integers(1, 40)
 box = st.tuples(st.integers(0, 40), st.integers(0, 40), sides, sides).map(
@@ -44,6 +47,12 @@ def test_a_box_is_suppressed_by_a_better_one_that_overlaps_it_more(boxes, order)
     assert nms(torch.tensor(boxes).float(), torch.tensor(scores), 0.45).tolist() == kept
 
 
+def test_deltas_of_a_hand_computed_box():
+    reference, target = torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([[5.0, -2, 24, 7]])
+    deltas = encode(target, reference, (10.0, 10.0, 5.0, 5.0))  # by a side to the right, by a fifth up; twice as wide
+    torch.testing.assert_close(deltas, torch.tensor([[10.0, -2, 5 * math.log(2), 0]]))
+
+
 @given(box, box)
 def test_decoding_undoes_encoding(target, reference):
     boxes, references = torch.tensor([target]).float(), torch.tensor([reference]).float()
@@ -57,8 +66,8 @@ def test_a_side_grows_at_most_by_1000_over_16():
 
 
 def test_boxes_are_cut_to_the_last_row_and_column():
-    boxes = clip(torch.tensor([[-3.0, 2.0, 50.0, 70.0]]), torch.tensor([30, 40]))
-    assert boxes.tolist() == [[0, 2, 39, 29]]
+    boxes = clip(torch.tensor([[-3.0, 2.0, 50.0, 70.0], [60.0, 50.0, 60.0, 50.0]]), torch.tensor([30, 40]))
+    assert boxes.tolist() == [[0, 2, 39, 29], [39, 29, 39, 29]]
 
 
 def test_anchors_are_rounded_as_in_faster_r_cnn():
@@ -68,3 +77,23 @@ def test_anchors_are_rounded_as_in_faster_r_cnn():
 def test_anchors_go_row_by_row_and_cell_by_cell():
     anchors = anchors_of(16, 2, 3, torch.device("cpu")).reshape(2, 3, 3, 4)
     torch.testing.assert_close(anchors[1, 2, 0], torch.tensor([-84.0 + 32, -40.0 + 16, 99.0 + 32, 55.0 + 16]))
+
+
+def test_proposals_are_the_best_of_each_level_without_duplicates():
+    torch.manual_seed(0)
+    shapes = ((3, 4), (2, 2), (1, 2), (1, 1), (1, 1))
+    levels = [Level(torch.randn(3, *shape), 0.5 * torch.randn(12, *shape)) for shape in shapes]
+    size, boxes, scores = torch.tensor([60, 90]), [], []
+    for level, (height, width), stride in zip(levels, shapes, (4, 8, 16, 32, 64), strict=True):
+        anchors, own = anchors_of(stride, height, width, torch.device("cpu")).reshape(height, width, 3, 4), []
+        for y, x, shape in np.ndindex(height, width, 3):
+            moved = decode(level.deltas[4 * shape : 4 * shape + 4, y, x][None], anchors[y, x, shape][None])
+            own.append((level.logits[shape, y, x].sigmoid().item(), clip(moved, size)[0]))
+        own = sorted(own, key=lambda each: -each[0])[:10]
+        kept = nms(torch.stack([box for _, box in own]), torch.tensor([score for score, _ in own]), 0.4)[:7]
+        scores += [own[at][0] for at in kept]
+        boxes += [own[at][1] for at in kept]
+    best = sorted(range(len(boxes)), key=lambda at: -scores[at])[:7]
+    found = propose(levels, size, Proposals(10, 7, 0.4))
+    torch.testing.assert_close(found.boxes, torch.stack(boxes)[best])
+    torch.testing.assert_close(found.scores, torch.tensor(scores)[best])

@@ -24,6 +24,10 @@ def test_anchors_are_divided_by_their_planned_number_and_boxes_by_the_sampled_on
     objectness, boxes = proposal_losses(torch.zeros(4), deltas, targets, anchors=8)
     assert objectness.item() == pytest.approx(3 * math.log(2) / 8)
     assert boxes.item() == pytest.approx((4.5 * 0.1**2 + 2.0 - 1 / 18) / 3)
+    _, boxes = proposal_losses(torch.zeros(1), deltas[:1], AnchorTargets(*(each[:1] for each in targets)), anchors=8)
+    assert boxes.item() == pytest.approx(4.5 * 0.1**2 + 2.0 - 1 / 18)
+    nothing = AnchorTargets(torch.full((4,), IGNORED), torch.zeros(4, 4))
+    assert [each.item() for each in proposal_losses(torch.zeros(4), deltas, nothing, anchors=8)] == [0, 0]
 
 
 def test_only_the_deltas_of_the_regions_class_count():
@@ -31,6 +35,18 @@ def test_only_the_deltas_of_the_regions_class_count():
     deltas[0, 8:] = torch.tensor([0.5, 0.0, 0.0, 3.0])  # those of class 2
     loss = box_loss(deltas, torch.tensor([2, 0]), torch.tensor([0]), torch.zeros(1, 4))
     assert loss.item() == pytest.approx((0.125 + 2.5) / 2)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_classes_cost_the_mean_over_regions_and_masks_that_over_the_pixels_of_their_class(kind):
+    logits = torch.tensor([[0.0, 2.0, 1.0], [0.0, 0.0, 4.0]], dtype=kind)
+    expected = -math.log(math.exp(2) / (1 + math.exp(2) + math.e)) - math.log(1 / (2 + math.exp(4)))
+    assert class_loss(logits, torch.tensor([1, 0])).item() == pytest.approx(expected / 2, rel=1e-6)
+    masks = torch.full((2, 3, 2, 2), 9.0, dtype=kind)
+    masks[0, 2], masks[1, 1] = 1.5, -0.5
+    targets = torch.tensor([[[True, True], [True, False]], [[False, False], [False, False]]])
+    expected = 3 * math.log(1 + math.exp(-1.5)) + math.log(1 + math.exp(1.5)) + 4 * math.log(1 + math.exp(-0.5))
+    assert mask_loss(masks, torch.tensor([2, 1]), targets).item() == pytest.approx(expected / 8, rel=1e-6)
 
 
 def test_unlabelled_pixels_lower_the_mean_of_cells_but_not_of_an_image():
@@ -62,7 +78,7 @@ def test_the_told_panoptic_head_adds_both_terms_inside_the_box():
 
 
 def test_without_boxes_void_is_the_best_thing():
-    semantic = torch.tensor([[[1.0]], [[2.0]], [[0.5]]])
+    semantic = torch.tensor([[[3.0]], [[2.0]], [[0.5]]])
     none = torch.zeros(0, dtype=torch.int64)
     logits = told_panoptic_logits(semantic, torch.zeros(0, 4), none, torch.zeros(0, 28, 28), stuff=1)
-    assert logits[:, 0, 0].tolist() == [1.0, 2.0]
+    assert logits[:, 0, 0].tolist() == [3.0, 2.0]

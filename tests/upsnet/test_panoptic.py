@@ -20,7 +20,7 @@ from upsnet.panoptic import (
     paste,
     remove_masks,
 )
-from upsnet.postprocess import Maps, detect, panoptic_of, paste_masks, unify
+from upsnet.postprocess import Maps, detect, instances_of, panoptic_of, paste_masks, scale_to, unify
 
 STUFF, THINGS = 3, 2
 
@@ -46,6 +46,24 @@ def test_an_instance_mask_fades_out_over_a_ring_around_its_box():
     expected = np.zeros((60, 60), bool)
     expected[9:38, 9:38] = cv2.resize(ring, (29, 29)) > 0.5  # 23.5 -+ 13.5 * 30 / 28, cut to whole pixels
     assert (mask.numpy() == expected).all()
+
+
+def test_a_photograph_is_scaled_by_its_short_side_unless_its_long_one_became_too_long():
+    assert scale_to((600, 800), 1333, 800) == scale_to((800, 600), 1333, 800) == 800 / 600
+    assert scale_to((1200, 600), 1333, 800) == 1333 / 1200
+    assert scale_to((600, 1000), 1333, 800) == 800 / 600  # 1333.3 is not too long
+
+
+def test_results_are_in_the_photographs_pixels_however_many_they_are():
+    test, prepared = Settings(long_side=200, short_side=120), Prepared(torch.zeros(3, 128, 160), (60, 70), (120, 140))
+    boxes = torch.tensor([[20.0, 20, 74, 74], [10, 30, 40, 50]]).repeat(9, 1)
+    found = Found(boxes, torch.linspace(0.9, 0.1, 18), torch.tensor([1, 2]).repeat(9))
+    logits = torch.randn(18, 28, 28)
+    result = instances_of(found, logits, prepared, test, ("a", "b"))
+    assert result.boxes[:2].tolist() == [[10, 10, 38, 38], [5, 15, 21, 26]]
+    assert result.labels.tolist() == [0, 1] * 9
+    assert torch.equal(result.scores, found.scores)
+    assert torch.equal(result.masks, paste_masks(logits, boxes / 2, 60, 70))
 
 
 def test_a_mask_is_removed_when_its_own_class_covers_too_much_of_it():
@@ -93,14 +111,24 @@ def test_without_candidates_a_channel_of_zeros_takes_part():
     assert (head(semantic, nobody, torch.zeros(0, 28, 28)) == STUFF).all()
 
 
+def test_where_every_candidate_is_removed_the_bests_channel_is_there_without_its_mask():
+    semantic = torch.full((STUFF + THINGS, 8, 8), 0.5)
+    found = Found(torch.tensor([[1.0, 2, 3, 4], [0, 0, 7, 7]]), torch.tensor([0.9, 0.8]), torch.tensor([2, 1]))
+    terms = panoptic_terms(found, torch.full((2, 28, 28), -1.0), semantic, STUFF, 0.3)
+    assert terms.kept.tolist() == [0]
+    assert not terms.mask.any()
+    assert torch.equal(terms.semantic, 0.5 * box_masks(found.boxes[:1], 8, 8))
+
+
 def test_candidates_suppress_one_another_across_classes():
-    boxes = torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 8], [30, 30, 39, 39]])[:, None].expand(3, 3, 4)
-    scores = torch.tensor([[0.0, 0.7, 0.1], [0.0, 0.1, 0.9], [0.3, 0.6, 0.1]])
+    boxes = torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 8], [30, 30, 39, 39], [50, 30, 59, 39]])[:, None].expand(4, 3, 4)
+    scores = torch.tensor([[0.0, 0.7, 0.1], [0.0, 0.1, 0.9], [0.3, 0.6, 0.1], [0.2, 0.8, 0.0]])
     found = candidates(boxes, scores, Settings())
-    assert found.labels.tolist() == [2]  # 0.6 is not more than the threshold
+    assert found.labels.tolist() == [2, 1]  # 0.6 is not more than the threshold
     kept = detect(boxes, scores, Settings())
     assert list(zip(kept.labels.tolist(), kept.scores.tolist(), strict=True)) == [
         (2, pytest.approx(0.9)),
+        (1, pytest.approx(0.8)),
         (1, pytest.approx(0.7)),
         (1, pytest.approx(0.6)),
         (2, pytest.approx(0.1)),
@@ -147,12 +175,12 @@ def test_small_stuff_becomes_void_and_small_things_stay():
 
 
 def test_a_result_names_things_first_and_keeps_void_out():
-    channels = np.repeat([[0, STUFF, STUFF + 1, VOID]], 4, axis=0)
-    result = merged(np.repeat([[0, STUFF, STUFF + 1, STUFF]], 4, axis=0), channels, [1, 2])
+    channels = np.repeat([[1, STUFF, STUFF, STUFF + 1, VOID]], 4, axis=0)
+    result = merged(np.repeat([[1, STUFF, STUFF, STUFF + 1, STUFF]], 4, axis=0), channels, [1, 2])
     names = ("person", "car", "sky", "road", "water")
-    prepared = Prepared(torch.zeros(3, 4, 4), (4, 4), (4, 4))
+    prepared = Prepared(torch.zeros(3, 4, 5), (4, 5), (4, 5))
     panoptic = panoptic_of(result, torch.tensor([0.9, 0.7]), torch.from_numpy(channels), STUFF, prepared, names)
     found = {names[info.label]: (info.is_thing, round(info.score, 3)) for info in panoptic.infos}
-    assert found == {"sky": (False, 1.0), "person": (True, 0.9), "car": (True, 0.7)}
-    assert (panoptic.segments[:, 3] == 0).all()
-    assert {int(panoptic.segments[0, at]) for at in range(3)} == {info.id for info in panoptic.infos}
+    assert found == {"road": (False, 1.0), "person": (True, 0.9), "car": (True, 0.7)}
+    assert (panoptic.segments[:, 4] == 0).all()
+    assert {int(panoptic.segments[0, at]) for at in range(4)} == {info.id for info in panoptic.infos}

@@ -10,10 +10,11 @@ from common.data.batches import UNLABELLED
 from tests.given import given_folder
 from tests.parity import upsnet as adapter
 from tests.parity.case import read_case
-from upsnet.boxes import ious
+from upsnet.boxes import encode, ious
 from upsnet.config import Train
 from upsnet.proposals import Level, all_anchors
 from upsnet.targets import (
+    IGNORED,
     Objects,
     anchor_targets,
     at_random,
@@ -105,6 +106,53 @@ def test_samples_keep_their_numbers_and_thresholds(seed):
     assert (best[~positive] < 0.5).all()
 
 
+def first_of(count: int, wanted: int) -> torch.Tensor:
+    return torch.arange(count)[:wanted]
+
+
+def whole_boxes(random: np.random.RandomState, count: int, lowest: int = 0) -> torch.Tensor:
+    corners = random.randint(lowest, 45, (count, 2))
+    return torch.from_numpy(np.concatenate((corners, corners + random.randint(3, 25, (count, 2))), axis=1)).float()
+
+
+@given(st.integers(1, 3), st.integers(4, 40), st.integers(0, 1000))
+def test_every_anchor_learns_what_the_original_tells_it_one_at_a_time(count, wanted, seed):
+    random = np.random.RandomState(seed)
+    anchors, objects = whole_boxes(random, 60, lowest=-3), whole_boxes(random, count)
+    train = Train(anchors=wanted, positive_anchors=0.25, positive_iou=0.5, negative_iou=0.2)
+    found = anchor_targets(anchors, objects, torch.tensor([50, 60]), train, first_of)
+    overlaps, labels = ious(anchors, objects), [IGNORED] * 60
+    inside = [at for at, (x1, y1, x2, y2) in enumerate(anchors.tolist()) if min(x1, y1) >= 0 and x2 < 60 and y2 < 50]
+    best = overlaps[inside].amax(dim=0)
+    positive = [at for at in inside if overlaps[at].max() >= 0.5 or (overlaps[at] == best).any()]
+    positive = positive[max(len(positive) - wanted // 4, 0) :]  # the first were chosen to go
+    for at in positive:
+        labels[at] = 1
+    negative = [at for at in inside if overlaps[at].max() < 0.2]
+    if len(negative) > wanted - len(positive):
+        for at in negative[: wanted - len(positive)]:
+            labels[at] = 0
+    assert found.labels.tolist() == labels
+    deltas = encode(objects[overlaps.argmax(dim=1)], anchors) * (found.labels == 1)[:, None]
+    assert torch.equal(found.deltas, deltas)
+
+
+@given(st.integers(0, 4), st.integers(0, 1000))
+def test_every_region_learns_what_it_overlaps_most(crowds, seed):
+    random = np.random.RandomState(seed)
+    boxes, proposals = whole_boxes(random, 3 + crowds), whole_boxes(random, 30)
+    objects = Objects(boxes, torch.arange(3 + crowds) + 1, torch.arange(3 + crowds) >= 3)
+    found = region_targets(proposals, objects, Train(rois=20, positive_rois=0.28, roi_iou=0.3), first_of)
+    candidates = torch.cat((boxes[:3], proposals))
+    best, nearest = ious(candidates, boxes).max(dim=1)
+    positive = (best >= 0.3).nonzero()[:, 0][:6]  # of 5.6
+    chosen = torch.cat((positive, (best < 0.3).nonzero()[:, 0][: 20 - len(positive)]))
+    assert torch.equal(found.boxes, candidates[chosen])
+    assert found.labels.tolist() == (nearest[positive] + 1).tolist() + [0] * (len(chosen) - len(positive))
+    assert torch.equal(found.deltas, encode(boxes[nearest[positive]], candidates[positive], (10.0, 10.0, 5.0, 5.0)))
+    assert found.positive().tolist() == [label > 0 for label in found.labels]
+
+
 def test_a_proposal_on_a_crowd_learns_the_crowds_class():
     objects = Objects(
         torch.tensor([[50.0, 50, 60, 60], [0, 0, 40, 40]]), torch.tensor([1, 2]), torch.tensor([False, True])
@@ -118,10 +166,11 @@ def test_a_mask_is_what_lies_in_the_middle_of_the_regions_cells():
     masks[0, 10:38, 10:24] = True  # the left half of its region
     masks[1, 40:, 40:] = True
     objects = torch.tensor([[10.0, 10, 23, 37], [40, 40, 59, 59]])
-    target = mask_targets(torch.tensor([[10.0, 10, 38, 38], [40, 40, 54, 54]]), objects, masks)
+    regions = torch.tensor([[10.0, 10, 38, 38], [40, 40, 54, 54], [45, 45, 75, 75]])  # the last beyond the image
+    target = mask_targets(regions, objects, masks)
     assert target[0, :, :14].all()
     assert not target[0, :, 14:].any()
-    assert target[1].all()
+    assert target[1:].all()
 
 
 def test_channels_are_stuff_first():

@@ -16,6 +16,12 @@ from yolact.masks import enlarge
 from yolact.nms import cross_class_nms, fast_nms, traditional_nms
 
 
+class Elsewhere(torch.Tensor):
+    """Says that it is not on the processor."""
+
+    device = torch.device("meta")
+
+
 def random_boxes(count: int, seed: int) -> torch.Tensor:
     """Corners as fractions, some of them reaching out of the image."""
     generator = torch.Generator().manual_seed(seed)
@@ -52,14 +58,15 @@ def test_fast_nms_is_what_two_loops_say(count, classes, top_k, limit, seed):
     assert list(zip(kept.tolist(), labels.tolist(), chosen.tolist(), strict=True)) == expected
 
 
-def test_fast_nms_looks_as_far_down_as_needed():
+@pytest.mark.parametrize(("lowest", "expected"), [(None, [0, 50]), (0.45, [0, 50]), (0.55, [0])])
+def test_fast_nms_looks_as_far_down_as_needed(lowest, expected):
     # one class has 50 equal boxes and then, further down than is looked at first, one elsewhere
     boxes = torch.tensor([[0.1, 0.1, 0.2, 0.2]] * 50 + [[0.6, 0.6, 0.9, 0.9]])
     scores = torch.linspace(0.9, 0.5, 51).repeat(2, 1)
     scores[1] -= 0.45
-    chosen, labels, _ = fast_nms(boxes, scores, 0.5, 200, 2)
-    assert chosen.tolist() == [0, 50]
-    assert labels.tolist() == [0, 0]
+    chosen, labels, _ = fast_nms(boxes, scores, 0.5, 200, 2, lowest)
+    assert chosen.tolist() == expected
+    assert not labels.any()
 
 
 @given(st.integers(0, 40), st.integers(1, 4), st.integers(0, 10**6))
@@ -77,6 +84,11 @@ def test_traditional_nms_is_greedy_and_counts_the_last_pixel(count, classes, see
     expected = sorted(expected, reverse=True)[:30]
     chosen, labels, found = traditional_nms(boxes, scores, 0.5, 0.4, 30)
     assert list(zip(found.tolist(), labels.tolist(), chosen.tolist(), strict=True)) == expected
+
+
+def test_traditional_nms_compares_no_boxes_of_two_classes_wherever_they_are():
+    boxes, scores = torch.tensor([[-10.0, -10, 8, 8], [32, 32, 50, 50]]), torch.tensor([[0.0, 0.9], [0.8, 0.0]])
+    assert traditional_nms(boxes, scores, 0.5, 0.4, 30)[0].tolist() == [1, 0]
 
 
 def test_cross_class_nms_lets_a_box_of_another_class_win():
@@ -105,6 +117,8 @@ def test_ious_of_boxes_worked_out_by_hand():
 
 
 def test_decoding_undoes_encoding():
+    deltas = encode(torch.tensor([[0.4, 0.3, 0.8, 0.5]]), torch.tensor([[0.5, 0.5, 0.2, 0.2]]))
+    torch.testing.assert_close(deltas, torch.tensor([[5.0, -5, 5 * math.log(2), 0]]))  # moved by half a side
     priors = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.1, 0.9, 0.05, 0.05]])
     boxes = torch.tensor([[0.1, 0.2, 0.6, 0.9], [0.0, 0.8, 0.3, 1.0]])
     torch.testing.assert_close(decode(encode(boxes, priors), priors), boxes)
@@ -134,6 +148,9 @@ def test_masks_enlarged_in_windows_are_those_enlarged_whole(count, size, side, s
     whole = F.interpolate(soft[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     near = (whole - 0.5).abs() < 1e-6  # there rounding decides
     assert torch.equal(enlarge(soft, boxes, size) | near, (whole > 0.5) | near)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("yolact.masks.AT_ONCE", 3 * size[0] * size[1])  # so many at once elsewhere
+        assert torch.equal(enlarge(soft.as_subclass(Elsewhere), boxes, size), whole > 0.5)
 
 
 def test_plateaus_at_one_half_are_no_foreground():

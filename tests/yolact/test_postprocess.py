@@ -82,10 +82,11 @@ def test_corners_in_pixels_are_cut_where_asked():
 
 
 @pytest.mark.parametrize(("drop", "count"), [(True, 4), (False, 6)])
-def test_a_mask_scores_as_its_class_is_rated_and_a_box_outside_may_go(drop, count):
+@pytest.mark.parametrize("emptied", [(0, 20.0), (2, -200.0)], ids=["moved right by a picture's width", "no width"])
+def test_a_mask_scores_as_its_class_is_rated_and_a_box_outside_or_empty_may_go(drop, count, emptied):
     config = Config(test=Settings(drop_empty_boxes=drop, score_threshold=0.02))
     deltas = torch.zeros(3, 4)
-    deltas[2, 0] = 20.0  # by one width of the picture to the right
+    deltas[2, emptied[0]] = emptied[1]
     result = instances_from_answers(
         LOGITS,
         deltas,

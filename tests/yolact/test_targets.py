@@ -61,6 +61,9 @@ def test_crowds_excuse_priors_that_are_mostly_inside():
     share = inside / (PRIORS[:, 2] * PRIORS[:, 3])
     decided = (share - 0.7).abs() > 1e-4
     assert torch.equal((found.classes == NEUTRAL)[decided], (share > 0.7)[decided])
+    just_half = torch.tensor([[0.5, 0.5, 0.25, 0.25]])
+    found = match(NO_BOXES, torch.zeros(0, dtype=torch.int64), crowd, just_half, Losses(crowd_overlap=0.5))
+    assert found.classes.tolist() == [BACKGROUND]
 
 
 def test_a_crowd_excuses_no_object():
