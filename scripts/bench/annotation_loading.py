@@ -18,10 +18,16 @@ from typing import Any
 
 import numpy as np
 import tyro
+from _timing import memory
+from pycocotools.coco import COCO
 from rich.console import Console
 from rich.table import Table
 
+from common.data.annotation_files import RleEntry
+from common.data.coco import CocoDataset
+
 PEERS = ("pycocotools", "ours")
+Json = dict[str, Any]
 
 
 @dataclass
@@ -39,26 +45,18 @@ def main(settings: Settings) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         megabytes = generate(folder, settings.annotations)
-        runs = {peer: [_in_a_process(peer, folder) for _ in range(settings.repeats)] for peer in PEERS}
+        runs = {peer: [in_a_process(peer, folder) for _ in range(settings.repeats)] for peer in PEERS}
     report(runs, settings, megabytes)
 
 
 def generate(folder: Path, count: int) -> float:
     """Annotations as in COCO train2017: 7.3 for each image, 55 numbers in each, 1 % crowds. -> megabytes"""
     rng = np.random.default_rng(0)
-    images = [
-        {
-            "id": 9 * i + 7,
-            "file_name": f"{i:012}.jpg",
-            "width": 640,
-            "height": 480,
-            "license": 3,
-            "coco_url": "x" * 60,
-        }
-        for i in range(max(1, round(count / 7.3)))
-    ]
+    like_all: Json = {"width": 640, "height": 480, "license": 3, "coco_url": "x" * 60}
+    numbers = range(max(1, round(count / 7.3)))
+    images = [{"id": 9 * i + 7, "file_name": f"{i:012}.jpg"} | like_all for i in numbers]
     owners = rng.integers(0, len(images), count)
-    annotations = [_annotation(rng, i + 1, images[owner]["id"]) for i, owner in enumerate(owners)]
+    annotations = [annotation_of(rng, i + 1, images[owner]["id"]) for i, owner in enumerate(owners)]
     categories = [{"id": i + 1, "name": f"class {i}", "supercategory": "thing"} for i in range(80)]
     file = folder / "annotations.json"
     file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
@@ -68,7 +66,7 @@ def generate(folder: Path, count: int) -> float:
     return file.stat().st_size / 2**20
 
 
-def _annotation(rng: np.random.Generator, identity: int, image_id: object) -> dict[str, Any]:
+def annotation_of(rng: np.random.Generator, identity: int, image_id: object) -> Json:
     box = [round(float(x), 2) for x in rng.uniform([0, 0, 8, 8], [400, 300, 240, 180])]
     crowd = identity % 100 == 0
     if crowd:
@@ -90,69 +88,56 @@ def _annotation(rng: np.random.Generator, identity: int, image_id: object) -> di
 
 def measure(peer: str, folder: Path) -> dict[str, float]:
     """Load, then read every annotation in a forked worker, all in this process."""
-    load = {"pycocotools": _load_pycocotools, "ours": _load_ours}[peer]
-    prepared = load(folder)  # imports what it needs
-    before, start = _resident(), time.process_time()
-    read_all = prepared()
-    seconds = time.process_time() - start
+    before, start = memory("VmRSS"), time.process_time()
+    read_all = {"pycocotools": load_pycocotools, "ours": load_ours}[peer](folder)
     return {
-        "seconds": seconds,
-        "kept": _resident() - before,
-        "peak": _kilobytes("/proc/self/status", "VmHWM:") / 1024 - before,
-        "worker": _growth_of_a_worker(read_all),
+        "seconds": time.process_time() - start,
+        "kept": memory("VmRSS") - before,
+        "peak": memory() - before,
+        "worker": growth_of_a_worker(read_all),
     }
 
 
-def _load_pycocotools(folder: Path) -> Callable[[], Callable[[], int]]:
-    from pycocotools.coco import COCO
+def load_pycocotools(folder: Path) -> Callable[[], int]:
+    """Loads the file; returns what reads all of it."""
+    coco = COCO(folder / "annotations.json")
 
-    def prepared() -> Callable[[], int]:
-        coco = COCO(folder / "annotations.json")
+    def read_all() -> int:
+        total = 0
+        for image_id in coco.getImgIds():
+            for annotation in coco.loadAnns(coco.getAnnIds(image_id)):
+                segmentation = annotation["segmentation"]
+                outlines = segmentation if isinstance(segmentation, list) else [segmentation["counts"]]
+                total += sum(map(len, outlines)) + len(annotation["bbox"])
+        return total
 
-        def read_all() -> int:
-            total = 0
-            for image_id in coco.getImgIds():
-                for annotation in coco.loadAnns(coco.getAnnIds(image_id)):
-                    segmentation = annotation["segmentation"]
-                    outlines = segmentation if isinstance(segmentation, list) else [segmentation["counts"]]
-                    total += sum(map(len, outlines)) + len(annotation["bbox"])
-            return total
-
-        return read_all
-
-    return prepared
+    return read_all
 
 
-def _load_ours(folder: Path) -> Callable[[], Callable[[], int]]:
-    from common.data.annotation_files import RleEntry
-    from common.data.coco import CocoDataset
+def load_ours(folder: Path) -> Callable[[], int]:
+    dataset = CocoDataset([folder / "images"], [folder / "annotations.json"])
 
-    def prepared() -> Callable[[], int]:
-        dataset = CocoDataset([folder / "images"], [folder / "annotations.json"])
+    def read_all() -> int:
+        total = 0
+        for image in range(len(dataset)):
+            for at in range(dataset.offsets[image], dataset.offsets[image + 1]):
+                segmentation = dataset.segmentation(at)
+                outlines = [segmentation.counts] if isinstance(segmentation, RleEntry) else segmentation or []
+                total += sum(map(len, outlines)) + len(dataset.boxes[at])
+        return total
 
-        def read_all() -> int:
-            total = 0
-            for image in range(len(dataset)):
-                for at in range(dataset.offsets[image], dataset.offsets[image + 1]):
-                    segmentation = dataset.segmentation(at)
-                    outlines = [segmentation.counts] if isinstance(segmentation, RleEntry) else segmentation or []
-                    total += sum(map(len, outlines)) + len(dataset.boxes[at])
-            return total
-
-        return read_all
-
-    return prepared
+    return read_all
 
 
-def _growth_of_a_worker(read_all: Callable[[], int]) -> float:
+def growth_of_a_worker(read_all: Callable[[], int]) -> float:
     """Megabytes of private memory that a forked worker has gained when it has read everything twice."""
     receiver, sender = os.pipe()
     child = os.fork()
     if not child:
-        before = _private()
+        before = private()
         read_all()
         read_all()
-        os.write(sender, f"{_private() - before}".encode())
+        os.write(sender, f"{private() - before}".encode())
         os._exit(0)
     os.close(sender)
     with os.fdopen(receiver) as answer:
@@ -161,20 +146,13 @@ def _growth_of_a_worker(read_all: Callable[[], int]) -> float:
     return growth
 
 
-def _resident() -> float:
-    return _kilobytes("/proc/self/status", "VmRSS:") / 1024
+def private() -> float:
+    """Megabytes that no other process shares."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
-def _private() -> float:
-    lines = "/proc/self/smaps_rollup"
-    return (_kilobytes(lines, "Private_Dirty:") + _kilobytes(lines, "Private_Clean:")) / 1024
-
-
-def _kilobytes(file: str, key: str) -> float:
-    return next(float(line.split()[1]) for line in Path(file).read_text().splitlines() if line.startswith(key))
-
-
-def _in_a_process(peer: str, folder: Path) -> dict[str, float]:
+def in_a_process(peer: str, folder: Path) -> dict[str, float]:
     command = [sys.executable, __file__, "--measure", peer, "--folder", str(folder)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return dict(json.loads(answer.splitlines()[-1]))
