@@ -40,17 +40,6 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def user_cache() -> Path:
-    """Where the system wants files that can be made again."""
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "maskworks"
-
-
 def leads_inside(path: Path, root: Path) -> bool:
     """Whether a path, its links followed, ends under a (resolved) folder."""
     try:
