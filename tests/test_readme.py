@@ -34,7 +34,7 @@ from torch.distributed.run import parse_args
 
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
-from common.run.loading import entry_of, place_of
+from common.run.weights.loading import entry_of, place_of
 from maskworks.packages import NETWORKS
 
 ROOT = Path(__file__).resolve().parent.parent

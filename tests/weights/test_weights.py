@@ -21,8 +21,9 @@ from PIL import Image
 import solov2
 from common.data.coco_classes import COCO_CLASSES
 from common.errors import UserError
-from common.run import loading, weights
-from common.run.loading import Published, local_file, published
+from common.run.weights import __main__ as weights
+from common.run.weights import loading
+from common.run.weights.loading import Published, local_file, published
 from solov2.config import VARIANTS
 from solov2.weights import initialise
 from tests.solov2.test_convert import published_by_solo

@@ -18,16 +18,16 @@ from filelock import FileLock
 from common.errors import UserError
 from common.files import user_cache
 from common.ops.folding import fold_batch_norms
-from common.run import hub
 from common.run.checkpoint import check_weights, load, save
 from common.run.configuration import from_dict
 from common.run.converting import checkpoint_of, understand
-from common.run.download import beside, fetch
 from common.run.model import Learner
 from common.run.published import read_published
+from common.run.weights import hub
+from common.run.weights.download import beside, fetch
 
 BACKBONE = "torchvision"
-BESIDE = Path(__file__).resolve().parents[2]  # where the packages lie, this one among them
+BESIDE = Path(__file__).resolve().parents[3]  # where the packages lie, this one among them
 C = TypeVar("C")
 M = TypeVar("M", bound=Learner)
 
