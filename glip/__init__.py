@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.run.loading import open_model
+from common.run.weights.loading import open_model
 from glip.config import VARIANTS, Config
 from glip.network import GLIP
 from glip.prompts import Prompt

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from common.run.checkpoint import load_weights
 from common.run.conversion import Rules, rename
-from common.run.loading import BACKBONE, local_file
 from common.run.published import read_checkpoint_or_published
 from common.run.starting_weights import load_backbone
+from common.run.weights.loading import BACKBONE, local_file
 from glip.convert import convert, recognise
 from glip.network import GLIP
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.run.loading import open_model
+from common.run.weights.loading import open_model
 from refinemask_psg.config import VARIANTS, Config
 from refinemask_psg.network import RefineMask
 from refinemask_psg.u2net import U2Net

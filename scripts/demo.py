@@ -28,7 +28,7 @@ from common.errors import UserError
 from common.ops import masks as rle
 from common.results import Instances, Panoptic, Result
 from common.run import commands
-from common.run.loading import local_file
+from common.run.weights.loading import local_file
 from maskworks.packages import NETWORKS
 from refinemask_psg.psg.results import SceneGraph
 

@@ -17,7 +17,7 @@ from PIL import Image
 from common.results import Result
 from common.run import commands
 from common.run.checkpoint import load
-from common.run.loading import local_file
+from common.run.weights.loading import local_file
 from maskworks import shapes
 
 SIDE = 2 * 192  # the largest scene at twice its size

@@ -34,12 +34,14 @@ from torch.distributed.run import parse_args
 
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
+from common.run.weights.loading import entry_of, place_of
 from maskworks.packages import NETWORKS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = sorted(path.parent for path in ROOT.glob("*/pyproject.toml"))  # datasets/README.md has downloads only
 PAGES = [ROOT / "README.md", ROOT / "README.zh.md", *(package / "README.md" for package in PACKAGES)]
 PROGRAMS = ("python", "torchrun", "pip", "make", "sbatch", "cd")
+NAME = re.compile(rf"\b(?:{'|'.join(NETWORKS)}):\w+")  # of published weights
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 CLASSES = {"pose2seg": ("person",)}
@@ -85,6 +87,14 @@ COMMANDS = [command for page in PAGES for command in commands_of(page)]
 
 
 # --- what is done with a command
+
+
+def under_name(name: str) -> tuple[Path, str]:
+    """Where the converted file of a published name is expected, and its variant."""
+    package, _, short = name.partition(":")
+    entry = entry_of(name)
+    assert entry, f"{name} is not in a weights.toml"
+    return place_of(package, short, entry).with_name(f"{short}.safetensors"), entry.variant
 
 
 class Parsed(BaseException):
@@ -175,10 +185,16 @@ def check_python(words: list[str], folder: Path, mention: bool, parse: Any, weig
     if package in NETWORKS:
         named = [arguments[at + 1] for at, word in enumerate(arguments[:-1]) if word == "--weights"]
         for name in [*named, f"runs/{package}/shapes/best.safetensors"]:
-            if name.endswith(".safetensors") and not Path(name).exists():
-                Path(name).parent.mkdir(parents=True, exist_ok=True)
-                Path(name).symlink_to(weights(package))
+            if NAME.fullmatch(name):
+                put(weights(package), under_name(name)[0])
+            elif name.endswith(".safetensors") and not Path(name).exists():
+                put(weights(package), Path(name))
     parse(program, arguments)
+
+
+def put(file: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(file)
 
 
 def check_torchrun(words: list[str], folder: Path, parse: Any, weights: Any) -> None:
@@ -225,6 +241,7 @@ def test_a_command_is_taken_by_its_program(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parse: Any, weights: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MASKWORKS_CACHE", str(tmp_path / "cache"))
     program, *words = command.words
     match program:
         case "python":
@@ -292,6 +309,9 @@ def test_what_is_written_in_python_runs(
     package = re.findall(r"^import (\w+)$", block, re.MULTILINE)[0]
     for name in re.findall(r'"([\w.]+\.safetensors)"', block):
         (tmp_path / name).symlink_to(weights(package))
+    monkeypatch.setenv("MASKWORKS_CACHE", str(tmp_path / "cache"))
+    for name in NAME.findall(block):
+        put(weights(package), under_name(name)[0])
     cv2.imwrite(str(tmp_path / "street.jpg"), np.random.RandomState(0).randint(0, 255, (60, 80, 3)).astype(np.uint8))
     joints = np.concatenate((np.random.RandomState(1).uniform(5, 55, (1, 17, 2)), np.full((1, 17, 1), 2.0)), axis=2)
     monkeypatch.chdir(tmp_path)

@@ -24,7 +24,7 @@ import pytest
 
 from tests import readme_files
 from tests.running import python
-from tests.test_readme import COMMANDS, ROOT, Command
+from tests.test_readme import COMMANDS, NAME, ROOT, Command, under_name
 
 NOT_RUN = {  # how the line begins: the reason
     "make ": "sets the environment up and runs this suite; continuous integration does",
@@ -140,6 +140,11 @@ def provide(command: Command, folder: Path, stock: Path) -> None:
         for split in ("train", "val"):
             shutil.copy(folder / f"{split}_people.json", folder / f"{split}.json")
     words = command.words
+    for name in filter(NAME.fullmatch, words):
+        place, variant = under_name(name)
+        if not place.exists():
+            place.parent.mkdir(parents=True)
+            readme_files.save_ours(place, name.partition(":")[0], variant)
     for before, word in pairwise(words):
         if before == "--out" or not re.fullmatch(r"\S+\.(safetensors|pth|pkl)|FILE", word) or (folder / word).exists():
             continue

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from common.run import starting_weights
-from common.run.loading import BACKBONE, local_file
 from common.run.published import read_checkpoint_or_published
+from common.run.weights.loading import BACKBONE, local_file
 from upsnet.classes import COCO, COCO_NAMES
 from upsnet.convert import backbone_weights, convert, known_classes, recognise
 from upsnet.network import UPSNet

@@ -25,13 +25,13 @@ from common.run.configuration import configure, refuse_another_network, to_dict,
 from common.run.details import write_run_details
 from common.run.distributed import barrier, is_main, process_count
 from common.run.evaluation import Evaluation, Example, evaluate_instances, examples
-from common.run.loading import local_file
 from common.run.memory import keep_freed_memory
 from common.run.model import Learner
 from common.run.optimization import ParameterGroup
 from common.run.score_tables import print_classes, print_scores
 from common.run.settings import Data, Optimizer, Schedule, Training
 from common.run.training import Metrics, Trainer
+from common.run.weights.loading import local_file
 
 EXAMPLES_IN_REPORT = 16
 M = TypeVar("M", bound=Learner)

@@ -26,10 +26,10 @@ from common.results import Result
 from common.run.commands import choose_device
 from common.run.distributed import is_main, process_count, process_index
 from common.run.journal import Journal
-from common.run.loading import local_file
 from common.run.model import Model, Picture
 from common.run.prediction_files import Output, Remarks, categories
 from common.run.runlog import Bar
+from common.run.weights.loading import local_file
 
 Json = dict[str, Any]
 Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why

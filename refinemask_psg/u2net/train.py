@@ -10,9 +10,9 @@ from common.run import commands
 from common.run.checkpoint import load_weights
 from common.run.configuration import configure
 from common.run.distributed import process_count
-from common.run.loading import local_file
 from common.run.published import read_checkpoint_or_published
 from common.run.settings import Training
+from common.run.weights.loading import local_file
 from maskworks import report
 from refinemask_psg.u2net.augmentation import RescaleAndCrop
 from refinemask_psg.u2net.config import VARIANTS

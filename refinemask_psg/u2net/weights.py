@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.run.checkpoint import load_weights
-from common.run.loading import local_file, open_model
 from common.run.published import read_checkpoint_or_published
+from common.run.weights.loading import local_file, open_model
 from refinemask_psg.u2net.config import Config
 from refinemask_psg.u2net.network import U2Net
 
@@ -75,5 +75,4 @@ def read_convolutions(file: Path) -> list[tuple[Tensor, Tensor]]:
 
 
 def is_small(weights: dict[str, Tensor]) -> bool:
-    deepest = weights.get(DEEPEST)
-    return deepest is not None and len(deepest) == 64
+    return DEEPEST in weights and len(weights[DEEPEST]) == 64

@@ -12,15 +12,18 @@ from importlib import import_module
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 import solov2
 from common.data.coco_classes import COCO_CLASSES
 from common.errors import UserError
-from common.run import loading, weights
-from common.run.loading import Published, local_file, published
+from common.run.weights import __main__ as weights
+from common.run.weights import loading
+from common.run.weights.loading import Published, local_file, published
 from solov2.config import VARIANTS
 from solov2.weights import initialise
 from tests.solov2.test_convert import published_by_solo
@@ -183,3 +186,11 @@ def test_the_real_lists_are_of_the_right_form(package: str) -> None:
 
 def test_every_package_has_a_list() -> None:
     assert set(published()) == {path.parent.name for path in Path(solov2.__file__).parents[1].glob("*/convert.py")}
+
+
+def test_photographs_are_predicted_with_a_name(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "street.png")
+    words = ["--weights", "solov2:small", "street.png", "--out", "found", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["predict.py", *words])
+    import_module("solov2.predict").main()
+    assert (tmp_path / "found/predictions.json").exists()

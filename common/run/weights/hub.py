@@ -18,7 +18,7 @@ def fetch(name: str) -> Path:
     library = client(name)
     repository, file = parts(name)
     try:
-        return Path(library.hf_hub_download(repository, file))
+        return Path(library.HfApi().hf_hub_download(repository, file))
     except Exception as error:  # its own kinds, those of its HTTP client, and of files
         remedy = "see to the name and the network, and if it is private, to `hf auth login`"
         raise UserError(f"{name}: {told(error)}; {remedy}") from error
@@ -30,10 +30,10 @@ def push(path: Path, name: str, licence: str) -> str:
     repository, file = parts(name)
     page = card(load(path), name, licence, scores_beside(path))
     try:
-        library.create_repo(repository, exist_ok=True)
-        add = library.CommitOperationAdd
+        hub, add = library.HfApi(), library.CommitOperationAdd
+        hub.create_repo(repository, exist_ok=True)
         operations = [add(file, str(path)), add("README.md", page.encode())]
-        done = library.create_commit(repository, operations, commit_message=f"{file}, written by maskworks")
+        done = hub.create_commit(repository, operations, commit_message=f"{file}, written by maskworks")
     except Exception as error:
         raise UserError(f"{name}: not written ({told(error)}); log in with `hf auth login`, see to the name") from error
     return str(done.commit_url)

@@ -18,16 +18,16 @@ from filelock import FileLock
 from common.errors import UserError
 from common.files import user_cache
 from common.ops.folding import fold_batch_norms
-from common.run import hub
 from common.run.checkpoint import check_weights, load, save
 from common.run.configuration import from_dict
 from common.run.converting import checkpoint_of, understand
-from common.run.download import beside, fetch
 from common.run.model import Learner
 from common.run.published import read_published
+from common.run.weights import hub
+from common.run.weights.download import beside, fetch
 
 BACKBONE = "torchvision"
-BESIDE = Path(__file__).resolve().parents[2]  # where the packages lie, this one among them
+BESIDE = Path(__file__).resolve().parents[3]  # where the packages lie, this one among them
 C = TypeVar("C")
 M = TypeVar("M", bound=Learner)
 
@@ -80,9 +80,8 @@ def entry_of(source: str) -> Published | None:
 
 def fetched(package: str, name: str, entry: Published) -> Path:
     """The file that is published under a name; converted, unless it is taken as it is."""
-    folder = user_cache() / "weights" / package / name
-    original = folder / (entry.file or entry.url.rpartition("/")[2])
-    ours = folder / f"{name}.safetensors"
+    original = place_of(package, name, entry)
+    ours = original.with_name(f"{name}.safetensors")
     if entry.variant and ours.exists() and newest(package) <= ours.stat().st_mtime:
         return ours
     if entry.file and not original.exists():
@@ -96,6 +95,11 @@ def fetched(package: str, name: str, entry: Published) -> Path:
             print("\n".join(file.notes), file=sys.stderr)
             save(ours, checkpoint_of(file))
     return ours
+
+
+def place_of(package: str, name: str, entry: Published) -> Path:
+    """Where the file itself is kept, also one that was fetched by hand."""
+    return user_cache() / "weights" / package / name / (entry.file or entry.url.rpartition("/")[2])
 
 
 def newest(package: str) -> float:

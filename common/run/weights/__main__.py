@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from common.files import user_cache
-from common.run import commands, hub
-from common.run.loading import local_file, published
+from common.run import commands
+from common.run.weights import hub
+from common.run.weights.loading import local_file, published
 
 
 @dataclass
