@@ -265,7 +265,10 @@ IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 CAFFE = Model(norm_eps=1e-5, mean=(103.53, 116.28, 123.675))
 RESNEXT = replace(CAFFE, backbone="resnext101_32x8d", stride_in_1x1=False, std=(57.375, 57.12, 58.395))
 GROUP_NORM = replace(CAFFE, stride_in_1x1=False, norm="group", head_norm="group", box_convs=4, box_layers=1)
-ABOVE_ZERO = 1e-9  # MMDetection drops boxes whose width or height is not above 0
+ABOVE_ZERO = 1e-9  # MMDetection and Detectron2 drop boxes whose width or height is not above 0
+EACH_IMAGE = Proposals(
+    smallest=ABOVE_ZERO, training_kept=1000, kept_of_batch=False, inside_only=False, smooth_l1_beta=0.0
+)
 
 
 def _benchmark(variant: str, model: Model, steps: int = 90_000, batch_size: int = 16) -> Config:
@@ -295,9 +298,7 @@ def _mmdetection(variant: str, model: Model) -> Config:
         training=Training(epochs=12, batch_size=16),
         model=model,
         conventions=MMDETECTION if model.std == IMAGENET_STD else replace(MMDETECTION, channels="bgr"),
-        proposals=Proposals(
-            smallest=ABOVE_ZERO, training_kept=1000, kept_of_batch=False, inside_only=False, smooth_l1_beta=0.0
-        ),
+        proposals=EACH_IMAGE,
         regions=Regions(smooth_l1_beta=0.0),
         data=_coco_2017(),
         optimizer=Optimizer(name="sgd", lr=0.02),
@@ -321,9 +322,7 @@ def _detectron2(variant: str, model: Model) -> Config:
         training=Training(steps=90_000, batch_size=16, evaluate_every=0, save_every=2500),
         model=model,
         conventions=DETECTRON2,
-        proposals=Proposals(
-            smallest=ABOVE_ZERO, training_kept=1000, kept_of_batch=False, inside_only=False, smooth_l1_beta=0.0
-        ),
+        proposals=EACH_IMAGE,
         regions=Regions(smooth_l1_beta=0.0),
         augment=Augment(short_sides=(640, 672, 704, 736, 768, 800)),
         data=_coco_2017(),

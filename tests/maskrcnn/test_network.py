@@ -66,19 +66,29 @@ def test_every_variant_learns_and_finds(variant):
     assert (found.labels < len(CLASSES)).all()
 
 
-@pytest.mark.parametrize("variant", ["r50_c4_1x", "mmdet_r50_fpn", "torchvision_r50_fpn_v2"])
-def test_folded_batch_norms_change_nothing(variant):
+@pytest.mark.parametrize(
+    ("variant", "deformable"),
+    [("r50_c4_1x", "none"), ("mmdet_r50_fpn", "modulated"), ("torchvision_r50_fpn_v2", "none")],
+)
+def test_folded_batch_norms_change_nothing(variant, deformable):
     torch.manual_seed(0)
-    model = MaskRCNN(small(variant), CLASSES).eval()
+    config = small(variant)
+    config.model.deformable = deformable
+    model, c4 = MaskRCNN(config, CLASSES).eval(), config.model.neck == "c4"
     for name, value in model.state_dict().items():
         if "running" in name:
             value.uniform_(0.5, 1.5)
-    images, regions = torch.randn(1, 3, 64, 64), torch.randn(2, 1024, 14, 14)
-    stage = getattr(model, "region_stage", torch.nn.Identity())
+    images, regions = torch.randn(1, 3, 64, 64), torch.randn(2, *((1024, 14, 14) if c4 else (256, 7, 7)))
+
+    def answers():
+        head = model.region_stage(regions) if c4 else model.box_head.features(regions)
+        stages = model.backbone(images)
+        return [*stages, *model.pyramid(stages), head, model.mask_head(head if c4 else regions)]
+
     with torch.no_grad():
-        before = [*model.backbone(images), stage(regions)]
+        before = answers()
         fold_batch_norms(model)
-        after = [*model.backbone(images), stage(regions)]
+        after = answers()
     assert not any("running" in name for name in model.state_dict())
     for expected, found in zip(before, after, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))

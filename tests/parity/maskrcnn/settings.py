@@ -38,7 +38,7 @@ INFORMATION = (  # follows from the checkpoint and its variant, or from other se
     *(f"settings.INPUT.{name}" for name in ("BRIGHTNESS", "CONTRAST", "SATURATION", "HUE")),
     *("settings.confidence_threshold", "gt_polygons", "settings.detectron2.*"),  # a config.yaml: the converter reads it
     "settings.mmdetection",  # a configuration: likewise
-    *("settings.backbone.*", "settings.anchors*", "settings.boxes*", "settings.roi_align*", "settings.masks*"),
+    *("settings.backbone*", "settings.anchors*", "settings.boxes*", "settings.roi_align*", "settings.masks*"),
     *("settings.network_size", "settings.resize_how"),
 )
 
@@ -48,9 +48,17 @@ def with_mmdetection_settings(variant: Config, settings: dict[str, Any]) -> Conf
     first, second, normalise = settings["test_cfg"]["rpn"], settings["test_cfg"]["rcnn"], settings["normalise"]
     check_cap(first)
     variant = with_mmdetection_training(variant, settings["train_cfg"]) if "train_cfg" in settings else variant
+    scale = 255 if max(normalise["mean"]) <= 1 else 1  # torchvision's values are from 0 to 1
+    body = settings.get("backbone")
+    body = body if isinstance(body, dict) else {}
     return replace(
         variant,
-        model=replace(variant.model, mean=tuple(normalise["mean"]), std=tuple(normalise["std"])),
+        model=replace(
+            variant.model,
+            mean=tuple(value * scale for value in normalise["mean"]),
+            std=tuple(value * scale for value in normalise["std"]),
+            stride_in_1x1=body.get("stride_in_1x1", variant.model.stride_in_1x1),
+        ),
         conventions=replace(variant.conventions, channels=normalise["channel_order"].lower()),
         proposals=replace(
             variant.proposals,
