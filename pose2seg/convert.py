@@ -10,7 +10,7 @@ from common.run.conversion import Converted, Rules, count, missing_counters, ren
 from common.run.origin import Origin, choose_recipe, settle
 from pose2seg.config import VARIANTS, Config
 
-SOURCE = "liruilong940607/Pose2Seg"
+SOURCES = ("liruilong940607/Pose2Seg",)
 MARK = "segnet.pred_small.weight"  # only its files have it
 LEVELS = 4
 RULES: Rules = [
@@ -28,7 +28,7 @@ DECIDING = ("model.input_size", "model.window", "model.mean", "model.std", "test
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
     """Whose names these are, or None if they are not Pose2Seg's."""
-    return SOURCE if any(rename(name, RULES[:1]) == MARK for name in state) else None
+    return SOURCES[0] if any(rename(name, RULES[:1]) == MARK for name in state) else None
 
 
 @whole
@@ -41,7 +41,7 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     recipe = choose_recipe({"coco_occ": VARIANTS["coco_occ"]}, variant, origin)
     config = _config(weights, recipe.value)
     decisions = settle(config, recipe, DECIDING)
-    return Converted(SOURCE, config, weights | missing_counters(weights), names, decisions)
+    return Converted(SOURCES[0], config, weights | missing_counters(weights), names, decisions)
 
 
 @whole

@@ -58,16 +58,17 @@ def run_cascade(
     stages: list[StageAnswers] = []
     for head, stds in zip(heads, config.box_stds, strict=True):
         stages.append(answer(head, pyramid, [proposals], config.finest_scale))
-        proposals = clip(moved(stages[-1], stages[-1].logits[:, :-1].argmax(dim=1), stds), size)
+        labels = stages[-1].logits[:, :-1].argmax(dim=1)
+        proposals = clip(moved(stages[-1], labels, stds, config.conventions == "mmdetection"), size)
     return stages
 
 
-def moved(stage: StageAnswers, labels: Tensor, stds: tuple[float, ...]) -> Tensor:
+def moved(stage: StageAnswers, labels: Tensor, stds: tuple[float, ...], limit_shrinking: bool = True) -> Tensor:
     """The regions moved by the deltas of their class: [K, 4]"""
     if stage.deltas.shape[1] == 1:
         labels = torch.zeros_like(labels)
     chosen = stage.deltas[torch.arange(labels.shape[0], device=labels.device), labels]
-    return decode(stage.regions[:, 1:], chosen, stds)
+    return decode(stage.regions[:, 1:], chosen, stds, limit_shrinking)
 
 
 @torch.no_grad()

@@ -32,13 +32,14 @@ def encode(boxes: Tensor, targets: Tensor, stds: Sequence[float]) -> Tensor:
     return deltas / deltas.new_tensor(stds)
 
 
-def decode(boxes: Tensor, deltas: Tensor, stds: Sequence[float]) -> Tensor:
+def decode(boxes: Tensor, deltas: Tensor, stds: Sequence[float], limit_shrinking: bool = True) -> Tensor:
     """Boxes [n, 4] moved by deltas [n, ..., 4] -> [n, ..., 4]"""
     deltas = deltas.float() * deltas.new_tensor(stds, dtype=torch.float32)
     boxes = boxes.reshape(-1, *[1] * (deltas.ndim - 2), 4)
     size, centre = boxes[..., 2:] - boxes[..., :2], (boxes[..., :2] + boxes[..., 2:]) * 0.5
     moved = centre + size * deltas[..., :2]
-    half = 0.5 * size * deltas[..., 2:].clamp(-LARGEST_LOG_SCALE, LARGEST_LOG_SCALE).exp()
+    least = -LARGEST_LOG_SCALE if limit_shrinking else None
+    half = 0.5 * size * deltas[..., 2:].clamp(least, LARGEST_LOG_SCALE).exp()
     return torch.cat((moved - half, moved + half), dim=-1)
 
 

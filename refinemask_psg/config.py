@@ -12,18 +12,26 @@ from refinemask_psg.psg.relation_config import Relations, shapes_relations
 CASCADE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 
 
+Body = (
+    Literal["resnet10", "resnet50", "resnet101", "resnext101_32x4d", "resnext101_32x8d", "resnext101_64x4d"]
+    | Literal["swin_tiny", "swin_small"]
+)
+
+
 @dataclass
 class Model:
     """The network and what it is trained for."""
 
-    backbone: Literal["resnet10", "resnet50", "resnet101", "swin_tiny"] = "resnet50"
-    """torchvision's ResNets (resnet10 is resnet18 with one block for each stage), or Swin-T."""
+    backbone: Body = "resnet50"
+    """torchvision's ResNets (resnet10 is resnet18 with one block for each stage), or Swin-T or -S."""
     composite: bool = False
     """Two Swins, the second fed by the first (CBNetV2); both are trained, the second predicts."""
     norm: Literal["frozen_batch", "group"] = "frozen_batch"
     """A ResNet's normalisation: batch norm with fixed statistics (pretrained), or group norm (from scratch)."""
     stride_in_1x1: bool = False
     """A ResNet's bottlenecks halve the resolution in their first 1x1 convolution (Caffe), not in the 3x3."""
+    deformable: Literal["none", "v1", "v2"] = "none"
+    """Deformable 3x3 convolutions in a ResNet's last three stages; v2 modulates them."""
     frozen_stages: int = 1
     """The stem and so many stages of a ResNet are not trained; -1: all of it is."""
     drop_path: float = 0.0
@@ -75,7 +83,7 @@ class Model:
     mask_head: Literal["refine", "plain"] = "refine"
     """RefineMask's head in stages, or Mask R-CNN's."""
     mask_heads: int = 1
-    """Several heads' probabilities are averaged (MMDetection's Cascade Mask R-CNN has three)."""
+    """Several heads' probabilities are averaged (MMDetection's Cascade Mask R-CNN has three); 0: boxes only."""
     mask_channels: int = 256
     """Width of the mask head; each refinement stage halves it."""
     mask_final_agnostic: bool = False
@@ -96,6 +104,9 @@ class Model:
     """Start them from this file, the published u2net.pth."""
     semantic_weight: float = 2.5
     """Weight of their loss."""
+    conventions: Literal["mmdetection", "detectron2"] = "mmdetection"
+    """Detectron2 scales photographs by Pillow, ranks proposals by logits, lets boxes shrink at will, averages a
+    cascade's probabilities instead of its logits, and drops detections without width or height."""
     channels: Literal["rgb", "bgr"] = "rgb"
     """Order of the colours in the network's input."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
@@ -243,10 +254,10 @@ CASCADE = Model(
 )
 
 
-def _mmdet_swin() -> Config:
+def _mmdet_swin(variant: str, backbone: Literal["swin_tiny", "swin_small"]) -> Config:
     """MMDetection 3's Mask R-CNN on a single Swin."""
-    config = _composite_swin("mmdet_mask_rcnn_swin_tiny", Model(mask_head="plain"))
-    config.model.composite = False
+    config = _composite_swin(variant, Model(mask_head="plain"))
+    config.model.composite, config.model.backbone = False, backbone
     config.test = Inference(nms_in="input", drop_empty_proposals=True)
     return config
 
@@ -268,6 +279,15 @@ def _mmdet_caffe_cascade() -> Config:
     config.model = replace(
         config.model, stride_in_1x1=True, channels="bgr", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)
     )
+    return config
+
+
+def _detectron2_cascade(variant: str, epochs: int) -> Config:
+    """Detectron2's Cascade Mask R-CNN: in the manner of Caffe, with one mask head on the last boxes."""
+    config = _mmdet_caffe_cascade()
+    config.variant, config.training.epochs = variant, epochs
+    stds = tuple((x, x, size, size) for x, size in ((1 / 10, 1 / 5), (1 / 20, 1 / 10), (1 / 30, 1 / 15)))
+    config.model = replace(config.model, mask_heads=1, box_stds=stds, conventions="detectron2")
     return config
 
 
@@ -350,9 +370,12 @@ VARIANTS: dict[str, Config] = {
         "refine_cbv2_swin_tiny_mask_rcnn", Model(fpn_upsampling="bilinear", box_samples=384)
     ),
     "refine_cbv2_swin_tiny_cascade_last": _composite_swin("refine_cbv2_swin_tiny_cascade_last", deepcopy(CASCADE)),
-    "mmdet_mask_rcnn_swin_tiny": _mmdet_swin(),
+    "mmdet_mask_rcnn_swin_tiny": _mmdet_swin("mmdet_mask_rcnn_swin_tiny", "swin_tiny"),
+    "mmdet_mask_rcnn_swin_small": _mmdet_swin("mmdet_mask_rcnn_swin_small", "swin_small"),
     "mmdet_cascade_mask_rcnn_r50_1x": _mmdet_cascade(),
     "mmdet_cascade_mask_rcnn_r50_caffe_1x": _mmdet_caffe_cascade(),
+    "detectron2_cascade_mask_rcnn_r50_1x": _detectron2_cascade("detectron2_cascade_mask_rcnn_r50_1x", 12),
+    "detectron2_cascade_mask_rcnn_r50_3x": _detectron2_cascade("detectron2_cascade_mask_rcnn_r50_3x", 37),
     "psg": _psg("psg", "bert"),
     "psg_pairs": _psg("psg_pairs", "pairs"),
     "psg_shapes": _psg_shapes(),

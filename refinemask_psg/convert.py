@@ -1,4 +1,4 @@
-"""Names in published checkpoints -> names here: RefineMask, CBNetV2, refine_caslm, wangqixun/psg, MMDetection 3.
+"""Names in published checkpoints -> names here: RefineMask, CBNetV2, refine_caslm, psg, MMDetection, Detectron2.
 
 U-2-Net's own files need no conversion: u2net.py has their names.
 """
@@ -9,18 +9,23 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from common.data.coco_classes import COCO_CLASSES, COCO_STUFF
 from common.errors import UserError
-from common.run.conversion import Converted, Rules, count, rename, whole
+from common.run.conversion import Converted, Rules, count, missing_counters, rename, whole
 from common.run.mmdetection import Read, caffe_style, inputs, lvis, number, refuse_others, said, whole_number
 from common.run.origin import Classes, Origin, Said, at, choose_recipe, plain_dict, settle
+from refinemask_psg import detectron2
 from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config, Model
+from refinemask_psg.network import RefineMask
 from refinemask_psg.psg.relation_config import PSG_PREDICATES, Relations
 from refinemask_psg.psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
+from refinemask_psg.swin import SMALL_DEPTHS
 
 BACKBONE: Rules = [
+    (r"\.conv2(_|\.conv_)offset\.", ".conv2.offset."),
     (r"^backbone\.cb_modules\.0\.", "backbone.assisting."),
     (r"^backbone\.cb_modules\.1\.", "backbone.lead."),
     (r"^backbone\.cb_linears\.", "backbone.connections."),
@@ -63,6 +68,8 @@ STAGE: Rules = [
     (r"\.fuse_transform_out\.", ".fuse_out."),
 ]
 RULES: Rules = [*BACKBONE, *HEADS, *STAGE, *RELATION_RULES]
+SWINS_OWN = "Swin-Transformer-Object-Detection"  # of its authors, on MMDetection 2.11
+CASCADE_OF_MMDETECTION = "MMDetection 2 or 3, Cascade R-CNN"
 COMPOSITE = "backbone.cb_linears.0.1.weight"
 PLAIN = "roi_head.mask_head.conv_logits.weight"
 REFINES = "roi_head.mask_head.final_instance_logits.weight"
@@ -72,13 +79,13 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "refine_caslm": (REFINES, COMPOSITE),
     "RefineMask": (REFINES,),
     "CBNetV2": (COMPOSITE, PLAIN),
-    "MMDetection 3, Cascade Mask R-CNN": ("roi_head.mask_head.0.conv_logits.weight",),
-    "MMDetection 3, Swin": (
-        "backbone.stages.0.blocks.0.attn.w_msa.qkv.weight",
-        "roi_head.mask_head.conv_logits.weight",
-    ),
+    CASCADE_OF_MMDETECTION: ("roi_head.bbox_head.0.fc_cls.weight",),
+    "MMDetection 3, Swin": ("backbone.stages.0.blocks.0.attn.w_msa.qkv.weight", PLAIN),
+    detectron2.SOURCE: detectron2.MARKS,
+    SWINS_OWN: ("backbone.layers.0.blocks.0.attn.qkv.weight", PLAIN),
 }
-COMPUTED = r".*\.relative_position_index"  # a constant that published Swins store
+# constants that published Swins store, and older files of Detectron2
+COMPUTED = r".*\.relative_position_index|pixel_mean|pixel_std|proposal_generator\.anchor_generator\..*"
 
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
@@ -86,9 +93,9 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 
     A plain Mask R-CNN on a single ResNet is package maskrcnn's.
     """
-    if "neck.lateral_convs.0.conv.weight" not in state or "rpn_head.rpn_conv.weight" not in state:
-        return None
-    return next((source for source, marks in SOURCES.items() if all(mark in state for mark in marks)), None)
+    found = next((source for source, marks in SOURCES.items() if all(mark in state for mark in marks)), None)
+    whole = "neck.lateral_convs.0.conv.weight" in state and "rpn_head.rpn_conv.weight" in state
+    return found if whole or found == detectron2.SOURCE else None
 
 
 @whole
@@ -101,23 +108,45 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
             "of MMDetection: it lacks their neck, rpn_head or roi_head"
         )
     unused = re.compile(f"{COMPUTED}|{RELATION_UNUSED}")
-    names = {name: rename(name, RULES) for name in state if not unused.fullmatch(name)}
+    rules = detectron2.NAMES if source == detectron2.SOURCE else RULES
+    names = {name: rename(name, rules) for name in state if not unused.fullmatch(name)}
     weights = {names[name]: state[name] for name in names}
+    weights |= missing_counters(weights)
     if source == "MMDetection 3, Swin":
         weights = {name: position_major(name, value) for name, value in weights.items()}
     relations = relation_settings(state)
-    told = lvis(class_count(weights)) | (of_mmdetection(origin) if origin else {})
+    told = lvis(class_count(weights))
+    if origin is not None and source == detectron2.SOURCE:
+        told |= detectron2.said_by(origin)
+    elif origin is not None:
+        told |= recipe_32x8d(weights) | of_mmdetection(origin)
+    if source == SWINS_OWN:
+        told |= {"test.nms_in": Said("photograph", source), "test.drop_empty_proposals": Said(False, source)}
     fitting = fitting_recipes(weights, source, relations)
     decides = {name: (VARIANTS[name].model, VARIANTS[name].test) for name in fitting}
     recipe = choose_recipe(decides, variant, origin, named_recipe(origin, fitting, told))
     config = config_of(weights, recipe.value)
     config.relations = relations
+    refuse_other_networks(config, weights, source, origin)
     return Converted(source, config, weights, names, settle(config, recipe, DECIDING, told))
 
 
 @whole
 def class_count(weights: Mapping[str, Tensor]) -> int:
     return len(weights["box_heads.0.classes.weight"]) - 1
+
+
+def refuse_other_networks(config: Config, weights: Mapping[str, Tensor], source: str, origin: Origin | None) -> None:
+    """Stop where a file has layers that none of these networks has."""
+    if config.relations.head != "none":
+        return
+    with torch.device("meta"):
+        known = RefineMask(config, ["" for _ in range(class_count(weights))]).state_dict()
+    if others := [name for name in weights if name not in known]:
+        raise UserError(
+            f"{origin.path if origin else 'the checkpoint'}: by its names of the family of {source}, with layers that "
+            f"are not known here, {others[0]} and {len(others) - 1} more; known: {KNOWN}"
+        )
 
 
 def published_classes(config: Config, count: int) -> Classes | None:
@@ -147,6 +176,7 @@ def config_of(weights: Mapping[str, Tensor], variant: str) -> Config:
         composite="backbone.connections.0.1.weight" in weights,
         absolute_positions=any(name.endswith("absolute_pos_embed") for name in weights),
         fpn_channels=len(weights["fpn.lateral.0.weight"]),
+        deformable=deformable_of(weights),
         box_class_agnostic=len(weights["box_heads.0.deltas.weight"]) == 4,
         box_channels=len(weights["box_heads.0.first.weight"]),
         mask_head="refine" if "mask_heads.0.final.weight" in weights else "plain",
@@ -181,17 +211,29 @@ def fitting_recipes(weights: Mapping[str, Tensor], source: str, relations: Relat
         return ["refine_cbv2_swin_tiny_cascade_last" if cascade else "refine_cbv2_swin_tiny_mask_rcnn"]
     return {
         "CBNetV2": ["mask_rcnn_cbv2_swin_tiny"],
-        "MMDetection 3, Swin": ["mmdet_mask_rcnn_swin_tiny"],
-        "MMDetection 3, Cascade Mask R-CNN": [
-            "mmdet_cascade_mask_rcnn_r50_caffe_1x",
-            "mmdet_cascade_mask_rcnn_r50_1x",
-        ],
+        "MMDetection 3, Swin": [f"mmdet_mask_rcnn_{backbone_of(weights)}"],
+        SWINS_OWN: [f"mmdet_mask_rcnn_{backbone_of(weights)}"],
+        CASCADE_OF_MMDETECTION: [CAFFE, PYTORCH] if published_by_both(weights) else [PYTORCH],
+        detectron2.SOURCE: ["detectron2_cascade_mask_rcnn_r50_1x", "detectron2_cascade_mask_rcnn_r50_3x"],
     }[source]
+
+
+def published_by_both(weights: Mapping[str, Tensor]) -> bool:
+    """Whether cascades on such a backbone are published in the manner of Caffe too."""
+    return backbone_of(weights) in ("resnet50", "resnet101") and deformable_of(weights) == "none"
+
+
+def recipe_32x8d(weights: Mapping[str, Tensor]) -> dict[str, Said]:
+    """What MMDetection's recipe of ResNeXt-101 32x8d, whose weights are Detectron2's, has unlike the others."""
+    if backbone_of(weights) != "resnext101_32x8d":
+        return {}
+    values = {"model.channels": "bgr", "model.mean": (103.53, 116.28, 123.675), "model.std": (57.375, 57.12, 58.395)}
+    return {setting: Said(value, "the published recipe of ResNeXt-101 32x8d") for setting, value in values.items()}
 
 
 def named_recipe(origin: Origin | None, fitting: list[str], told: Mapping[str, Said]) -> Said | None:
     """Which of several recipes the file's configuration is of, or its name says."""
-    if origin is None or len(fitting) == 1:
+    if origin is None or not {CAFFE, CITYSCAPES} & set(fitting):
         return None
     if CAFFE in fitting:
         return caffe_or_not(origin, fitting[-1], told.get("model.stride_in_1x1"))
@@ -209,7 +251,7 @@ def caffe_or_not(origin: Origin, other: str, style: Said | None) -> Said | None:
         return Said(CAFFE if style.value else other, style.source)
     if "caffe" in origin.name:
         return Said(CAFFE, "the file's name, with caffe in it")
-    published = re.fullmatch(r"cascade[_-]mask[_-]rcnn_r\d+_fpn_.+_\d{8}(_\d{6})?-\w{8}", origin.name)
+    published = re.fullmatch(r"cascade[_-](mask[_-])?rcnn_r\d+_fpn_.+_\d{8}(_\d{6})?-\w{8}", origin.name)
     return Said(other, "the file's name, a published one") if published else None
 
 
@@ -227,6 +269,13 @@ def of_mmdetection(origin: Origin) -> dict[str, Said]:
     return told
 
 
+def stds_of_stages(value: Any) -> tuple[tuple[float, ...], ...]:
+    """Each box head's, of one head or of a cascade's."""
+    heads = value if isinstance(value, (list, tuple)) else [value]
+    found = [at(head, "bbox_coder.target_stds") for head in heads]
+    return tuple(detectron2.four_numbers(each) for each in found) if all(found) else CASCADE_STDS[: len(heads)]
+
+
 def one_scale(value: Any) -> int:
     if not isinstance(value, (list, tuple)) or len(value) != 1:
         raise ValueError("one scale")
@@ -240,6 +289,7 @@ def tested(part: str, name: str) -> tuple[str, str]:
 
 MMDETECTION_SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
     "model.stride_in_1x1": (caffe_style, ("model.backbone.style",)),
+    "model.box_stds": (stds_of_stages, ("model.roi_head.bbox_head",)),
     "model.anchor_scale": (one_scale, ("model.rpn_head.anchor_generator.scales",)),
     "test.proposals_before_nms": (whole_number, tested("rpn", "nms_pre")),
     "test.proposals": (whole_number, (*tested("rpn", "max_per_img"), *tested("rpn", "max_num"))),
@@ -250,20 +300,43 @@ MMDETECTION_SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
     "test.mask_threshold": (number, tested("rcnn", "mask_thr_binary")),
 }
 MMDETECTION_ONLY: dict[str, list[Any]] = {
+    "model.backbone.dcn.type": ["DCN", "DCNv2"],
+    "model.backbone.dcn.deform_groups": [1],
+    "model.backbone.dcn.fallback_on_stride": [False],
+    **{f"model.roi_head.bbox_head{stage}.loss_cls.type": ["CrossEntropyLoss"] for stage in ("", ".0", ".1", ".2")},
+    **{f"model.roi_head.bbox_head{stage}.loss_cls.use_sigmoid": [False] for stage in ("", ".0", ".1", ".2")},
+    "model.roi_head.bbox_roi_extractor.type": ["SingleRoIExtractor"],
     "model.rpn_head.anchor_generator.ratios": [[0.5, 1.0, 2.0]],
     "model.rpn_head.anchor_generator.strides": [[4, 8, 16, 32, 64]],
     **{path: ["nms"] for path in tested("rcnn", "nms.type")},
 }
 # what decides results and is not in the tensors
 DECIDING = (
-    *("model.channels", "model.mean", "model.std", "model.stride_in_1x1", "model.fpn_upsampling"),
+    *("model.conventions", "model.channels", "model.mean", "model.std", "model.stride_in_1x1", "model.fpn_upsampling"),
+    *("model.box_stds",),
     *("test.long_side", "test.short_side", "test.score_threshold", "test.nms", "test.max_instances"),
     *("test.mask_threshold", "test.nms_in"),
 )
 PSG_CLASSES = (*COCO_CLASSES, *COCO_STUFF)
-CAFFE, CITYSCAPES = "mmdet_cascade_mask_rcnn_r50_caffe_1x", "refinemask_r50_cityscapes"
+CAFFE, PYTORCH = "mmdet_cascade_mask_rcnn_r50_caffe_1x", "mmdet_cascade_mask_rcnn_r50_1x"
+CITYSCAPES = "refinemask_r50_cityscapes"
+KNOWN = (
+    "RefineMask and Cascade (Mask) R-CNN on ResNet-50, -101 and ResNeXt-101 (32x4d, 32x8d, 64x4d), also deformable, "
+    "and Mask R-CNN on Swin-T, Swin-S or two Swin-T"
+)
 
 
 def backbone_of(weights: Mapping[str, Tensor]) -> Any:
     blocks = count(weights, r"backbone\.layer3\.(\d+)\.conv1\.weight")
-    return {0: "swin_tiny", 1: "resnet10", 6: "resnet50"}.get(blocks, "resnet101")
+    if not blocks:
+        long = count(weights, r"backbone\.layers\.2\.blocks\.(\d+)\.norm1\.weight") == SMALL_DEPTHS[2]
+        return "swin_small" if long else "swin_tiny"
+    if blocks < 23:
+        return {1: "resnet10"}.get(blocks, "resnet50")
+    width, group = weights["backbone.layer1.0.conv2.weight"].shape[:2]
+    return "resnet101" if width == group else f"resnext101_{width // group}x{group}d"
+
+
+def deformable_of(weights: Mapping[str, Tensor]) -> Any:
+    offsets = weights.get("backbone.layer2.0.conv2.offset.bias")
+    return "none" if offsets is None else "v1" if len(offsets) == 18 else "v2"

@@ -1,10 +1,12 @@
 """Score RefineMask: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations FILE] [--flags]."""
 
 import sys
+from functools import partial
 
 import refinemask_psg
 from common.data.coco import refuse_other_classes
 from common.run import commands
+from common.run.evaluation import evaluate_instances
 from maskworks import own_data, shapes
 
 
@@ -20,7 +22,9 @@ def main() -> None:
     config.data = own_data.located(config.data, sys.argv[1:])
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)
-    commands.evaluate("refinemask_psg", config, model.to(device), dataset)
+    boxes_alone = commands.Scoring(evaluate=partial(evaluate_instances, kinds=("bbox",)), decisive=("bbox", "AP"))
+    scoring = commands.INSTANCES if len(model.mask_heads) else boxes_alone
+    commands.evaluate("refinemask_psg", config, model.to(device), dataset, scoring)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,8 @@ def main() -> None:
     model = refinemask_psg.load(options.weights)
     if model.scene_graph is not None:
         raise UserError(f"{options.weights}: scene graphs are not exported; export a detector's checkpoint")
+    if not len(model.mask_heads):
+        raise UserError(f"{options.weights}: has no mask head, and what is exported ends in masks; export another")
     graph = Graph(model).eval()
     side = round_up(model.config.test.long_side, DIVISOR)
     size = options.size or (side, side)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.data.batches import Batch, Prepared, Target, normalise, round_up
-from common.data.images import fit_within, resize
+from common.data.images import fit_short_side, fit_within, resize, resize_antialiased
 from common.results import Instances
 from common.run.inference import predict_in_groups
 from common.run.model import Source
@@ -28,7 +28,7 @@ from refinemask_psg.resnet import ResNetBackbone
 from refinemask_psg.rois import with_image_index
 from refinemask_psg.rpn import TRAINING_NMS, Proposals, RegionProposals, propose, rpn_losses
 from refinemask_psg.semantic import SemanticU2Head, semantic_losses, semantic_target
-from refinemask_psg.swin import Swin
+from refinemask_psg.swin import DEPTHS, SMALL_DEPTHS, Swin
 from refinemask_psg.targets import Candidates, Sampled
 
 DIVISOR = 32  # the coarsest stride with weights: inputs are padded to a multiple of it
@@ -112,10 +112,11 @@ class RefineMask(nn.Module):
 
     def preprocess(self, image: NDArray[np.uint8]) -> Prepared:
         """A photograph [H, W, 3] RGB -> network input: scaled as the original does, normalised, padded."""
-        test = self.config.test
+        test, detectron2 = self.config.test, self.config.model.conventions == "detectron2"
         original = image.shape[0], image.shape[1]
-        height, width = fit_within(*original, test.long_side, test.short_side)
-        pixels = torch.from_numpy(resize(image, height, width)).permute(2, 0, 1)
+        fit, scale = (fit_short_side, resize_antialiased) if detectron2 else (fit_within, resize)
+        height, width = fit(*original, test.long_side, test.short_side)
+        pixels = torch.from_numpy(scale(image, height, width)).permute(2, 0, 1)
         padded = F.pad(pixels, (0, round_up(width, DIVISOR) - width, 0, round_up(height, DIVISOR) - height))
         tensor = self.normalise(padded[None], torch.tensor([[height, width]]))[0]
         return Prepared(tensor, original, (height, width))
@@ -138,12 +139,15 @@ class RefineMask(nn.Module):
         """One image's instances, from the answers to its batch."""
         pyramid = [level[row : row + 1] for level in answers.pyramid]
         found = self.detect(answers, row, prepared.resized_size, scale_of(prepared))
-        masks = probabilities(self.masks(pyramid, found), found.labels)
+        masks = None
+        if len(self.mask_heads):
+            soft = probabilities(self.masks(pyramid, found), found.labels)
+            masks = paste(soft, found.boxes, prepared.original_size, self.config.test)
         return Instances(
             scores=found.scores,
             labels=found.labels,
             boxes=found.boxes,
-            masks=paste(masks, found.boxes, prepared.original_size, self.config.test),
+            masks=masks,
             size=prepared.original_size,
             class_names=self.class_names,
         )
@@ -166,8 +170,8 @@ class RefineMask(nn.Module):
         test = self.config.test
         objectness = [level[row : row + 1] for level in answers.objectness]
         deltas = [level[row : row + 1] for level in answers.deltas]
-        counts, scale = (test.proposals_before_nms, test.proposals), self.config.model.anchor_scale
-        return propose(objectness, deltas, [size], scale, *counts, test.proposal_nms, test.drop_empty_proposals)[0]
+        counts, model = (test.proposals_before_nms, test.proposals), self.config.model
+        return propose(objectness, deltas, [size], model, *counts, test.proposal_nms, test.drop_empty_proposals)[0]
 
     def masks(self, pyramid: list[Tensor], found: Detections) -> list[MaskAnswers]:
         """What each mask head says about one image's detections."""
@@ -203,7 +207,7 @@ class RefineMask(nn.Module):
             add(step, {"rpn_objectness": classes, "rpn_box": boxes}, number == len(pyramids), model)
             counts = model.proposals_before_nms, model.proposals
             drop_empty = self.config.test.drop_empty_proposals
-            found = propose(objectness, deltas, sizes, model.anchor_scale, *counts, TRAINING_NMS, drop_empty)
+            found = propose(objectness, deltas, sizes, model, *counts, TRAINING_NMS, drop_empty)
             step.proposals.append(found)
         for number, pyramid in enumerate(pyramids, start=1):
             proposals = [each.boxes for each in step.proposals[-1]]
@@ -263,11 +267,12 @@ class RefineMask(nn.Module):
 
 
 def backbone(model: Model) -> ResNetBackbone | Swin | CompositeSwin:
-    if model.backbone != "swin_tiny":
+    if not model.backbone.startswith("swin"):
         return ResNetBackbone(model)
     if model.composite:
         return CompositeSwin(model.drop_path, model.checkpoint_backbone, model.absolute_positions)
-    return Swin(model.drop_path, model.checkpoint_backbone, embeds=True, absolute_positions=model.absolute_positions)
+    depths = SMALL_DEPTHS if model.backbone == "swin_small" else DEPTHS
+    return Swin(model.drop_path, model.checkpoint_backbone, True, model.absolute_positions, depths)
 
 
 def add(step: TrainingStep, terms: dict[str, Tensor], is_lead: bool, model: Model) -> None:

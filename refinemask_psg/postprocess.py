@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import batched_nms
 
 from common.data.batches import Prepared
 from refinemask_psg.boundary import fuse
@@ -24,21 +25,24 @@ class Detections(NamedTuple):
 
 
 def detections(stages: list[StageAnswers], size: Size, scale: Tensor, config: Config) -> Detections:
-    """The last stage's boxes with the scores of all stages' averaged logits, after NMS within each class.
+    """The last stage's boxes with the averaged scores of all stages, after NMS within each class.
 
     `size` is that of the network's input, `scale` [4] how much larger it is than the photograph.
     """
-    test = config.test
-    logits = torch.stack([stage.logits.float() for stage in stages]).mean(dim=0)
-    probabilities = logits.softmax(dim=1)[:, :-1]
-    boxes = decode(stages[-1].regions[:, 1:], stages[-1].deltas, config.model.box_stds[-1])
+    test, detectron2 = config.test, config.model.conventions == "detectron2"
+    logits = torch.stack([stage.logits.float() for stage in stages])
+    probabilities = (logits.softmax(dim=2).mean(dim=0) if detectron2 else logits.mean(dim=0).softmax(dim=1))[:, :-1]
+    boxes = decode(stages[-1].regions[:, 1:], stages[-1].deltas, config.model.box_stds[-1], not detectron2)
     boxes, scale = clip(boxes, size), scale.to(boxes)  # [K, classes or 1, 4]
     if test.nms_in == "photograph":
         boxes = boxes / scale
     region, labels = (probabilities > test.score_threshold).nonzero(as_tuple=True)
     chosen = boxes[region, labels if boxes.shape[1] > 1 else 0]
     scores = probabilities[region, labels]
-    kept = nms_within(chosen, scores, labels, test.nms)[: test.max_instances]
+    nms = batched_nms if detectron2 else nms_within
+    kept = nms(chosen, scores, labels, test.nms)[: test.max_instances]
+    if detectron2:
+        kept = kept[((chosen[kept, 2:] - chosen[kept, :2]) > 0).all(dim=1)]
     chosen, scores, labels = chosen[kept], scores[kept], labels[kept]
     if test.nms_in == "photograph":
         return Detections(chosen, chosen * scale, scores, labels)

@@ -1,15 +1,20 @@
-"""torchvision's residual networks as backbones, with frozen or group normalisation."""
+"""torchvision's residual networks as backbones: frozen or group normalisation, deformable convolutions."""
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from common.ops.precision import full_precision
+from common.ops.sampling import deform_conv2d
 from refinemask_psg.config import Model
 
-# block, blocks of each stage
-ARCHITECTURES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
-    "resnet10": (BasicBlock, [1, 1, 1, 1]),
-    "resnet50": (Bottleneck, [3, 4, 6, 3]),
-    "resnet101": (Bottleneck, [3, 4, 23, 3]),
+# block, blocks of each stage, groups, width of a group
+ARCHITECTURES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int], int, int]] = {
+    "resnet10": (BasicBlock, [1, 1, 1, 1], 1, 64),
+    "resnet50": (Bottleneck, [3, 4, 6, 3], 1, 64),
+    "resnet101": (Bottleneck, [3, 4, 23, 3], 1, 64),
+    "resnext101_32x4d": (Bottleneck, [3, 4, 23, 3], 32, 4),
+    "resnext101_32x8d": (Bottleneck, [3, 4, 23, 3], 32, 8),
+    "resnext101_64x4d": (Bottleneck, [3, 4, 23, 3], 64, 4),
 }
 
 
@@ -18,12 +23,15 @@ class ResNetBackbone(nn.Module):
 
     def __init__(self, config: Model):
         super().__init__()
-        block, blocks = ARCHITECTURES[config.backbone]
+        block, blocks, groups, width = ARCHITECTURES[config.backbone]
         norm = FrozenStatisticsBatchNorm if config.norm == "frozen_batch" else group_norm
-        body = ResNet(block, blocks, norm_layer=norm)
+        body = ResNet(block, blocks, groups=groups, width_per_group=width, norm_layer=norm)
         if config.stride_in_1x1:
             for stage in (body.layer2, body.layer3, body.layer4):
                 stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
+        if config.deformable != "none":
+            for unit in (*body.layer2, *body.layer3, *body.layer4):
+                unit.conv2 = DeformableConv2d(unit.conv2, config.deformable == "v2")
         self.conv1, self.bn1, self.relu, self.maxpool = body.conv1, body.bn1, body.relu, body.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = body.layer1, body.layer2, body.layer3, body.layer4
         self.channels = [body.fc.in_features // 2**k for k in (3, 2, 1, 0)]
@@ -50,6 +58,27 @@ class FrozenStatisticsBatchNorm(nn.BatchNorm2d):
     def train(self, mode: bool = True) -> "FrozenStatisticsBatchNorm":
         super().train(False)
         return self
+
+
+class DeformableConv2d(nn.Module):
+    """A 3x3 convolution that samples at learned offsets (arXiv 1703.06211); v2 weighs the samples (1811.11168)."""
+
+    def __init__(self, plain: nn.Conv2d, modulated: bool):
+        super().__init__()
+        self.weight, self.stride, self.modulated = plain.weight, plain.stride[0], modulated
+        self.bias: nn.Parameter | None = None  # a folded norm's
+        self.offset = nn.Conv2d(plain.in_channels, 27 if modulated else 18, 3, self.stride, padding=1)
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor) -> Tensor:
+        offset, digits = self.offset(features), self.weight.dtype  # all digits: offsets are coordinates
+        mask = offset[:, 18:].sigmoid().to(digits) if self.modulated else None
+        with full_precision(features.device):
+            sampled: Tensor = deform_conv2d(
+                features.to(digits), offset[:, :18].to(digits), self.weight, self.bias, self.stride, 1, mask
+            )
+        return sampled.to(features.dtype)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

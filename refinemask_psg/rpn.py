@@ -1,11 +1,12 @@
 """Region proposals (arXiv 1506.01497): which of the pyramid's anchors hold an object, and how its box differs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import batched_nms
 
 from refinemask_psg.boxes import Size, clip, decode, encode, nms_within
 from refinemask_psg.config import Model
@@ -16,6 +17,7 @@ RATIOS = (0.5, 1.0, 2.0)  # height over width
 STDS = (1.0, 1.0, 1.0, 1.0)
 POSITIVE_IOU, NEGATIVE_IOU = 0.7, 0.3
 TRAINING_NMS = 0.7
+Suppress = Callable[[Tensor, Tensor, Tensor, float], Tensor]  # boxes, scores, groups, threshold -> those kept
 
 
 class Proposals(NamedTuple):
@@ -70,32 +72,37 @@ def propose(
     objectness: list[Tensor],
     deltas: list[Tensor],
     sizes: Sequence[Size],
-    anchor_scale: int,
+    model: Model,
     before_nms: int,
     after_nms: int,
     threshold: float,
     drop_empty: bool,
 ) -> list[Proposals]:
     """Each image's best proposals, clipped to its size (height, width)."""
-    anchors, logits, moves = all_anchors(objectness, anchor_scale), flat(objectness, 1), flat(deltas, 4)
-    found = []
+    anchors, logits, moves = all_anchors(objectness, model.anchor_scale), flat(objectness, 1), flat(deltas, 4)
+    detectron2, found = model.conventions == "detectron2", []
     for image, size in enumerate(sizes):
         boxes, scores, levels = [], [], []
         for level, level_logits in enumerate(logits):
-            level_scores, order = level_logits[image, :, 0].sigmoid().sort(descending=True, stable=True)
+            level_scores = level_logits[image, :, 0] if detectron2 else level_logits[image, :, 0].sigmoid()
+            level_scores, order = level_scores.sort(descending=True, stable=True)
             order = order[:before_nms]
-            boxes.append(clip(decode(anchors[level][order], moves[level][image, order], STDS), size))
+            boxes.append(clip(decode(anchors[level][order], moves[level][image, order], STDS, not detectron2), size))
             scores.append(level_scores[:before_nms])
             levels.append(torch.full_like(order, level))
-        found.append(best(torch.cat(boxes), torch.cat(scores), torch.cat(levels), after_nms, threshold, drop_empty))
+        candidates = torch.cat(boxes), torch.cat(scores), torch.cat(levels)
+        kept = best(*candidates, after_nms, threshold, drop_empty, batched_nms if detectron2 else nms_within)
+        found.append(Proposals(kept.boxes, kept.scores.sigmoid() if detectron2 else kept.scores))
     return found
 
 
-def best(boxes: Tensor, scores: Tensor, levels: Tensor, count: int, threshold: float, drop_empty: bool) -> Proposals:
+def best(
+    boxes: Tensor, scores: Tensor, levels: Tensor, count: int, threshold: float, drop_empty: bool, nms: Suppress
+) -> Proposals:
     if drop_empty:
         sound = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1).nonzero().squeeze(1)
         boxes, scores, levels = boxes[sound], scores[sound], levels[sound]
-    kept = nms_within(boxes, scores, levels, threshold)[:count]
+    kept = nms(boxes, scores, levels, threshold)[:count]
     return Proposals(boxes[kept], scores[kept])
 
 

@@ -15,7 +15,7 @@ from torchvision.models.swin_transformer import PatchMerging
 from torchvision.ops import StochasticDepth
 
 EMBEDDING = 96
-DEPTHS = (2, 2, 6, 2)
+DEPTHS, SMALL_DEPTHS = (2, 2, 6, 2), (2, 2, 18, 2)  # of Swin-T and Swin-S, which differ in nothing else
 HEADS = (3, 6, 12, 24)
 WINDOW = 7
 POSITIONS = 56  # patches along a side of the 224 pixels that Swin was pretrained on
@@ -23,9 +23,16 @@ MASKED = -100.0  # added to the attention between pixels that the shift brought 
 
 
 class Swin(nn.Module):
-    """Swin-T: images, or another Swin's embedding, -> the four stages' normed outputs."""
+    """Swin-T or -S: images, or another Swin's embedding, -> the four stages' normed outputs."""
 
-    def __init__(self, drop_path: float, checkpoint_blocks: bool, embeds: bool, absolute_positions: bool):
+    def __init__(
+        self,
+        drop_path: float,
+        checkpoint_blocks: bool,
+        embeds: bool,
+        absolute_positions: bool,
+        depths: tuple[int, ...] = DEPTHS,
+    ):
         super().__init__()
         self.channels = [EMBEDDING * 2**stage for stage in range(4)]
         self.patch_embed = PatchEmbedding() if embeds else None
@@ -33,10 +40,10 @@ class Swin(nn.Module):
         if embeds and absolute_positions:
             self.absolute_pos_embed = nn.Parameter(torch.zeros(1, EMBEDDING, POSITIONS, POSITIONS))
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
-        blocks = sum(DEPTHS)
+        blocks = sum(depths)
         drops = [drop_path * block / (blocks - 1) for block in range(blocks)]  # deeper blocks are left out more often
         self.layers = nn.ModuleList()
-        for stage, (channels, heads, depth) in enumerate(zip(self.channels, HEADS, DEPTHS, strict=True)):
+        for stage, (channels, heads, depth) in enumerate(zip(self.channels, HEADS, depths, strict=True)):
             own, drops = drops[:depth], drops[depth:]
             self.layers.append(Stage(channels, heads, own, checkpoint_blocks, last=stage == 3))
         for stage, channels in enumerate(self.channels):

@@ -30,7 +30,7 @@ NOT_DECAYED = ("norm", "relative_position_bias_table", POSITIONS)
 def initialise(model: RefineMask, source: str) -> None:
     """Put the weights that `source` names into the model; heads and positions that it lacks start anew."""
     settings = model.config.model
-    fixed_statistics = settings.backbone.startswith("resnet") and settings.norm == "frozen_batch"
+    fixed_statistics = settings.backbone.startswith("resn") and settings.norm == "frozen_batch"
 
     def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return with_own_heads(model, convert(state).weights if recognise(state) else state, source)

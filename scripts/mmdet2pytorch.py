@@ -28,7 +28,8 @@ from maskworks.packages import NETWORKS
 # names that only networks have which are no models here, though others of their names are those of models here
 RELATIVES = {
     r"bbox_head\.d?solo_ins_list|mask_head\.conv_mask_list": "SOLO of version 1 (version 2 is)",
-    r"roi_heads\.box_predictor\.\d\.": "Cascade R-CNN of Detectron2",
+    r"(fpn_phase_1|flow_net)\.": "YolactEdge for videos (its networks for photographs are)",
+    r"backbone\.layers\.\d+\.0\.weight": "YOLACT on MobileNetV2 or VGG",
     r"roi_heads\.keypoint_(head|predictor)\.": "Keypoint R-CNN",
     r"head\.(cls|bbox)_subnet\.": "RetinaNet of Detectron2",
     r"sem_seg_head\.": "semantic or panoptic network of Detectron2",

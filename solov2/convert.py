@@ -173,8 +173,7 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
         )
     names = {name: rename(name, SOURCES[source][1]) for name in state}
     weights = {names[name]: value for name, value in state.items()}
-    if source == ADELAIDET:
-        weights |= missing_counters(weights)
+    weights |= missing_counters(weights)
     config, decisions = _config(model_of(weights), source, origin, variant)
     return Converted(source, config, weights, names, decisions)
 

@@ -35,6 +35,7 @@ UPSNET: Rules = [
     (r"^fcn_head\.fcn_subnet\.conv\.(\d)\.0\.conv\.", r"semantic_head.layers.\1."),
     (r"^fcn_head\.score\.", "semantic_head.classes."),
 ]
+SOURCES = ("uber-research/UPSNet",)
 UPSNET_NAME = "fcn_head.score.weight"
 TORCHVISION_NAME = "features.7.0.block.3.0.weight"
 EFFICIENTNET_PYTORCH_NAME = "_conv_stem.weight"
@@ -50,7 +51,7 @@ DECIDING = (
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
     """Whose names these are, or None if they are not UPSNet's."""
-    return "uber-research/UPSNet" if any(rename(name, UPSNET[:1]) == UPSNET_NAME for name in state) else None
+    return SOURCES[0] if any(rename(name, UPSNET[:1]) == UPSNET_NAME for name in state) else None
 
 
 @whole

@@ -16,7 +16,7 @@ from yolact.boxes import level_sizes, priors_per_cell
 from yolact.config import VARIANTS, Config
 
 DBOLYA, MMDETECTION = "dbolya/yolact", "MMDetection 2 or 3"
-SIGNATURES = {DBOLYA: "proto_net.0.weight", MMDETECTION: "mask_head.protonet.0.weight"}
+SOURCES = {DBOLYA: "proto_net.0.weight", MMDETECTION: "mask_head.protonet.0.weight"}
 
 RESNET: Rules = [
     *((rf"^backbone\.layers\.{stage}\.", f"backbone.layer{stage + 1}.") for stage in range(4)),
@@ -53,8 +53,17 @@ FROM_MMDETECTION: Rules = [
 # left in old files of dbolya's: a first version of the backbone's names, and downsampling beyond P7
 LEFT_OVER = re.compile(r"backbone\.layer(?!s\.).*|fpn\.downsample_layers\.([2-9]|\d\d+)\..*")
 NAMED = (
-    r"yolact_((?:plus_)?(?:base|im400|im700|resnet50_pascal|resnet50|darknet53))(?:_\d+)*(?:_interrupt)?(?![a-z_\d])"
+    r"yolact_((?:plus_)?(?:base|im400|im700|resnet50_pascal|resnet50|darknet53)|edge_resnet50|edge)"
+    r"(?:_\d+)*(?:_interrupt)?(?![a-z_\d])"
 )
+# the others are called as here; haotian-liu/yolact_edge's for photographs are dbolya's networks
+CALLED = {
+    "resnet50": "resnet50_550",
+    "plus_resnet50": "plus_resnet50_550",
+    "darknet53": "darknet53_550",
+    "edge": "base",
+    "edge_resnet50": "resnet50_550",
+}
 INPUT_SIZE = 550  # of MMDetection's published recipes
 # what decides results and is not in the tensors
 DECIDING = (
@@ -87,7 +96,7 @@ MMDETECTION_ONLY: dict[str, list[Any]] = {
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
     """Whose names these are, or None if they are not YOLACT's."""
-    return next((source for source, name in SIGNATURES.items() if name in state), None)
+    return next((source for source, name in SOURCES.items() if name in state), None)
 
 
 @whole
@@ -97,7 +106,7 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     if source is None:
         raise UserError(
             "this is not a YOLACT checkpoint that is known here: neither "
-            + " nor ".join(SIGNATURES.values())
+            + " nor ".join(SOURCES.values())
             + " is in it"
         )
     if source == DBOLYA:
@@ -183,9 +192,7 @@ def named_recipe(origin: Origin | None, fitting: list[str]) -> Said | None:
     named = re.match(NAMED, origin.name) if origin else None
     if origin is None or named is None:
         return None
-    recipe = {"resnet50": "resnet50_550", "plus_resnet50": "plus_resnet50_550", "darknet53": "darknet53_550"}.get(
-        named[1], named[1]
-    )
+    recipe = CALLED.get(named[1], named[1])
     if recipe not in fitting:
         raise UserError(
             f"{origin.path}: its name says {named[1]}, and its weights are of another network ({', '.join(fitting)}); "

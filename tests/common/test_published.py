@@ -3,6 +3,7 @@
 import argparse
 import collections
 import functools
+import hashlib
 import io
 import pickle
 import re
@@ -223,6 +224,14 @@ def test_pytorchs_oldest_format_is_read_and_an_archive_with_links_is_not(tmp_pat
         tar.addfile(entry)
     with pytest.raises(UserError, match="more than files"):
         read_published(path)
+
+
+def test_jittors_files_are_read(tmp_path):
+    """Arrays by name, pickled; behind them their digest, and eight letters."""
+    content = pickle.dumps({"fc.weight": np.ones((2, 3), np.float32), "bn.running_mean": np.zeros(2)}, 4)
+    (tmp_path / "net.pkl").write_bytes(content + hashlib.sha1(content).digest() + b"HCAJSLHD")
+    state, _ = read_published(tmp_path / "net.pkl")
+    assert {name: tuple(value.shape) for name, value in state.items()} == {"fc.weight": (2, 3), "bn.running_mean": (2,)}
 
 
 def test_a_torchscript_program_is_refused_and_not_run(tmp_path):

@@ -3,12 +3,15 @@
 import json
 import os
 import re
+from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from common.errors import UserError
+from common.results import Instances
 from common.run.origin import Origin
 from refinemask_psg.config import VARIANTS, Model
 from refinemask_psg.convert import class_count, convert, recognise
@@ -166,6 +169,87 @@ def test_what_mmdetections_configuration_says_is_done():
     for old, new in (("'caffe'", "'tf'"), ("[8]", "[8, 16]"), ("type='nms', iou_threshold=0.4", "type='soft_nms'")):
         with pytest.raises(UserError, match=r"epoch_12\.pth: its configuration"):
             convert(state, Origin.read("epoch_12.pth", {"meta": {"cfg": CASCADE.replace(old, new)}}))
+
+
+PARITY = Path(__file__).parent.parent / "parity" / "cases" / "refinemask"
+
+
+def layout_of(case: str) -> dict[str, torch.Tensor]:
+    """The original's names and shapes, as its own code wrote them."""
+    spec = json.loads((PARITY / case / "spec.json").read_text(encoding="utf-8"))
+    return {name: torch.empty(entry["shape"], device="meta") for name, entry in spec["state_dict"].items()}
+
+
+@pytest.mark.parametrize(
+    ("case", "variant", "expected"),
+    [
+        ("mmdet_cascade_r101", "mmdet_cascade_mask_rcnn_r50_1x", ("resnet101", "none", 0)),
+        ("mmdet_cascade_mask_x101_32x4d_dconv", "mmdet_cascade_mask_rcnn_r50_1x", ("resnext101_32x4d", "v1", 3)),
+        ("mmdet_mask_rcnn_swin_small", "mmdet_mask_rcnn_swin_small", ("swin_small", "none", 1)),
+        ("detectron2_cascade_mask_r50", "detectron2_cascade_mask_rcnn_r50_3x", ("resnet50", "none", 1)),
+    ],
+)
+def test_what_a_zoos_network_is_made_of_is_told_by_its_shapes(case, variant, expected):
+    name = "cascade_rcnn_r101_fpn_1x_coco_20200317-0b6a2fbf.pth" if case == "mmdet_cascade_r101" else "x.pth"
+    config = convert(layout_of(case), Origin(name)).config
+    assert (config.variant, config.model.conventions) == (variant, VARIANTS[variant].model.conventions)
+    assert (config.model.backbone, config.model.deformable, config.model.mask_heads) == expected
+
+
+def test_the_swins_of_their_authors_are_those_of_mmdetection_2():
+    """Swin-Transformer-Object-Detection's names, which are ours within the backbone; it is on MMDetection 2.11."""
+    for variant in ("mmdet_mask_rcnn_swin_tiny", "mmdet_mask_rcnn_swin_small"):
+        state = published_state(variant, 80)
+        converted = convert(state, Origin("mask_rcnn_swin_small_patch4_window7.pth"))
+        assert (converted.source, converted.config.variant) == ("Swin-Transformer-Object-Detection", variant)
+        merged = "backbone.layers.0.downsample.reduction.weight"
+        assert converted.weights[merged] is state[merged]  # in its own order already
+        test = converted.config.test
+        assert (test.nms_in, test.drop_empty_proposals, converted.config.model) == (
+            "photograph",
+            False,
+            VARIANTS[variant].model,
+        )
+
+
+def test_resnext_101_32x8d_gets_the_values_of_its_recipe():
+    """Its ImageNet weights are Detectron2's, for BGR values divided by their deviation."""
+    config = deepcopy(VARIANTS["mmdet_cascade_mask_rcnn_r50_1x"])
+    config.model.backbone, config.model.mask_heads = "resnext101_32x8d", 0
+    with torch.device("meta"):
+        here = RefineMask(config, ["a", "b"]).state_dict()
+    model = convert(
+        {published_name(name, 3): value for name, value in here.items()}, Origin("epoch_36.pth")
+    ).config.model
+    assert (model.backbone, model.channels, model.std) == ("resnext101_32x8d", "bgr", (57.375, 57.12, 58.395))
+
+
+def test_detectron2s_cascade_follows_its_config_yaml(tmp_path):
+    state = layout_of("detectron2_cascade_mask_r50")
+    text = "INPUT: {FORMAT: RGB, MAX_SIZE_TEST: 900}\nMODEL: {ROI_HEADS: {NAME: CascadeROIHeads, NMS_THRESH_TEST: 0.4}"
+    text += ", ROI_BOX_CASCADE_HEAD: {BBOX_REG_WEIGHTS: [[10, 10, 5, 5], [20, 20, 10, 10], [40, 40, 20, 20]]}}"
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    config = convert(state, Origin.read(str(tmp_path / "model_final.pth"), {})).config
+    assert (config.model.channels, config.test.long_side, config.test.nms) == ("rgb", 900, 0.4)
+    assert config.model.box_stds[2] == (0.025, 0.025, 0.05, 0.05)
+    (tmp_path / "config.yaml").write_text(text.replace("CascadeROIHeads", "StandardROIHeads"), encoding="utf-8")
+    with pytest.raises(UserError, match="NAME = 'StandardROIHeads'"):
+        convert(state, Origin.read(str(tmp_path / "model_final.pth"), {}))
+
+
+def test_a_cascade_with_other_layers_is_refused_by_its_family():
+    state = layout_of("detectron2_cascade_mask_r50") | {"roi_heads.mask_head.mask_fcn5.weight": torch.zeros(1)}
+    with pytest.raises(UserError, match=r"model_0039999\.pkl: .*family of Detectron2, Cascade.*mask_fcn5.*known:"):
+        convert(state, Origin("model_0039999.pkl"))
+
+
+def test_a_cascade_without_masks_answers_with_boxes_alone():
+    config = deepcopy(VARIANTS["shapes"])
+    config.model.mask_head, config.model.mask_heads = "plain", 0
+    torch.manual_seed(0)
+    (found,) = RefineMask(config, ["a", "b"]).eval().predict([np.zeros((64, 64, 3), np.uint8)])
+    assert isinstance(found, Instances)
+    assert found.masks is None
 
 
 @pytest.mark.skipif(not LAYOUTS.is_dir(), reason="MASKWORKS_DATA names no folder with mmdet3_checkpoints")

@@ -16,7 +16,10 @@ DETECTRON2 = ("backbone.bottom_up.stem.conv1.weight", "proposal_generator.rpn_he
     ("names", "message"),
     [
         (("bbox_head.solo_cate.weight", "bbox_head.solo_ins_list.0.weight"), r"a SOLO of version 1 \(version 2 is\)"),
-        ((*DETECTRON2, "roi_heads.box_predictor.0.cls_score.weight"), "a Cascade R-CNN of Detectron2"),
+        (("bbox_head.dsolo_ins_list_x.0.weight",), r"a SOLO of version 1"),
+        (("mask_head.conv_mask_list_y.0.weight",), r"a SOLO of version 1"),
+        (("proto_net.0.weight", "fpn_phase_1.lat_layers.0.weight"), "a YolactEdge for videos"),
+        (("proto_net.0.weight", "backbone.layers.0.0.weight"), "a YOLACT on MobileNetV2 or VGG"),
         (("backbone.bottom_up.stem.conv1.weight", "head.cls_subnet.0.weight"), "a RetinaNet of Detectron2"),
         ((*DETECTRON2, "roi_heads.box_predictor.cls_score.weight", "sem_seg_head.p2.0.weight"), "panoptic network"),
         (("neck.lateral_convs.0.conv.weight", "bbox_head.retina_cls.weight"), "a one-stage detector of MMDetection"),

@@ -87,6 +87,11 @@ def test_where_shapes_leave_a_choice_that_decides_results_the_user_is_asked(vari
         convert(published_state(variant, classes), Origin(name))
 
 
+@pytest.mark.parametrize(("name", "variant"), [("edge", "base"), ("edge_resnet50", "resnet50_550")])
+def test_yolact_edges_files_for_photographs_are_dbolyas_networks(name, variant):
+    assert convert(published_state(variant), Origin(f"yolact_{name}_54_800000.pth")).config == VARIANTS[variant]
+
+
 def test_shapes_that_leave_no_choice_need_no_name():
     for variant in ("resnet50_550", "darknet53_550", "plus_base", "plus_resnet50_550"):
         assert convert(published_state(variant), Origin("model.pth")).config == VARIANTS[variant]

@@ -18,6 +18,7 @@ from common.data.batches import Batch, Target, collate
 from common.errors import UserError
 from common.ops import masks as rle
 from common.run.conversion import Converted
+from common.run.origin import Origin
 from refinemask_psg.boundary import fuse
 from refinemask_psg.box_head import run_cascade
 from refinemask_psg.config import Config, Inference, Model
@@ -73,6 +74,7 @@ FIXED: Fixed = TWO_STAGES | {
 INFORMATION = (
     *("settings.train_cfg.*.debug", "settings.published_size", "settings.skimage", "settings.out_channels"),
     *("settings.loss_weight",),  # followed where there is a loss
+    *("settings.mmdetection", "settings.detectron2.*"),  # a configuration: the converter reads it
 )
 LOSS_NAMES = {  # theirs, without the pyramid's suffix, and ours
     "loss_rpn_cls": "rpn_objectness",
@@ -89,12 +91,20 @@ def compute(case: Case, device: str) -> dict[str, Array]:
     """Every output of the case, by name."""
     if refinemask_u2net.is_one(case):
         return sampled_as_stated(case, refinemask_u2net.compute(case, device))
-    converted = convert(published_checkpoint(case))
+    converted = convert(published_checkpoint(case), origin_of(case))
     model = build(case, converted).to(device)
     computed = infer(model, case.inputs["image"]) if "image" in case.inputs else {}
     if numbered(case, "gt_boxes"):
         computed |= train(case, model, training_batch(case, model).to(torch.device(device)), converted)
     return sampled_as_stated(case, computed)
+
+
+def origin_of(case: Case) -> Origin | None:
+    """What the case has of the original's configuration: it decides when the file is converted."""
+    settings = case.spec["settings"]
+    if "mmdetection" in settings:
+        return Origin.read("epoch_12.pth", {"meta": {"cfg": settings["mmdetection"]}})
+    return Origin("model_final.pth", recipe=settings["detectron2"]) if "detectron2" in settings else None
 
 
 def sampled_as_stated(case: Case, computed: dict[str, Array]) -> dict[str, Array]:
@@ -122,7 +132,7 @@ def rule(case: Case, name: str) -> Rule | None:
     general = rules.stated(general, 1e-4)
     masks = 5e-3 if tolerances else general  # "mismatching pixels <= 0.5% of the union over all masks"
     choices = [
-        (r"in/tensor", rules.relative(1e-6)),
+        (r"in/tensor|net_input", rules.relative(1e-6)),
         (r"det_labels|labels|train/(pos_gt\d+|(stage|mask|semantic)_?\w*target\d*@bits)", rules.exact()),
         (r"masks@bits|masks", rules.mask_bits(masks)),
         (r"mask_fused", rules.relative(rules.stated(tolerances.get("mask_fused"), 1e-2))),
@@ -141,7 +151,8 @@ def rule(case: Case, name: str) -> Rule | None:
 def build(case: Case, converted: Converted[Config]) -> RefineMask:
     """The network the checkpoint was recognised as, with the case's settings and, strictly, its weights."""
     names = [f"class {index}" for index in range(class_count(converted.weights))]
-    model = RefineMask(with_settings(case, converted.config), names)
+    told = {"mmdetection", "detectron2"} & set(case.spec["settings"])  # the converter has followed it
+    model = RefineMask(converted.config if told else with_settings(case, converted.config), names)
     model.load_state_dict(converted.weights, strict=True)
     return model.eval()
 
@@ -217,7 +228,7 @@ def infer(model: RefineMask, image: Array) -> dict[str, Array]:
     prepared = model.preprocess(image)
     images = prepared.tensor[None].to(next(model.parameters()).device)
     features, answers = model.backbone(images), model(images)
-    computed = {"in/tensor": array(images)}
+    computed = {"in/tensor": array(images), "net_input": array(images)}
     for number, levels in enumerate(features):
         for level, feature in enumerate(levels):
             names = [f"backbone{number}_stage{level}"]
@@ -248,6 +259,8 @@ def infer(model: RefineMask, image: Array) -> dict[str, Array]:
     computed |= dict.fromkeys(("det_labels", "labels"), array(found.labels))
     regions = with_image_index([found.input_boxes])
     computed["roi_feat_mask"] = array(pool(answers.pyramid, regions, REGION_SIZE, model.config.model.finest_scale))
+    if not len(model.mask_heads):
+        return computed
     heads = model.masks(answers.pyramid, found)
     computed |= mask_outputs(heads, found.labels)
     size = prepared.original_size
