@@ -75,17 +75,20 @@ def kind_of(file: Path) -> str:
 
 def in_folder(path: Path) -> Iterator[tuple[str, Path, Path | None]]:
     """The COCO files in a folder or its annotations/: what it is, the file for training, and that for validation."""
-    files = [file for place in (path, path / "annotations") for file in sorted(place.glob("*.json"))]
-    files = [file for file in files if kind_of(file) == "coco"]
-    instances = [file for file in files if file.name.startswith("instances")] or files
-    train = next((file for file in instances if _part_named(file) in TRAIN), None)
-    val = next((file for name in VAL for file in instances if _part_named(file) == name), None)
-    if train:
+    there = [file for place in (path, path / "annotations") for file in sorted(place.glob("*.json"))]
+    named = [file for file in there if file.name.startswith("instances")]  # the others are for other tasks, and large
+    files = [file for file in named or there if kind_of(file) == "coco"]
+    trains = [file for file in files if _part_named(file) in TRAIN]
+    for train in trains:
+        like = [
+            file for name in VAL for file in files if file.name == re.sub("|".join(reversed(TRAIN)), name, train.name)
+        ]
+        val = next(iter(like or [file for name in VAL for file in files if _part_named(file) == name]), None)
         yield f"COCO's {train.name}" + (f" and {val.name}" if val else ""), train, val
+    if trains:
         return
     usual = [file for name in USUAL_NAMES for file in files if file.name == name]
-    others = [file for file in files if file not in usual]
-    for file in usual + others:
+    for file in usual + [file for file in files if file not in usual]:
         yield f"the COCO file {file.name}", file, None
 
 

@@ -19,6 +19,7 @@ from maskworks.own_data import checks, fitting, found, splits
 
 T = TypeVar("T")
 SCORED = 100  # detections of a picture, by COCO's evaluation
+OF_A_PATH = ("--recipe", "--data.recipe", "--data.val-fraction", "--data.group-by", "--data.rectangles", "--data.check")
 SMALL = "small"  # the variant that learns own data where none is named
 
 
@@ -27,8 +28,8 @@ def configured(variants: Mapping[str, T], arguments: Sequence[str] | None = None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     asked: Any = configure(variants, arguments, prog=prog)
     if not asked.data.path:
-        if asked.data.recipe:
-            raise UserError(f"--recipe {asked.data.recipe}: recipes follow from the data; say --data where they are")
+        if alone := [word for word in arguments if word.replace("_", "-").startswith(OF_A_PATH)]:
+            raise UserError(f"{alone[0]} is for own data, and follows from them; say with --data where they are")
         return asked  # type: ignore[no-any-return]
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and SMALL not in variants:
@@ -61,8 +62,8 @@ def located(data: Data, arguments: Sequence[str] = ()) -> Data:
     if val is None:
         train, val = splits.split(train, data.val_fraction, data.group_by)
         reading.notes.append(f"{data.val_fraction:g} of the pictures validate, chosen by a hash of their names")
-    elif data.group_by:
-        raise UserError(f"--data.group-by: {data.path} has validation data of its own, so nothing is split off")
+    elif given := [word for word in arguments if word.replace("_", "-").startswith(OF_A_PATH[2:4])]:
+        raise UserError(f"{given[0]}: {data.path} has validation data of its own, so nothing is split off")
     say(f"--data {data.path}: taken for {reading.kind}" + "".join(f"; {note}" for note in reading.notes))
     files = splits.written(Path(data.path).resolve().name, {"train": train, "val": val})
     return replace(data, path="", train=files["train"], val=files["val"])

@@ -124,7 +124,10 @@ def _label_images(path: Path) -> Reading:
 
 def _voc(root: Path, rectangles: bool) -> Reading:
     faults: list[str] = []
-    return _parts(root / "JPEGImages", voc.read(root, rectangles, faults), faults)
+    notes: list[str] = []
+    reading = _parts(root / "JPEGImages", voc.read(root, rectangles, faults, notes), faults)
+    reading.notes += notes
+    return reading
 
 
 def _yolo(file: Path, rectangles: bool) -> Reading:

@@ -139,15 +139,16 @@ def objects_of(numbers: Numbers) -> list[Json]:
 
 
 def all_binary(files: list[Path]) -> bool:
-    """Whether label images tell no object from another: the first of them have one number beside 0."""
+    """Whether label images tell no object from another: all of them have one number beside 0, the same one."""
     values: set[int] = set()
-    for path in files[:LOOKED_AT]:
+    for path in files:
         try:
-            height, width = image_size(path)
-            values |= set(np.unique(read_numbers(path, height, width)).tolist())
+            values |= set(np.unique(read_numbers(path, *image_size(path))).tolist()) - {0}
         except UserError:
             return False  # named when it is read
-    return len(values - {0}) == 1
+        if len(values) > 1:
+            return False  # as nearly always with the first file
+    return len(values) == 1
 
 
 def is_in_pieces(numbers: Numbers) -> bool:

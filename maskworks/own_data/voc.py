@@ -31,13 +31,19 @@ class Labelled:
     objects: list[tuple[str, NDArray[np.float64]]]
 
 
-def read(root: Path, rectangles: bool, faults: list[str]) -> dict[str, CocoWriter]:
+def read(root: Path, rectangles: bool, faults: list[str], notes: list[str]) -> dict[str, CocoWriter]:
     """train and val where ImageSets lists them, otherwise all of it as train; a line is added for each fault."""
     masks = root / "SegmentationObject"
     named = lists(root, "Segmentation" if masks.is_dir() else "Main")
     sources = {path.stem: path for path in sorted((root / "Annotations").glob("*.xml"))}
     if masks.is_dir():  # only some of VOC's pictures have masks, and only these are of use
-        sources = {stem: path for stem, path in sources.items() if (masks / f"{stem}.png").is_file()}
+        drawn = {stem: path for stem, path in sources.items() if (masks / f"{stem}.png").is_file()}
+        notes += (
+            [f"{len(sources) - len(drawn)} pictures without masks are left out"] if len(drawn) < len(sources) else []
+        )
+        sources = drawn
+    lost = [f"{split}.txt: names {stem}" for split in named for stem in named[split] if stem not in sources]
+    faults += [f"{root}, {line}, which has no XML file in Annotations, or no mask; remove the line" for line in lost]
     found: dict[str, tuple[Labelled, list[Json]]] = {}
     labelled = {stem: one for stem, path in sources.items() if (one := _described(path, root, faults))}
     classes = sorted({label for one in labelled.values() for label, _ in one.objects})

@@ -147,6 +147,12 @@ def test_coco_s_own_layout_is_read_and_its_files_for_other_tasks_are_not(tmp_pat
     assert reading.kind == "COCO's instances_train2017.json and instances_val2017.json"
     assert list(contents(opened(reading))) == ["a"]
     assert list(contents(opened(reading, "val"))) == ["b"]
+    for part in ("train2014", "val2014"):
+        text(tmp_path / f"annotations/instances_{part}.json", json.dumps(coco(names=("a",))))
+        picture(tmp_path / part / "a.png")
+    reading = found.read(tmp_path)
+    assert reading.kind == "COCO's instances_train2014.json and instances_val2014.json"
+    assert "could also be COCO's instances_train2017.json and instances_val2017.json" in reading.notes[0]
 
 
 def test_classes_found_in_each_folder_alone_are_joined(tmp_path: Path) -> None:
@@ -182,6 +188,21 @@ def test_voc_s_lists_say_what_trains_and_boxes_alone_stay_boxes(tmp_path: Path) 
     assert contents(opened(boxes, "val")) == {"b": {("dog", mask_of(CAT).tobytes())}}
 
 
+def test_voc_s_pictures_without_masks_are_counted_and_lists_must_name_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voc(tmp_path)
+    (tmp_path / "SegmentationObject/b.png").unlink()
+    reading = found.read(tmp_path)
+    assert reading.notes == ["1 pictures without masks are left out"]
+    assert list(contents(opened(reading))) == ["a"]
+    text(tmp_path / "ImageSets/Segmentation/train.txt", "a\n")
+    text(tmp_path / "ImageSets/Segmentation/val.txt", "b\n")
+    with pytest.raises(UserError, match="1 fault"):
+        found.read(tmp_path)
+    assert "val.txt: names b, which has no XML file in Annotations, or no mask" in capsys.readouterr().err
+
+
 def test_binary_label_images_are_parted_and_that_is_said(tmp_path: Path) -> None:
     pictures(tmp_path / "images")
     for name, objects in PICTURES.items():
@@ -191,6 +212,17 @@ def test_binary_label_images_are_parted_and_that_is_said(tmp_path: Path) -> None
     reading = found.read(tmp_path)
     assert [len(objects) for objects in contents(opened(reading)).values()] == [2, 1]
     assert reading.notes == ["the label images have one number only, so each connected part is taken for an object"]
+
+
+def test_label_images_of_one_object_each_are_not_taken_for_binary_ones_if_others_have_more(tmp_path: Path) -> None:
+    """However late the first one with two comes: touching objects would become one."""
+    touching = mask_of((2, 1, 6, 9)) * np.uint8(1) + mask_of((6, 1, 10, 9)) * np.uint8(2)
+    for number in range(25):
+        picture(tmp_path / f"images/{number:02}.png", number)
+        save(tmp_path / f"masks/{number:02}.png", touching if number == 24 else mask_of(DOG).astype(np.uint8))
+    reading = found.read(tmp_path)
+    assert reading.notes == []
+    assert len(contents(opened(reading))["24"]) == 2
 
 
 def test_numbers_that_look_like_classes_are_doubted(tmp_path: Path) -> None:

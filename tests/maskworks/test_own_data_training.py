@@ -16,6 +16,7 @@ from common.run.settings import Data, Images, Optimizer, Training
 from maskworks import own_data, shapes
 from maskworks.own_data import checks, coco_files, fitting, splits
 from tests.maskworks.own_data_formats import HEIGHT, WIDTH, labelme, picture, pictures, save, text
+from tests.running import evaluation, run
 from yolact.train import configured as yolact_configured
 
 SMALL = fitting.Measures(pictures=80, objects=2000, long_side=256, aspect=1.0, small=0.04, most=90)
@@ -163,8 +164,9 @@ def test_a_path_and_files_exclude_each_other_and_recipes_need_a_path(tmp_path: P
     data = data_set(tmp_path / "own")
     with pytest.raises(UserError, match=r"so does --data.train.images"):
         configured(solov2, "--data", data, "--data.train.images", "a")
-    with pytest.raises(UserError, match="--recipe finetune: recipes follow from the data"):
-        configured(solov2, "--recipe", "finetune")
+    for words in (["--recipe", "finetune"], ["--data.val-fraction", "0.3"], ["--data.rectangles"]):
+        with pytest.raises(UserError, match=f"{words[0]} is for own data"):
+            configured(solov2, *words)
     with pytest.raises(UserError, match="has validation data of its own"):
         labelme(tmp_path / "both/train"), labelme(tmp_path / "both/val")
         configured(solov2, "--data", tmp_path / "both", "--data.group-by", "a")
@@ -175,6 +177,8 @@ def test_a_path_and_files_exclude_each_other_and_recipes_need_a_path(tmp_path: P
 def test_packages_that_learn_no_instances_refuse_a_path(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"here say where the files are: --data.train.images"):
         shapes.fill_in(Data(path="photographs"), "train", annotations="keypoints")
+    with pytest.raises(UserError, match=r"here say where the files are: --data.val.images"):
+        shapes.fill_in(Data(val_fraction=0.5), "val", annotations="panoptic")
 
 
 def test_evaluation_takes_the_same_pictures_as_training(tmp_path: Path) -> None:
@@ -269,3 +273,23 @@ def test_the_plan_is_printed_and_by_one_process_only(
     monkeypatch.setenv("RANK", "1")
     configured(solov2, "--data", data, "--steps", 40)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("package", ["solov2", "refinemask_psg"])
+def test_the_commands_train_on_a_folder_and_score_the_pictures_that_were_not_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data_set(tmp_path / "own")
+    variant = [] if package == "solov2" else ["shapes", "--data.check", "say"]
+    quick = ["--steps", 1, "--batch-size", 2, "--workers", 0, "--no-report", "--run", "run"]
+    done = run(f"{package}/train.py", *variant, "--data", "own", *quick, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    train, val = ((tmp_path / f"run/{name}.txt").read_text().split() for name in ("train", "val"))
+    assert not {*train} & {*val}
+    assert {Path(line).name for line in train + val} == {f"{number}.png" for number in range(12)}
+    weights = ["--weights", "run/best.safetensors", "--workers", 0]
+    done = run(f"{package}/eval.py", "--data", "own", *weights, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    scored = json.loads((evaluation(done.stdout, tmp_path) / "metrics.json").read_text())
+    assert scored == json.loads((tmp_path / "run/metrics.json").read_text())
