@@ -1,6 +1,8 @@
 """Schedules by their formulas, parameter groups by their members, the moving average by hand."""
 
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -93,6 +95,15 @@ def test_optimizers_take_their_settings_and_each_group_its_share_of_a_new_rate()
     assert sorted({(group["lr_scale"], group["lr"]) for group in sgd.param_groups}) == [(0.25, 0.125), (1, 0.5)]
     adamw = make_optimizer(Net(), Optimizer(name="adamw", lr=0.2, betas=(0.7, 0.9)))
     assert {(group["lr"], group["betas"]) for group in adamw.param_groups} == {(0.2, (0.7, 0.9))}
+
+
+def test_apexs_optimizers_get_the_same(monkeypatch):
+    fused = SimpleNamespace(FusedSGD=torch.optim.SGD, FusedAdam=torch.optim.Adam)
+    monkeypatch.setitem(sys.modules, "apex", SimpleNamespace(optimizers=fused))
+    (group,) = make_optimizer(nn.Linear(1, 1), Optimizer(name="apex_sgd", lr=0.1, momentum=0.8)).param_groups
+    assert (group["lr"], group["momentum"]) == (0.1, 0.8)
+    (group,) = make_optimizer(nn.Linear(1, 1), Optimizer(name="apex_adam", lr=0.2, betas=(0.7, 0.9))).param_groups
+    assert (group["lr"], group["betas"]) == (0.2, (0.7, 0.9))
 
 
 def test_gradients_longer_than_allowed_are_shortened_and_those_of_frozen_weights_left_alone():
