@@ -111,8 +111,9 @@ def test_conventions_of_other_code_bases() -> None:
     assert convert_targets(hot[:, None].expand(3, 2, 3), "one_hot", 3).tolist() == [[1, 1], [3, 3], [0, 0]]
     with pytest.raises(ValueError, match="3 columns for 4 classes"):
         convert_targets(hot, "one_hot", 4)
-    with pytest.raises(TypeError, match="integer class indices"):
-        convert_targets(hot.float(), "zero_is_background", 3)
+    for other in (hot.float(), hot.bool()):
+        with pytest.raises(TypeError, match="integer class indices"):
+            convert_targets(other, "zero_is_background", 3)
     with pytest.raises(ValueError, match="expected 'zero_is_background'"):
         convert_targets(hot, cast(Any, "mine"), 3)
 

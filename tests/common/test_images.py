@@ -181,6 +181,7 @@ def test_list_images_takes_files_folders_and_globs(tmp_path: Path) -> None:
     for name in ("b.jpg", "a.PNG", "deep/er/c.jpeg", "deep/notes.txt", "clip.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / "album.jpg").mkdir()
     names = ["a.PNG", "b.jpg", "clip.mp4", "deep/er/c.jpeg"]
     assert list_images([str(tmp_path)]) == [tmp_path / name for name in names]
     assert list_images([str(tmp_path / "*.jpg"), str(tmp_path / "b.jpg")]) == [tmp_path / "b.jpg"]

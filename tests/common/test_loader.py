@@ -233,6 +233,7 @@ def test_collated_images_are_padded_at_the_right_and_the_bottom():
         assert image.float().sum() == 200 * 3 * height * width
         assert target.masks[:, :height, :width].all()
         assert target.masks.sum() == height * width
+        assert target.masks.shape == (1, 64, 64)
         assert (target.crowd_boxes.shape, target.crowd_labels.shape) == ((0, 4), (0,))  # as many as none
     there = batch.to(torch.device("meta"))
     assert {there.images.device.type, there.sizes.device.type, there.targets[0].masks.device.type} == {"meta"}

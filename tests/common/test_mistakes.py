@@ -80,6 +80,9 @@ def test_nothing_there_and_nothing_found_is_right() -> None:
     mistakes = find_mistakes(truth(), [])
     assert not mistakes.confusion.any()
     assert np.array_equal(mistakes.quality, [1, 1])
+    mistakes = find_mistakes(truth(), [found(5, 7, (0, 0, 4, 4))])  # nothing there, and yet found
+    assert mistakes.confusion.tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 0]]
+    assert mistakes.quality.tolist() == [1, 0]
 
 
 LABELS = {3: 0, 5: 1, 9: 2}  # classes of category ids

@@ -1,6 +1,8 @@
 """Schedules by their formulas, parameter groups by their members, the moving average by hand."""
 
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,11 +11,13 @@ from torch import nn
 from common.errors import UserError
 from common.run.optimization import (
     MovingAverage,
+    clip_gradients,
     group_as_set,
     load_optimizer,
     lr_factor,
     make_optimizer,
     parameter_groups,
+    set_learning_rate,
 )
 from common.run.settings import Optimizer, Schedule
 
@@ -34,6 +38,8 @@ def test_cosine_ends_at_zero():
     assert lr_factor(0, 10, 100, schedule) == 1
     assert lr_factor(50, 10, 100, schedule) == pytest.approx(0.5)
     assert lr_factor(100, 10, 100, schedule) == pytest.approx(0, abs=1e-12)
+    warm = Schedule("cosine", warmup=50, warmup_ratio=0.0)
+    assert lr_factor(25, 10, 100, warm) == pytest.approx(0.5 * 0.5 * (1 + math.sqrt(0.5)))
 
 
 class Net(nn.Module):
@@ -82,6 +88,34 @@ def test_groups_separate_the_backbone_and_what_does_not_decay():
     }
 
 
+def test_optimizers_take_their_settings_and_each_group_its_share_of_a_new_rate():
+    sgd = make_optimizer(Net(), Optimizer(name="sgd", lr=0.1, momentum=0.8, backbone_lr_scale=0.25))
+    assert {(group["lr"], group["momentum"]) for group in sgd.param_groups} == {(0.1, 0.8)}
+    set_learning_rate(sgd, 0.5)
+    assert sorted({(group["lr_scale"], group["lr"]) for group in sgd.param_groups}) == [(0.25, 0.125), (1, 0.5)]
+    adamw = make_optimizer(Net(), Optimizer(name="adamw", lr=0.2, betas=(0.7, 0.9)))
+    assert {(group["lr"], group["betas"]) for group in adamw.param_groups} == {(0.2, (0.7, 0.9))}
+
+
+def test_apexs_optimizers_get_the_same(monkeypatch):
+    fused = SimpleNamespace(FusedSGD=torch.optim.SGD, FusedAdam=torch.optim.Adam)
+    monkeypatch.setitem(sys.modules, "apex", SimpleNamespace(optimizers=fused))
+    (group,) = make_optimizer(nn.Linear(1, 1), Optimizer(name="apex_sgd", lr=0.1, momentum=0.8)).param_groups
+    assert (group["lr"], group["momentum"]) == (0.1, 0.8)
+    (group,) = make_optimizer(nn.Linear(1, 1), Optimizer(name="apex_adam", lr=0.2, betas=(0.7, 0.9))).param_groups
+    assert (group["lr"], group["betas"]) == (0.2, (0.7, 0.9))
+
+
+def test_gradients_longer_than_allowed_are_shortened_and_those_of_frozen_weights_left_alone():
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    net[2].requires_grad_(False)
+    for layer, slope in zip(net, (3.0, 4.0, 12.0), strict=True):
+        layer.weight.grad = torch.full((1, 1), slope)
+    assert clip_gradients(net, 0.0) is None
+    assert clip_gradients(net, 2.5).item() == 5
+    assert [layer.weight.grad.item() for layer in net] == pytest.approx([1.5, 2, 12], rel=1e-4)
+
+
 def test_apex_is_asked_for_clearly_when_it_is_not_installed():
     with pytest.raises(UserError, match="needs apex, which is not installed"):
         make_optimizer(Net(), Optimizer(name="apex_sgd"))
@@ -98,6 +132,14 @@ def test_the_moving_average_follows_fast_at_first_and_then_slowly():
     assert average.model.weight.item() == pytest.approx(0.9 * 1.9 + 0.1 * 2)
     assert not average.model.weight.requires_grad
     assert math.isclose(model.weight.item(), 2.0)
+
+
+def test_counts_are_copied_into_the_moving_average():
+    model = nn.BatchNorm2d(1)
+    average = MovingAverage(model, 0.9)
+    model(torch.rand(2, 1, 3, 3))
+    average.update(model, 0)
+    assert average.model.num_batches_tracked.item() == 1
 
 
 def test_a_restored_optimizer_goes_on_alike_in_any_memory_layout():

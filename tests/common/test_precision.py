@@ -1,5 +1,7 @@
 """Choosing a number format: by what was measured, not by name."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -21,6 +23,12 @@ def test_a_device_without_the_format_computes_in_fp32(monkeypatch):
 
     monkeypatch.setattr(precision, "convolution_seconds", measure)
     assert precision.fastest(torch.device("cpu")) == "fp32"
+
+
+def test_the_quickest_of_the_tries_counts(monkeypatch):
+    clock = SimpleNamespace(perf_counter=iter([10.0, 15, 20, 21.5, 30, 33]).__next__)
+    monkeypatch.setattr(precision, "time", clock)
+    assert precision.convolution_seconds(torch.device("cpu"), "fp32", tries=3) == 1.5
 
 
 def test_this_machine_can_be_measured():

@@ -254,6 +254,10 @@ def test_panoptic_drawing_tints_segments_and_leaves_void_alone() -> None:
     assert not drawn[:98].any()
     assert drawn[100:].all()
     assert not changed(panoptic.draw(threshold=1.1)).any()
+    for threshold in (0.3, 1.1):
+        shown = panoptic.pictures(picture, threshold)
+        assert shown == {"drawings": panoptic.draw(threshold=threshold)}
+    assert panoptic.labels_and_scores() == ([0], [1.0])
 
 
 def make_graph() -> SceneGraph:

@@ -1,6 +1,7 @@
 """RLE equals pycocotools, with the C library and without it, and refuses what does not describe a mask."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -254,3 +255,10 @@ def test_refuses_masks_of_different_sizes() -> None:
         rle.decode([a, b])
     with pytest.raises(UserError, match="different sizes"):
         rle.iou([a], [b], np.array([False]))
+
+
+def test_where_no_memory_is_left_encoding_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = SimpleNamespace(masks_encode=lambda *_: -1, masks_free=lambda _: None)
+    monkeypatch.setattr(rle, "compiled", lambda: library)
+    with pytest.raises(MemoryError, match="no memory left"):
+        rle.encode(np.ones((1, 2, 2), bool))

@@ -122,8 +122,9 @@ def test_words_are_hidden_as_in_berts_training():
     assert (changed[chosen] == 7).float().mean() == pytest.approx(0.1, abs=0.03)
 
 
-def test_only_hidden_words_are_guessed():
-    guesses = torch.zeros(1, 3, 10)
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_only_hidden_words_are_guessed(kind):
+    guesses = torch.zeros(1, 3, 10, dtype=kind)
     guesses[0, 0, 5] = 100
     ids, chosen = torch.tensor([[5, 1, 2]]), torch.tensor([[True, False, True]])
     assert word_loss(guesses, ids, chosen) == pytest.approx((0 + torch.tensor(10.0).log().item()) / 2)

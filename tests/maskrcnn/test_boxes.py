@@ -123,6 +123,17 @@ def test_suppression_is_greedy_within_groups(boxes, seed, convention):
     assert kept.tolist() == (sorted(expected) if ours else expected)
 
 
+@pytest.mark.parametrize("row", [[0.0, 0, 2, 0], [0.0, 0, 0, 2]])
+@pytest.mark.parametrize("convention", ["detectron", "mmdetection"])
+def test_one_pixel_of_three_overlaps_them_by_a_third(row, convention):
+    boxes, one_group = torch.tensor([row, [0.0, 0, 0, 0]]), torch.zeros(2, dtype=torch.int64)
+    for threshold, kept in ((0.34, [0, 1]), (0.33, [0])):
+        found = non_maximum_suppression(
+            boxes, torch.tensor([0.9, 0.8]), one_group, threshold, Conventions(nms=convention, inclusive_corners=True)
+        )
+        assert found.tolist() == kept
+
+
 @pytest.mark.parametrize("convention", ["detectron", "mmdetection", "torchvision"])
 def test_nothing_to_suppress_is_no_error(convention):
     none = torch.zeros(0, dtype=torch.int64)

@@ -56,6 +56,12 @@ def test_hidden_joints_are_upside_down_and_limbs_are_not():
     assert hidden[17:].equal(seen[17:])
 
 
+def test_limbs_are_those_of_cocos_person_in_order():
+    skeleton = "16-14 14-12 17-15 15-13 12-13 6-12 7-13 6-7 6-8 7-9 8-10 9-11 2-3 1-2 1-3 2-4 3-5 4-6 5-7"
+    ends = (sorted(int(number) - 1 for number in limb.split("-")) for limb in skeleton.split())
+    assert sorted(map(tuple, ends)) == list(LIMBS)
+
+
 def test_nobody_leaves_a_trace_in_anothers_maps():
     people = skeletons(4, SIZE, SIZE)
     together = skeleton_features(people, SIZE, SPREAD, WIDTH)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data.batches import UNLABELLED
+from common.data.batches import UNLABELLED, Target
 from tests.given import given_folder
 from tests.parity import upsnet as adapter
 from tests.parity.case import read_case
@@ -19,6 +19,7 @@ from upsnet.targets import (
     anchor_targets,
     at_random,
     keep_boxes,
+    lesson,
     mask_targets,
     panoptic_target,
     region_semantics,
@@ -189,3 +190,31 @@ def test_at_least_one_object_is_told():
     assert keep_boxes(1, 0.7, at_random(CPU)).tolist() == [0]
     assert len(keep_boxes(10, 0.7, at_random(CPU))) == 7
     assert not len(keep_boxes(0, 0.7, at_random(CPU)))
+
+
+def test_a_lesson_tells_each_head_of_the_same_objects():
+    random = np.random.RandomState(0)
+    masks = torch.from_numpy(random.rand(2, 96, 80) > 0.5)
+    semantic = torch.from_numpy(random.randint(0, 5, (96, 80)).astype(np.uint8))
+    boxes, crowd = torch.tensor([[10.0, 10, 40, 40], [30, 50, 60, 80]]), torch.tensor([[20.0, 5, 44, 30]])
+    target = Target(boxes, torch.tensor([1, 0]), masks, "", crowd, torch.tensor([1]), semantic=semantic)
+    anchors, proposals, size = whole_boxes(random, 50), whole_boxes(random, 30), torch.tensor([60, 70])
+    train = Train(anchors=20, rois=10, roi_iou=0.2, panoptic_boxes=0.5)
+    found = lesson(anchors, proposals, size, target, (2, 3), train, first_of)
+    objects = Objects(torch.cat((boxes, crowd)), torch.tensor([2, 1, 2]), torch.tensor([False, False, True]))
+    regions = region_targets(proposals, objects, train, first_of)
+    covering = regions.boxes[: len(regions.deltas)]
+    channels = semantic_channels(semantic, things=2, stuff=3)
+    quarter = panoptic_target(channels[::4, ::4], masks[:1, ::4, ::4], stuff=3)
+    expected = (
+        *anchor_targets(anchors, boxes, size, train, first_of),
+        *regions,
+        *(covering, regions.labels[: len(covering)], mask_targets(covering, boxes, masks)),
+        *(channels, boxes, region_semantics(channels, boxes)),
+        *(boxes[:1], torch.tensor([2]), quarter),
+    )
+    assert len(covering) == 2
+    for head, wanted in zip((value for part in found for value in part), expected, strict=True):
+        assert torch.equal(head, wanted)
+    nobody = Target(boxes[:0], torch.zeros(0).long(), masks[:0], "", crowd, torch.tensor([1]), semantic=semantic)
+    assert not len(lesson(anchors, proposals, size, nobody, (2, 3), train, first_of).masks.boxes)  # of a crowd alone
