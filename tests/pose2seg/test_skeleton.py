@@ -47,22 +47,6 @@ def test_maps_are_as_defined(people):
         np.testing.assert_allclose(drawn, by_definition(person), atol=1e-9)
 
 
-def test_hidden_joints_are_upside_down_and_limbs_are_not():
-    people = skeletons(1, SIZE, SIZE).repeat(2, 1, 1)
-    people[0, :, 2], people[1, :, 2] = 2.0 * (people[0, :, 2] > 0), 1.0 * (people[0, :, 2] > 0)
-    seen, hidden = skeleton_features(people, SIZE, SPREAD, WIDTH)
-    assert seen[:17].abs().sum() > 0
-    assert hidden[:17].equal(-seen[:17])
-    assert hidden[17:].equal(seen[17:])
-
-
-def test_nobody_leaves_a_trace_in_anothers_maps():
-    people = skeletons(4, SIZE, SIZE)
-    together = skeleton_features(people, SIZE, SPREAD, WIDTH)
-    for number, person in enumerate(people):
-        assert together[number].equal(skeleton_features(person[None], SIZE, SPREAD, WIDTH)[0])
-
-
 def test_a_stride_samples_the_middle_of_its_cells():
     joint = torch.zeros(1, 17, 3)
     joint[0, 0] = torch.tensor([9.5, 5.5, 2.0])  # the middle of the third and the second cell of four pixels
