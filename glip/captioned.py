@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from common.data.coco import CocoDataset, Sample
 from common.errors import UserError
-from glip.prompts import Caption, Span
+from common.run.commands import files_of
+from common.run.settings import Data, Training
+from glip.prompts import Caption, Phrase
+from maskworks import shapes
 
 IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "feet": "foot"}
-Phrase = tuple[Span, ...]
 
 
 class CaptionedDataset:
@@ -41,15 +43,15 @@ class CaptionedDataset:
         entries = {entry["id"]: entry for entry in content["images"]}
         chosen = [entries[identity] for identity in self.image_ids.tolist()]
         self.texts = [caption_of(entry, file) for entry in chosen]
-        named = {entry["id"]: phrase_of(entry, file) for entry in content["annotations"] if "tokens_positive" in entry}
-        self.owners = [named.get(identity, ()) for identity in self.boxes.source_ids.tolist()]  # each box's phrase
-        self.held_out = np.array(
-            [entry.get("held_out", False) for entry in by_id(content["annotations"], self.boxes.source_ids)], bool
-        )
+        annotated = {entry["id"]: (phrase_of(entry, file), entry.get("held_out")) for entry in content["annotations"]}
+        own = [annotated[identity] for identity in self.boxes.source_ids.tolist()]
+        self.owners = [phrase for phrase, _ in own]  # each box's phrase
+        self.held_out = np.array([held_out for _, held_out in own], bool)
         self.scored = [
             [as_phrase(spans) for spans in entry.get("tokens_positive_eval", ())] or None for entry in chosen
         ]
-        self.phrase_names = tuple(sorted({self.name(*each) for each in self._mentions()}))
+        mentions = ((index, phrase) for index in range(len(self)) for phrase in self.phrases(index) if phrase)
+        self.phrase_names = tuple(sorted({self.name(*mention) for mention in mentions}))
         self.class_names: tuple[str, ...] = ()  # there are phrases, no classes; PhraseClasses sees them as such
         self.category_ids: tuple[int, ...] = ()
 
@@ -77,16 +79,12 @@ class CaptionedDataset:
         return sorted(set(self.owners_of(index)))
 
     def caption(self, index: int) -> Caption:
-        phrases = self.phrases(index)
-        return Caption(self.texts[index], tuple(phrases), tuple(range(len(phrases))))
+        return Caption.naming(self.texts[index], self.phrases(index))
 
     def name(self, index: int, phrase: Phrase) -> str:
         """A phrase as the name of a class: "people in blue" -> "person in blue"."""
         words = " ".join(self.texts[index][start:end] for start, end in phrase)
         return " ".join(singular(word) for word in words.lower().split())
-
-    def _mentions(self) -> list[tuple[int, Phrase]]:
-        return [(index, phrase) for index in range(len(self)) for phrase in self.phrases(index) if phrase]
 
 
 class PhraseClasses:
@@ -94,11 +92,8 @@ class PhraseClasses:
 
     def __init__(self, captioned: CaptionedDataset):
         self.captioned, self.boxes = captioned, captioned.boxes
-        self.annotation_files, self.sizes, self.image_ids = (
-            self.boxes.annotation_files,
-            captioned.sizes,
-            self.boxes.image_ids,
-        )
+        self.annotation_files = self.boxes.annotation_files
+        self.sizes, self.image_ids = self.boxes.sizes, self.boxes.image_ids
         self.class_names = captioned.phrase_names
         self.category_ids = tuple(range(1, len(self.class_names) + 1))
         places = {name: number for number, name in enumerate(self.class_names)}
@@ -130,6 +125,15 @@ class PhraseClasses:
         return content
 
 
+def open_data(data: Data, split: shapes.Split, settings: Training) -> CocoDataset | CaptionedDataset:
+    """The training or validation set that the configuration names; without annotations, the built-in captions."""
+    images, annotations = files_of(shapes.fill_in(data, split, annotations="captions"), split)
+    keep_empty, limit = data.keep_empty or split == "val", settings.limit or None
+    if any(has_captions(Path(file)) for file in annotations):
+        return CaptionedDataset(images, annotations, limit=limit, keep_empty=keep_empty)
+    return CocoDataset(images, annotations, limit=limit, keep_empty=keep_empty)
+
+
 def has_captions(file: Path) -> bool:
     """Whether an annotation file is of this kind: its first image has a caption."""
     try:
@@ -147,7 +151,7 @@ def caption_of(entry: dict[str, Any], file: Path) -> str:
 
 def phrase_of(entry: dict[str, Any], file: Path) -> Phrase:
     try:
-        return as_phrase(entry["tokens_positive"])
+        return as_phrase(entry.get("tokens_positive", ()))
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"{file}: annotation {entry.get('id')}: tokens_positive is {entry['tokens_positive']!r}; expected "
@@ -157,11 +161,6 @@ def phrase_of(entry: dict[str, Any], file: Path) -> Phrase:
 
 def as_phrase(spans: Sequence[Sequence[int]]) -> Phrase:
     return tuple((int(start), int(end)) for start, end in spans)
-
-
-def by_id(entries: list[dict[str, Any]], ids: NDArray[np.int64]) -> list[dict[str, Any]]:
-    found = {entry["id"]: entry for entry in entries}
-    return [found[identity] for identity in ids.tolist()]
 
 
 def singular(word: str) -> str:

@@ -1,26 +1,51 @@
-"""The training set: photographs through their augmentation, each with a caption that names its objects.
+"""The training set: photographs through their augmentation, each with a caption, and the tokens that name its objects.
 
 The caption of an image is its own where the data set has captions, else the list of classes, all or some of them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
+from torch import Tensor
 
+from common.data.batches import Target
 from common.data.coco import LabelledImages
 from common.data.loader import Item, Key, TrainingSet, mix
 from common.errors import UserError
 from glip.captioned import CaptionedDataset
-from glip.captions import ground
 from glip.config import Augment, Config, Text
-from glip.prompts import Caption, Wording, clean, split
+from glip.prompts import Caption, Wording, clean
 from glip.tokeniser import Tokeniser
 
-Writer = Callable[
-    [int, Sequence[int]], Caption
-]  # (image, the labels in it) -> its caption; draws from torch's generator
+# (image, the labels in it) -> its caption; draws from torch's generator
+Writer = Callable[[int, Sequence[int]], Caption]
 CAPTION = 77  # mixed into the seed, so that a caption is not drawn with the numbers that its image was
+
+
+@dataclass
+class GroundingTarget(Target):
+    """A target with its image's caption."""
+
+    caption: str = ""
+    positive: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))  # [n, max tokens]
+
+
+def ground(target: Target, caption: Caption, tokeniser: Tokeniser) -> GroundingTarget:
+    """A target whose labels are positions in the caption's phrases or, where it has them, its labels."""
+    rows = positive_rows(tokeniser.positions(caption.text, caption.phrases), tokeniser.max_tokens)
+    places = {label: row for row, label in enumerate(caption.labels)}
+    chosen = torch.tensor([places[label] for label in target.labels.tolist()], dtype=torch.int64)
+    values = {each.name: getattr(target, each.name) for each in fields(Target)}
+    return GroundingTarget(**values, caption=caption.text, positive=rows[chosen].to(target.labels.device))
+
+
+def positive_rows(positions: Sequence[Sequence[int]], tokens: int) -> Tensor:
+    """[phrases, tokens] bool: which tokens each phrase has."""
+    rows = torch.zeros(len(positions), tokens, dtype=torch.bool)
+    for row, places in enumerate(positions):
+        rows[row, [place for place in places if place < tokens]] = True
+    return rows
 
 
 class GroundingSet:
@@ -71,10 +96,10 @@ def list_of_names(
         others = drawn(others)
     chosen = within_length([*sorted(set(present)), *others[:limit]], len(set(present)), names, text, tokeniser)
     chosen = drawn(chosen) if augment.shuffle else sorted(chosen)
-    listed = split([Wording(names[label]) for label in chosen], text.separator, len(chosen), lambda _: True)[
-        0
-    ].caption()
-    return replace(listed, labels=tuple(chosen))
+    listed = Caption()
+    for label in chosen:
+        listed = listed.extended(label, Wording(names[label]), text.separator)
+    return listed
 
 
 def list_of_phrases(

@@ -19,16 +19,16 @@ from common.data.batches import Batch, Prepared, Target, normalise, round_up
 from common.results import Instances
 from common.run.inference import predict_in_groups
 from common.run.model import Source
+from glip.backbone import Swin
 from glip.boxes import anchors_of
-from glip.captions import GroundingTarget, ground
 from glip.config import Config
 from glip.dynamic_head import Answers, DynamicHead
+from glip.grounding import GroundingTarget, ground
 from glip.losses import glip_losses, hide_words, word_loss
 from glip.postprocess import Candidates, detections, instances, phrase_tokens
 from glip.prompts import Caption, Prompt, class_prompt, read_prompt
 from glip.pyramid import Pyramid
 from glip.sizes import input_size, resize_smoothly
-from glip.swin import Swin
 from glip.text import TextEncoder, Tokens, WordGuess
 from glip.tokeniser import Tokeniser
 

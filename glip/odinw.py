@@ -12,9 +12,9 @@ from common.data.coco import CocoDataset
 from common.errors import UserError
 from common.run.settings import Training
 from common.run.training import Metrics
-from glip.evaluation import evaluate_classes
 from glip.network import GLIP
 from glip.prompts import Wording, class_prompt
+from glip.scoring import evaluate_classes
 
 SPLITS = ("test", "valid")
 ANNOTATIONS = ("annotations_without_background.json", "_annotations.coco.json", "annotations.json", "instances.json")
@@ -58,7 +58,8 @@ def wordings(folder: Path, classes: int) -> Sequence[Wording]:
     if not file.exists():
         return ()
     try:
-        entries = [Wording(str(e["name"]), str(e.get("prefix", "")), str(e.get("suffix", ""))) for e in read(file)]
+        found = json.loads(file.read_text(encoding="utf-8"))
+        entries = [Wording(str(e["name"]), str(e.get("prefix", "")), str(e.get("suffix", ""))) for e in found]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f'{file}: expected [{{"prefix": "", "name": "holes", "suffix": ""}}, ..] ({error})') from error
     if len(entries) != classes:
@@ -66,7 +67,3 @@ def wordings(folder: Path, classes: int) -> Sequence[Wording]:
             f"{file}: {len(entries)} wordings for {classes} classes; give one for each, in order of their ids"
         )
     return entries
-
-
-def read(file: Path) -> list[dict[str, str]]:
-    return list(json.loads(file.read_text(encoding="utf-8")))

@@ -11,9 +11,9 @@ from common.errors import UserError
 from common.results import Instances, Result
 from common.run import commands
 from common.run.prediction import Predict, predict
-from glip.evaluation import SURE
 from glip.network import GLIP
 from glip.prompts import Prompt, class_prompt, read_prompt
+from glip.scoring import SURE
 from maskworks import report
 
 

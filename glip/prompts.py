@@ -2,8 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.data.coco_classes import COCO_CLASSES
@@ -13,31 +13,8 @@ from glip.phrases import find_noun_phrases
 from glip.tokeniser import Tokeniser
 
 Span = tuple[int, int]  # the characters [start, end) of a caption
+Phrase = tuple[Span, ...]  # in one or more parts
 COCO_PROMPT = "coco"
-
-
-@dataclass(frozen=True)
-class Caption:
-    """One text for the network, and which of its characters name what."""
-
-    text: str
-    phrases: tuple[tuple[Span, ...], ...]  # each in one or more parts
-    labels: tuple[int, ...]  # for each phrase its place in the prompt's names
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Names to look for, in one caption or, where they are too many, several."""
-
-    names: tuple[str, ...]
-    captions: tuple[Caption, ...]
-
-    def span(self, label: int) -> tuple[str, tuple[Span, ...]]:
-        """The caption that holds a name, and where."""
-        for caption in self.captions:
-            if label in caption.labels:
-                return caption.text, caption.phrases[caption.labels.index(label)]
-        return "", ()
 
 
 @dataclass(frozen=True)
@@ -49,25 +26,43 @@ class Wording:
     suffix: str = ""
 
 
-@dataclass
-class Chunk:
-    """A caption in the making."""
+@dataclass(frozen=True)
+class Caption:
+    """One text for the network, and which of its characters name what."""
 
     text: str = ""
-    phrases: list[tuple[Span, ...]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
+    phrases: tuple[Phrase, ...] = ()
+    labels: tuple[int, ...] = ()  # for each phrase its place in the prompt's names
 
-    def extended(self, label: int | None, wording: Wording, separator: str) -> "Chunk":
+    @classmethod
+    def naming(cls, text: str, phrases: Iterable[Phrase]) -> "Caption":
+        """A text and phrases of it, which are the prompt's names in this order."""
+        phrases = tuple(phrases)
+        return cls(text, phrases, tuple(range(len(phrases))))
+
+    def extended(self, label: int | None, wording: Wording, separator: str) -> "Caption":
         """With one more name; a name without a label is read, but not looked for."""
         start = f"{self.text}{separator if self.text or self.phrases else ''}{wording.prefix}"
         text = f"{start}{wording.name}{wording.suffix}"
         if label is None:
-            return Chunk(text, self.phrases, self.labels)
+            return replace(self, text=text)
         span = (len(start), len(start) + len(wording.name))
-        return Chunk(text, [*self.phrases, (span,)], [*self.labels, label])
+        return Caption(text, (*self.phrases, (span,)), (*self.labels, label))
 
-    def caption(self) -> Caption:
-        return Caption(self.text, tuple(self.phrases), tuple(self.labels))
+
+@dataclass(frozen=True)
+class Prompt:
+    """Names to look for, in one caption or, where they are too many, several."""
+
+    names: tuple[str, ...]
+    captions: tuple[Caption, ...]
+
+    def span(self, label: int) -> tuple[str, Phrase]:
+        """The caption that holds a name, and where."""
+        for caption in self.captions:
+            if label in caption.labels:
+                return caption.text, caption.phrases[caption.labels.index(label)]
+        return "", ()
 
 
 def clean(name: str) -> str:
@@ -92,31 +87,32 @@ def class_prompt(
     if len(worded) != len(names):
         raise UserError(f"{len(worded)} wordings for {len(names)} classes; give one for each")
 
-    def fits(text: str) -> bool:
-        return tokeniser.length(text) <= settings.max_tokens
-
-    chunks = split(worded, settings.separator, settings.chunk, fits)
-    if len(chunks) > 1 and not settings.chunk:
+    captions = split(worded, tokeniser, settings)
+    if len(captions) > 1 and not settings.chunk:
         warnings.warn(
-            f"{len(names)} class names take {len(chunks)} captions of {settings.max_tokens} tokens; scores depend on "
+            f"{len(names)} class names take {len(captions)} captions of {settings.max_tokens} tokens; scores depend on "
             "what else a caption says, so they are not quite those of one caption",
             stacklevel=2,
         )
     for other in others:
-        chunks = [chunk.extended(None, Wording(clean(other)), settings.separator) for chunk in chunks]
-    return Prompt(tuple(names), tuple(chunk.caption() for chunk in chunks))
+        captions = [caption.extended(None, Wording(clean(other)), settings.separator) for caption in captions]
+    return Prompt(tuple(names), tuple(captions))
 
 
-def split(worded: Sequence[Wording], separator: str, size: int, fits: Callable[[str], bool]) -> list[Chunk]:
-    """Consecutive names, `size` for each caption, or as many as fit."""
-    chunks = [Chunk()]
+def split(worded: Sequence[Wording], tokeniser: Tokeniser, settings: Text) -> list[Caption]:
+    """Consecutive names, `settings.chunk` for each caption, or as many as fit."""
+    captions = [Caption()]
     for label, wording in enumerate(worded):
-        longer = chunks[-1].extended(label, wording, separator)
-        if chunks[-1].labels and (len(longer.labels) > size if size else not fits(longer.text)):
-            chunks.append(Chunk())
-            longer = chunks[-1].extended(label, wording, separator)
-        chunks[-1] = longer
-    return chunks
+        longer = captions[-1].extended(label, wording, settings.separator)
+        if settings.chunk:
+            full = len(longer.labels) > settings.chunk
+        else:
+            full = tokeniser.length(longer.text) > settings.max_tokens
+        if full and captions[-1].labels:
+            captions.append(Caption())
+            longer = captions[-1].extended(label, wording, settings.separator)
+        captions[-1] = longer
+    return captions
 
 
 def caption_prompt(caption: str, tokeniser: Tokeniser, phrases: Sequence[str] | Sequence[Span] = ()) -> Prompt:
@@ -132,7 +128,7 @@ def caption_prompt(caption: str, tokeniser: Tokeniser, phrases: Sequence[str] | 
             f"the caption has {tokeniser.length(caption)} tokens, {tokeniser.max_tokens} are the most; shorten it"
         )
     names = tuple(caption[start:end] for start, end in spans)
-    return Prompt(names, (Caption(caption, tuple((span,) for span in spans), tuple(range(len(spans)))),))
+    return Prompt(names, (Caption.naming(caption, ((span,) for span in spans)),))
 
 
 def occurrences(caption: str, phrase: str | Span) -> list[Span]:

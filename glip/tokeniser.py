@@ -38,10 +38,6 @@ class Tokeniser:
             raise lacks(source, name)
         return found
 
-    @property
-    def size(self) -> int:
-        return int(self.tokenizer.get_vocab_size())
-
     def encode(self, caption: str) -> Encoding:
         """[CLS] .. [SEP], as long as it takes; has ids and char_to_token(character)."""
         return self.tokenizer.encode(caption)

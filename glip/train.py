@@ -6,12 +6,11 @@ from common.data.loader import TrainingSet
 from common.run import commands
 from common.run.configuration import configure
 from glip.augmentation import training_transforms
-from glip.captioned import CaptionedDataset
+from glip.captioned import CaptionedDataset, open_data
 from glip.config import VARIANTS
-from glip.data import open_data
-from glip.evaluation import CAPTIONS, CLASSES
 from glip.grounding import GroundingSet, writer
 from glip.network import DIVISOR, GLIP
+from glip.scoring import CAPTIONS, CLASSES
 from glip.tuning import freeze, in_steps, parameter_group
 from glip.weights import initialise
 from maskworks import report

@@ -1,9 +1,8 @@
-"""The backbone: torchvision's residual networks and a feature pyramid of which only the finest level is used."""
+"""The backbone: torchvision's residual networks, which halve where the original does."""
 
 from collections.abc import Callable
 from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -38,32 +37,3 @@ class Backbone(nn.Module):
         for stage in (self.layer2, self.layer3, self.layer4):
             features.append(stage(features[-1]))
         return features
-
-
-class Pyramid(nn.Module):
-    """[C1..C4] -> P1; the coarser levels' own convolutions are in published checkpoints, but nothing uses them."""
-
-    def __init__(self, inputs: list[int], channels: int):
-        super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in inputs)
-        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in inputs)
-        self.output[1:].requires_grad_(False)  # they get no gradient, which DistributedDataParallel has to know
-        for conv in (*self.lateral, *self.output):
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, features: list[Tensor]) -> Tensor:
-        finest: Tensor = self.output[0](self.sums(features)[0])
-        return finest
-
-    def levels(self, features: list[Tensor]) -> list[Tensor]:
-        """[P1..P4]"""
-        return [conv(total) for conv, total in zip(self.output, self.sums(features), strict=True)]
-
-    def sums(self, features: list[Tensor]) -> list[Tensor]:
-        """Each level's lateral convolution plus the coarser level's sum, enlarged; the finest first."""
-        totals = [self.lateral[-1](features[-1])]
-        for conv, feature in zip(reversed(self.lateral[:-1]), reversed(features[:-1]), strict=True):
-            size = feature.shape[-2:]
-            enlarged = F.interpolate(totals[0], size, mode="bilinear", align_corners=False)
-            totals.insert(0, conv(feature) + enlarged)
-        return totals

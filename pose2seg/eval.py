@@ -21,9 +21,9 @@ from common.run.evaluation import Evaluation
 from common.run.settings import Images
 from common.run.training import Metrics
 from pose2seg.config import VARIANTS, Config, PeopleData
-from pose2seg.evaluation import people_scoring, write_maps
-from pose2seg.joints import Detector, Source, from_detector, from_results
+from pose2seg.joints import Detector, Source, from_results
 from pose2seg.people import open_people
+from pose2seg.scoring import people_scoring, write_maps
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
     metrics: Metrics = {}
     classes: dict[str, Mapping[str, float]] = {}
     for number, (name, images) in enumerate(sets.items()):
-        dataset = open_named(config, images)
+        dataset = open_people(replace(config.data, val=images), "val", config.training)
         refuse_other_classes(dataset, model.class_names)
         source = source_of_joints(config, dataset, number, device)
         scoring = people_scoring(config.test.occlusion, source)
@@ -72,10 +72,6 @@ def named(data: PeopleData, asked: str) -> dict[str, Images]:
     return found
 
 
-def open_named(config: Config, images: Images) -> CocoDataset:
-    return open_people(replace(config.data, val=images), "val", config.training)
-
-
 def source_of_joints(config: Config, dataset: CocoDataset, number: int, device: torch.device) -> Source | None:
     """Where the joints of a data set come from; None: from its annotations."""
     data, test = config.data, config.test
@@ -84,7 +80,8 @@ def source_of_joints(config: Config, dataset: CocoDataset, number: int, device: 
     if data.keypoints:
         return from_results(dataset, Path(data.keypoints[number]), test.smallest_confidence)
     if data.detector:
-        return from_detector(Detector(Path(data.detector), device, test.smallest_score, test.smallest_joint_score))
+        detector = Detector(Path(data.detector), device, test.smallest_score, test.smallest_joint_score)
+        return lambda numbers, images: detector(images)
     return None
 
 

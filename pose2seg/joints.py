@@ -48,10 +48,6 @@ def from_results(dataset: CocoDataset, file: Path, smallest_confidence: float) -
     return lambda numbers, images: [people.get(int(dataset.image_ids[number]), nobody()) for number in numbers]
 
 
-def from_detector(detector: "Detector") -> Source:
-    return lambda numbers, images: detector(images)
-
-
 class Person(msgspec.Struct):
     """One entry of COCO's keypoint results, or a person in COCO's annotations."""
 

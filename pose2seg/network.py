@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ from common.ops.precision import full_precision
 from common.results import Instances
 from common.run.model import Source
 from pose2seg.alignment import affine_align, align
-from pose2seg.backbone import STRIDE, Backbone, Pyramid
+from pose2seg.backbone import STRIDE, Backbone
 from pose2seg.config import Config
 from pose2seg.geometry import letterbox_matrix, letterboxed, moved_joints, scaling
 from pose2seg.losses import pose2seg_losses
@@ -160,6 +161,35 @@ class Pose2Seg(nn.Module):
         settings = self.config.model
         whole = torch.tensor([images.shape[-2:]], device=images.device).expand(len(images), 2)
         return normalise(images, whole, settings.mean, settings.std)
+
+
+class Pyramid(nn.Module):
+    """[C1..C4] -> P1; the coarser levels' own convolutions are in published checkpoints, but nothing uses them."""
+
+    def __init__(self, inputs: list[int], channels: int):
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in inputs)
+        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in inputs)
+        self.output[1:].requires_grad_(False)  # they get no gradient, which DistributedDataParallel has to know
+        for conv in (*self.lateral, *self.output):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        finest: Tensor = self.output[0](self.sums(features)[0])
+        return finest
+
+    def levels(self, features: list[Tensor]) -> list[Tensor]:
+        """[P1..P4]"""
+        return [conv(total) for conv, total in zip(self.output, self.sums(features), strict=True)]
+
+    def sums(self, features: list[Tensor]) -> list[Tensor]:
+        """Each level's lateral convolution plus the coarser level's sum, enlarged; the finest first."""
+        totals = [self.lateral[-1](features[-1])]
+        for conv, feature in zip(reversed(self.lateral[:-1]), reversed(features[:-1]), strict=True):
+            size = feature.shape[-2:]
+            enlarged = F.interpolate(totals[0], size, mode="bilinear", align_corners=False)
+            totals.insert(0, conv(feature) + enlarged)
+        return totals
 
 
 def checked(joints: Joints) -> Tensor:

@@ -10,9 +10,9 @@ from common.run.configuration import configure
 from maskworks import report
 from pose2seg.augmentation import Letterbox
 from pose2seg.config import VARIANTS
-from pose2seg.evaluation import people_scoring
 from pose2seg.network import Pose2Seg
 from pose2seg.people import People, open_people
+from pose2seg.scoring import people_scoring
 from pose2seg.weights import initialise
 
 

@@ -21,7 +21,7 @@ import solov2.postprocess
 import upsnet.boxes
 import upsnet.panoptic
 import yolact.boxes
-import yolact.masks
+import yolact.postprocess
 from common.ops import matrix_nms
 from tests.accelerator import SUPPORTED
 from tests.running import python
@@ -93,7 +93,7 @@ def exact() -> dict[str, Callable[[], Tensor]]:
     return {
         "matrix nms": lambda: matrix_nms(masks, labels, scores, "linear"),
         "solov2": lambda: solov2.postprocess.enlarge(soft, (112, 100), size, test.mask_threshold),
-        "yolact": lambda: yolact.masks.enlarge_windows(soft, boxes / 130, size),
+        "yolact": lambda: yolact.postprocess.enlarge_windows(soft, boxes / 130, size),
         "maskrcnn": lambda: maskrcnn.pasting.paste(soft, boxes, size, 0.5, "detectron"),
         "maskrcnn of mmdetection": lambda: maskrcnn.pasting.paste(soft, boxes, size, 0.5, "mmdetection"),
         "upsnet": lambda: upsnet.panoptic.paste(soft, boxes.long(), *size),

@@ -31,7 +31,7 @@ from upsnet.panoptic import paste as stretch_over_box
 from upsnet.postprocess import Maps, paste_masks, to_photograph
 from upsnet.targets import region_semantics
 from yolact import boxes as yolact_boxes
-from yolact import masks as yolact_masks
+from yolact import postprocess as yolact_postprocess
 
 TIMES = 300
 ROUNDING = 1e-4
@@ -187,7 +187,7 @@ def test_yolacts_masks_are_enlarged_as_interpolation_enlarges_them():
         boxes = torch.from_numpy(random.rand(2, 4).astype(np.float32))
         soft = yolact_boxes.crop(torch.from_numpy(random.rand(2, height, width).astype(np.float32)), boxes)
         expected = F.interpolate(soft[None], (rows, columns), mode="bilinear", align_corners=False)[0]
-        assert decided_alike(yolact_masks.enlarge(soft, boxes, (rows, columns)), expected, 0.5)
+        assert decided_alike(yolact_postprocess.enlarge(soft, boxes, (rows, columns)), expected, 0.5)
 
 
 def test_rows_of_a_semantic_map_are_enlarged_as_interpolation_enlarges_the_whole():

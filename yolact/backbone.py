@@ -34,7 +34,8 @@ class Residual(nn.Module):
         if config.deformable_interval:
             for stage in (self.layer2, self.layer3, self.layer4):
                 for residual in list(stage.children())[:: config.deformable_interval]:
-                    residual.conv2 = DeformableConv2d.like(residual.conv2)
+                    plain = residual.conv2
+                    residual.conv2 = DeformableConv2d(plain.in_channels, plain.out_channels, plain.stride[0])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         features = [self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(images)))))]
@@ -100,11 +101,6 @@ class DeformableConv2d(nn.Module):
         self.offset = nn.Conv2d(inputs, 27, 3, stride, padding=1)  # for each tap dy and dx, then the taps' weights
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
-
-    @classmethod
-    def like(cls, conv: nn.Conv2d) -> "DeformableConv2d":
-        """A deformable convolution of the same shape as a plain one, and with a bias."""
-        return cls(conv.in_channels, conv.out_channels, conv.stride[0])
 
     def forward(self, features: Tensor) -> Tensor:
         offsets, modulation = self.offset(features).split((18, 9), dim=1)

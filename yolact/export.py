@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import yolact
-from common.data.batches import normalise
 from common.data.images import read_image, resize
 from common.errors import UserError
 from common.run import commands
@@ -24,7 +23,7 @@ from common.run.onnx_export import Found, compare, export_onnx, fixed_count, out
 from maskworks import shapes
 from yolact.backbone import DeformableConv2d
 from yolact.boxes import crop_frames
-from yolact.network import YOLACT
+from yolact.network import YOLACT, stretched
 from yolact.postprocess import boxes_in_pixels, detect
 
 OUTPUTS = ("scores", "labels", "boxes", "masks")
@@ -45,7 +44,7 @@ class Export:
 class Graph(nn.Module):
     """YOLACT with what `predict` does around it, and a fixed number of instances.
 
-    Not `preprocess`, as resizing in bytes is OpenCV's, and not `masks.enlarge`, which goes from window to window.
+    Not `preprocess`, as resizing in bytes is OpenCV's, and not `postprocess.enlarge`, which goes from window to window.
     """
 
     def __init__(self, model: YOLACT):
@@ -55,7 +54,8 @@ class Graph(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """image [H, W, 3] uint8 -> scores [N], labels [N], boxes [N, 4], masks [N, H, W] bool; ++: mask scores [N]."""
         config, size = self.model.config, (image.shape[0], image.shape[1])
-        answers = self.model(self.prepared(image))
+        square = stretched(image, config.model.input_size)
+        answers = self.model(self.model.normalised(square.round() if config.test.resize == "bytes" else square))
         found = detect(answers.class_logits[0], answers.deltas[0], answers.coefficients[0], self.model.priors, config)
         most = config.test.max_instances if config.test.nms == "fast" else config.test.top_k
         boxes, scores, labels, coefficients = fixed_count(found, most)
@@ -71,15 +71,6 @@ class Graph(nn.Module):
             return outputs
         predicted = self.model.mask_iou((centred + 0.5)[:, None]).gather(1, labels[:, None]).squeeze(1)
         return (*outputs, scores * predicted)
-
-    def prepared(self, image: Tensor) -> Tensor:
-        """What `preprocess` does: stretched to the network's size, normalised."""
-        settings = self.model.config.model
-        whole = image.permute(2, 0, 1)[None].float()
-        square = F.interpolate(whole, (settings.input_size, settings.input_size), mode="bilinear", align_corners=False)
-        if self.model.config.test.resize == "bytes":
-            square = square.round()
-        return normalise(square, torch.tensor([square.shape[2:]]), settings.mean, settings.std)
 
 
 class GridDeformableConv2d(nn.Module):

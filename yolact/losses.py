@@ -1,7 +1,9 @@
 """Answers + targets -> the loss terms: boxes, classes, masks, semantic segmentation, and in YOLACT++ mask IoUs."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,30 +15,11 @@ from yolact.boxes import crop
 from yolact.config import Losses
 from yolact.targets import BACKGROUND, PriorTargets, match
 
+if TYPE_CHECKING:
+    from yolact.network import Answers
+
 MaskIoUNetwork = Callable[[Tensor], Tensor]  # soft masks [n, 1, h, w] -> [n, classes]
 Order = Callable[[int], Tensor]  # a number of positive priors -> the order in which masks are learned
-
-
-class Answers(Protocol):
-    """The network's answers, as yolact.network has them."""
-
-    @property
-    def class_logits(self) -> Tensor: ...
-    @property
-    def deltas(self) -> Tensor: ...
-    @property
-    def coefficients(self) -> Tensor: ...
-    @property
-    def prototypes(self) -> Tensor: ...
-    @property
-    def semantic_logits(self) -> Tensor | None: ...
-
-
-class MaskTerms(NamedTuple):
-    """What the masks of one image add to the losses."""
-
-    mask: Tensor  # scalar, summed over the positive priors
-    mask_iou: Tensor  # scalar, likewise
 
 
 def yolact_losses(
@@ -61,17 +44,17 @@ def yolact_losses(
         mask_terms(coefficients, prototypes, target.boxes / scale, target, found, mask_iou, settings, order)
         for coefficients, prototypes, target, found in images
     ]
+    mask, iou = (torch.stack(parts).sum() for parts in zip(*terms, strict=True))
     deltas = torch.stack([found.deltas for found in matches])
     box = F.smooth_l1_loss(answers.deltas.float()[positive], deltas[positive], reduction="sum")
     weighted = {
         "box": settings.box_weight * box / count,
         "class": class_loss(answers.class_logits.float(), classes, settings.negatives_per_positive) / count,
-        "mask": settings.mask_weight * torch.stack([term.mask for term in terms]).sum() / count,
+        "mask": settings.mask_weight * mask / count,
         "semantic": settings.semantic_weight * semantic_loss(answers.semantic_logits.float(), targets),
     }
     if mask_iou is not None:
-        total = torch.stack([term.mask_iou for term in terms]).sum()
-        weighted["mask_iou"] = settings.mask_iou_weight * total / count
+        weighted["mask_iou"] = settings.mask_iou_weight * iou / count
     return weighted
 
 
@@ -104,12 +87,15 @@ def mask_terms(
     mask_iou: MaskIoUNetwork | None,
     settings: Losses,
     order: Order,
-) -> MaskTerms:
-    """One image's masks, at the prototypes' size (paper, section 3.2). coefficients [P, K], prototypes [h, w, K]"""
+) -> tuple[Tensor, Tensor]:
+    """What one image's masks add to the losses of masks and of mask IoUs, at the prototypes' size (paper, section 3.2).
+
+    coefficients [P, K], prototypes [h, w, K]
+    """
     positives = (found.classes > BACKGROUND).nonzero().squeeze(1)
     nothing = 0.0 * (prototypes.sum() + coefficients.sum())  # still part of the graph
     if len(positives) == 0:
-        return MaskTerms(nothing, nothing)
+        return nothing, nothing
     height, width, _ = prototypes.shape
     truth = shrink(target.masks, height, width)  # [n, h, w]
     chosen = positives[order(len(positives))[: settings.max_masks].to(positives.device)]
@@ -124,8 +110,8 @@ def mask_terms(
     sizes = (boxes[objects, 2:] - boxes[objects, :2]) * boxes.new_tensor([width, height])
     loss = (pixels / sizes.prod(dim=1)).sum() * (len(positives) / len(chosen))
     if mask_iou is None:
-        return MaskTerms(loss, nothing)
-    return MaskTerms(loss, nothing + mask_iou_loss(soft, truth[objects], target.labels[objects], mask_iou, settings))
+        return loss, nothing
+    return loss, nothing + mask_iou_loss(soft, truth[objects], target.labels[objects], mask_iou, settings)
 
 
 def mask_iou_loss(soft: Tensor, truth: Tensor, labels: Tensor, mask_iou: MaskIoUNetwork, settings: Losses) -> Tensor:

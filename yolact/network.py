@@ -36,16 +36,6 @@ class Answers(NamedTuple):
     semantic_logits: Tensor | None  # [N, classes, h, w] while training
 
 
-class Pyramid(NamedTuple):
-    """The feature pyramid, the finest level first: the order of the priors."""
-
-    p3: Tensor  # [N, C, h, w] at stride 8
-    p4: Tensor
-    p5: Tensor
-    p6: Tensor
-    p7: Tensor  # at stride 128
-
-
 class YOLACT(nn.Module):
     """Segments in real time: prototype masks for the whole image, and coefficients that combine them for each box."""
 
@@ -76,29 +66,30 @@ class YOLACT(nn.Module):
 
     def forward(self, images: Tensor) -> Answers:
         """Normalised images [N, 3, S, S], S the configured input size."""
-        pyramid: Pyramid = self.fpn(self.backbone(images))
+        pyramid: list[Tensor] = self.fpn(self.backbone(images))
         sides = [(level.shape[2], level.shape[3]) for level in pyramid]
         assert sides == [(side, side) for side in level_sizes(self.config.model.input_size)], sides  # as the priors'
         class_logits, deltas, coefficients = self.head(pyramid)
-        semantic_logits = self.semantic(pyramid.p3) if self.training else None
-        return Answers(class_logits, deltas, coefficients, self.protonet(pyramid.p3), semantic_logits)
+        semantic_logits = self.semantic(pyramid[0]) if self.training else None
+        return Answers(class_logits, deltas, coefficients, self.protonet(pyramid[0]), semantic_logits)
 
     def preprocess(self, image: NDArray[np.uint8]) -> Prepared:
         """A photograph [H, W, 3] RGB -> network input: stretched to a square as the original does, and normalised."""
-        size, settings = self.config.model.input_size, self.config.model
+        size = self.config.model.input_size
         if self.config.test.resize == "bytes":
             pixels = torch.from_numpy(resize(image, size, size)).permute(2, 0, 1)[None].float()
         else:
-            whole = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
-            pixels = F.interpolate(whole, (size, size), mode="bilinear", align_corners=False)
-        sizes = torch.tensor([[size, size]])
-        tensor = normalise(pixels, sizes, settings.mean, settings.std)[0]
-        return Prepared(tensor, (image.shape[0], image.shape[1]), (size, size))
+            pixels = stretched(torch.from_numpy(np.ascontiguousarray(image)), size)
+        return Prepared(self.normalised(pixels)[0], (image.shape[0], image.shape[1]), (size, size))
+
+    def normalised(self, squares: Tensor) -> Tensor:
+        """[N, 3, S, S] RGB values"""
+        sizes = torch.tensor([squares.shape[2:]], device=squares.device).expand(len(squares), 2)
+        return normalise(squares, sizes, self.config.model.mean, self.config.model.std)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted loss terms of a training batch."""
-        images = normalise(batch.images, batch.sizes, self.config.model.mean, self.config.model.std)
-        answers = self(images.contiguous(memory_format=torch.channels_last))
+        answers = self(self.normalised(batch.images).contiguous(memory_format=torch.channels_last))
         return yolact_losses(answers, batch.targets, self.priors, self.mask_iou, self.config.losses)
 
     @torch.inference_mode()
@@ -133,7 +124,7 @@ class YOLACT(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """[..., C3, C4, C5] -> P3 to P7; upsampled bilinearly, since sizes need not be multiples of two."""
+    """[..., C3, C4, C5] -> [P3 .. P7], strides 8 to 128; upsampled bilinearly: sizes need not be multiples of two."""
 
     def __init__(self, inputs: list[int], config: Model):
         super().__init__()
@@ -146,7 +137,7 @@ class FeaturePyramid(nn.Module):
             nn.Conv2d(width, channels, 3, stride=2, padding=1) for width in (coarse, channels)
         )
 
-    def forward(self, features: list[Tensor]) -> Pyramid:
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
         c3, c4, c5 = features[-3:]
         lateral5 = self.lateral[2](c5)
         lateral4 = self.lateral[1](c4) + resize_to(lateral5, c4)
@@ -155,9 +146,8 @@ class FeaturePyramid(nn.Module):
         levels = [conv(lateral) for conv, lateral in zip(self.output, merged, strict=True)]
         if self.rectified:
             levels = [F.relu(level, inplace=True) for level in levels]
-        p3, p4, p5 = levels
-        p6 = self.downsample[0](c5 if self.coarse_levels_from == "c5" else p5)
-        return Pyramid(p3, p4, p5, p6, self.downsample[1](p6))  # the coarse levels are not rectified
+        p6 = self.downsample[0](c5 if self.coarse_levels_from == "c5" else levels[-1])
+        return [*levels, p6, self.downsample[1](p6)]  # the coarse levels are not rectified
 
 
 class Protonet(nn.Module):
@@ -191,7 +181,7 @@ class PredictionHead(nn.Module):
         self.deltas = nn.Conv2d(channels, priors * 4, 3, padding=1)
         self.coefficients = nn.Conv2d(channels, priors * config.prototypes, 3, padding=1)
 
-    def forward(self, pyramid: Pyramid) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         shared = [F.relu(self.shared(level), inplace=True) for level in pyramid]
         class_logits = [by_prior(self.class_logits(level), self.classes + 1) for level in shared]
         deltas = [by_prior(self.deltas(level), 4) for level in shared]
@@ -212,6 +202,11 @@ class MaskIoU(nn.Module):
         for conv in self.convs:
             masks = F.relu(conv(masks), inplace=True)
         return masks.amax(dim=(2, 3))
+
+
+def stretched(image: Tensor, size: int) -> Tensor:
+    """[H, W, 3] bytes -> [1, 3, size, size] float, bilinearly."""
+    return F.interpolate(image.permute(2, 0, 1)[None].float(), (size, size), mode="bilinear", align_corners=False)
 
 
 def by_prior(features: Tensor, size: int) -> Tensor:

@@ -36,17 +36,7 @@ COLOURS: dict[str, Colour] = {
     "white": (238, 236, 230),
 }
 # Never drawn in the training split: who recognises them in the other has told colour and shape apart.
-HELD_OUT = frozenset(
-    {
-        ("red", "star"),
-        ("orange", "cross"),
-        ("yellow", "heart"),
-        ("green", "ring"),
-        ("blue", "triangle"),
-        ("purple", "circle"),
-        ("white", "square"),
-    }
-)
+HELD_OUT = frozenset(zip(COLOURS, ("star", "cross", "heart", "ring", "triangle", "circle", "square"), strict=True))
 SKIN: tuple[Colour, ...] = ((244, 208, 178), (222, 176, 138), (176, 122, 84), (118, 78, 54))
 HAIR: tuple[Colour, ...] = ((44, 34, 30), (92, 58, 34), (196, 154, 84), (120, 120, 122))
 TROUSERS: tuple[Colour, ...] = ((46, 54, 78), (72, 62, 54), (58, 58, 60), (96, 104, 92))

@@ -8,16 +8,8 @@ from numpy.typing import NDArray
 from maskworks.shapes.scenes import Scene, Thing
 
 PREDICATES = (
-    "left of",
-    "right of",
-    "above",
-    "below",
-    "in front of",
-    "inside",
-    "bigger than",
-    "on",
-    "standing on",
-    "in",
+    *("left of", "right of", "above", "below"),
+    *("in front of", "inside", "bigger than", "on", "standing on", "in"),
 )
 MIN_HIDDEN_PIXELS = 8  # "in front of": how much of the object the subject hides at least
 BIGGER = 3  # "bigger than": the subject shows at least so many times the object's area

@@ -16,35 +16,30 @@ from maskworks.shapes.figures import HELD_OUT
 from maskworks.shapes.relations import box_of, caption_of, relations_of, segments_of
 from maskworks.shapes.scenes import Scene, Thing
 
-# Sparse like COCO's, so that it shows where an id is taken for an index. PSG's indices are positions here.
-THING_IDS = {
-    "person": 1,
-    "circle": 3,
-    "square": 4,
-    "triangle": 6,
-    "star": 9,
-    "ring": 10,
-    "cross": 13,
-    "heart": 17,
+# Category ids, sparse like COCO's, so that it shows where one is taken for an index, and colours in panoptic images.
+# PSG's indices are positions here.
+THINGS = {
+    "person": (1, (220, 20, 60)),
+    "circle": (3, (0, 82, 255)),
+    "square": (4, (255, 160, 0)),
+    "triangle": (6, (120, 0, 200)),
+    "star": (9, (250, 220, 0)),
+    "ring": (10, (0, 180, 160)),
+    "cross": (13, (255, 90, 200)),
+    "heart": (17, (90, 60, 40)),
 }
-STUFF_IDS = {"sky": 101, "mountain": 104, "grass": 105, "sand": 109, "water": 112}
+STUFF = {
+    "sky": (101, (70, 130, 180)),
+    "mountain": (104, (102, 102, 156)),
+    "grass": (105, (107, 142, 35)),
+    "sand": (109, (190, 153, 113)),
+    "water": (112, (64, 170, 222)),
+}
+THING_IDS = {name: number for name, (number, _) in THINGS.items()}
+STUFF_IDS = {name: number for name, (number, _) in STUFF.items()}
 CATEGORY_IDS = {**THING_IDS, **STUFF_IDS}
 CATEGORY_INDICES = {name: index for index, name in enumerate(CATEGORY_IDS)}
-CATEGORY_COLOURS = {
-    "person": (220, 20, 60),
-    "circle": (0, 82, 255),
-    "square": (255, 160, 0),
-    "triangle": (120, 0, 200),
-    "star": (250, 220, 0),
-    "ring": (0, 180, 160),
-    "cross": (255, 90, 200),
-    "heart": (90, 60, 40),
-    "sky": (70, 130, 180),
-    "mountain": (102, 102, 156),
-    "grass": (107, 142, 35),
-    "sand": (190, 153, 113),
-    "water": (64, 170, 222),
-}
+CATEGORY_COLOURS = {name: colour for name, (_, colour) in {**THINGS, **STUFF}.items()}
 JOINTS = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 KEYPOINT_NAMES = ("nose", *(f"{side}_{joint}" for joint in JOINTS for side in ("left", "right")))
 # COCO's bones, as pairs of keypoints counted from 1
@@ -120,11 +115,7 @@ def _instance(thing: Thing, image_id: int, annotation_id: int) -> Entry:
 
 def _person(thing: Thing, instance: Entry) -> Entry:
     keypoints = np.zeros((17, 3), np.int64) if thing.keypoints is None else thing.keypoints  # crowds have none
-    return {
-        **instance,
-        "num_keypoints": int((keypoints[:, 2] > 0).sum()),
-        "keypoints": keypoints.ravel().tolist(),
-    }
+    return instance | {"num_keypoints": int((keypoints[:, 2] > 0).sum()), "keypoints": keypoints.ravel().tolist()}
 
 
 def _xywh(mask: NDArray[np.bool_]) -> list[int]:

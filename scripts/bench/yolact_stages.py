@@ -20,9 +20,8 @@ from common.ops import masks as rle
 from common.ops.folding import fold_batch_norms
 from common.run import commands
 from yolact.config import VARIANTS
-from yolact.masks import enlarge
 from yolact.network import YOLACT
-from yolact.postprocess import Detections, assemble, detect
+from yolact.postprocess import Detections, assemble, detect, enlarge
 
 STAGES = ("decode", "stretch", "backbone", "pyramid", "protonet", "head", "boxes", "masks", "RLE")
 

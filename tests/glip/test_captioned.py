@@ -13,9 +13,8 @@ from common.errors import UserError
 from common.results import Instances
 from glip.augmentation import training_transforms
 from glip.captioned import CaptionedDataset, PhraseClasses, has_captions, singular
-from glip.captions import GroundingTarget
-from glip.evaluation import ranks_hit
-from glip.grounding import GroundingSet, list_of_names, writer
+from glip.grounding import GroundingSet, GroundingTarget, list_of_names, writer
+from glip.scoring import ranks_hit
 from glip.tokeniser import Tokeniser
 from maskworks import shapes
 from tests.glip.small import small_config

@@ -9,12 +9,10 @@ import pytest
 
 import glip
 from maskworks import shapes
+from tests import small
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 
-SMALL = shlex.split(
-    "--model.swin-width 16 --model.swin-heads 1 2 4 8 --model.channels 32 --model.groups 4 --model.blocks 1 "
-    "--text.width 32 --text.layers 1 --text.inner-width 32 --test.score-threshold 0.001"
-)
+SMALL = shlex.split(small.SMALL["glip"][2])
 FLAGS = ["--steps", "2", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
 
 

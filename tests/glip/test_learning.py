@@ -5,8 +5,8 @@ import pytest
 
 import glip
 from glip.captioned import CaptionedDataset, PhraseClasses
-from glip.evaluation import evaluate_classes
 from glip.prompts import class_prompt
+from glip.scoring import evaluate_classes
 from maskworks import shapes
 from tests.learning import cpu_minutes, default_run
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from common.data.batches import Target, collate
+from glip.backbone import WindowAttention
 from glip.config import VARIANTS, Model
 from glip.dynamic_head import DeformableConv, reread
 from glip.network import GLIP
 from glip.prompts import class_prompt
 from glip.pyramid import drop_squares
 from glip.sizes import cut_both_sides, fit_short_side
-from glip.swin import WindowAttention
 from glip.text import Tokens
 from tests.glip.small import NAMES, picture, small_model
 
@@ -70,7 +70,7 @@ def test_padding_a_caption_changes_nothing(fused):
             tokens = model.tokeniser.tokens(["a red circle"], length)
             answers.append(model.head(levels, model.text(tokens), tokens.mask))
     for short, long in zip(answers[0].token_logits, answers[1].token_logits, strict=True):
-        assert torch.allclose(short, long[..., : short.shape[-1]], atol=1e-5)
+        assert torch.allclose(short, long[..., : short.shape[-1]], atol=1e-4)  # of values up to 20
 
 
 def test_a_prompt_is_read_once_until_the_weights_change(monkeypatch):

@@ -17,7 +17,7 @@ def test_known_words_are_tokens_and_others_are_spelled():
 
 
 def test_the_built_in_vocabulary_is_as_large_as_the_variant_says():
-    assert TOKENISER.size == VARIANTS["shapes"].text.words
+    assert TOKENISER.tokenizer.get_vocab_size() == VARIANTS["shapes"].text.words
 
 
 def test_long_captions_are_cut_and_short_ones_padded():
@@ -64,7 +64,7 @@ def test_published_variants_read_berts_vocabulary_which_comes_with_the_package(n
     text = VARIANTS[name].text
     tokeniser = Tokeniser(text.vocabulary, text.max_tokens)
     assert tokeniser.encode("Hair drier.").ids == [101, 2606, 2852, 3771, 1012, 102]
-    assert tokeniser.size == text.words
+    assert tokeniser.tokenizer.get_vocab_size() == text.words
 
 
 def test_a_checkpoint_made_before_it_was_shipped_reads_the_shipped_one_too(tmp_path, monkeypatch):

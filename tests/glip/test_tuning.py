@@ -22,38 +22,30 @@ def trained(mode, **text):
     return model, {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def test_full_tuning_trains_everything():
-    model, names = trained("full")
-    assert names == {name for name, _ in model.named_parameters()}
+HEAD = "head.box. head.centerness. head.alignment."
+MODES = [
+    ("full", ""),
+    ("frozen_language", "backbone. pyramid. head."),
+    ("linear_probe", HEAD),
+    ("language", "text.bert."),
+]
 
 
-def test_frozen_language_leaves_bert_as_in_prediction():
-    model, names = trained("frozen_language")
-    assert names == {name for name, _ in model.named_parameters() if not name.startswith("text.")}
+@pytest.mark.parametrize(("mode", "parts"), [*MODES, ("prompt", "text.prompt.")])
+def test_a_mode_trains_these_parts_only(mode, parts):
+    """The scales that levels have of their own are none of the head's last layers."""
+    model, names = trained(mode, prompt_rows=1000)
+    starts = tuple(parts.split()) or ("",)
+    assert names == {name for name, _ in model.named_parameters() if name.startswith(starts)} != set()
+
+
+def test_a_frozen_language_stays_as_in_prediction_and_a_prompt_needs_rows():
+    model, _ = trained("frozen_language")
     model.train()
     assert not model.text.training
     assert model.backbone.training
-
-
-def test_linear_probe_trains_the_last_layers_but_not_the_level_scales():
-    _, names = trained("linear_probe")
-    last = ("box", "centerness", "alignment.projection")
-    expected = {f"head.{layer}.{part}" for layer in last for part in ("weight", "bias")}
-    expected |= {f"head.alignment.{name}" for name in ("log_scale", "token_bias", "bias")}
-    assert names == expected
-
-
-def test_prompt_tuning_trains_a_vector_for_each_place_only():
-    _, names = trained("prompt", prompt_rows=1000)
-    assert names == {"text.prompt.weight"}
     with pytest.raises(UserError, match="prompt-rows"):
         trained("prompt")
-
-
-def test_language_tuning_trains_bert_only():
-    _, names = trained("language")
-    assert names
-    assert all(name.startswith("text.bert.") for name in names)
 
 
 def test_frozen_stages_count_as_the_original_does():

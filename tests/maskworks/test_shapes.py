@@ -13,7 +13,6 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from common.data.coco import CocoDataset
 from common.errors import UserError
 from common.run.settings import Data, Images
 from maskworks.shapes import dataset as shapes
@@ -219,17 +218,6 @@ def test_instances_are_the_panoptic_segments_in_pycocotools_eyes(folder: ShapesF
             np.testing.assert_array_equal(coco.annToMask(annotation) > 0, ids == info["id"])
             for key in ("area", "bbox", "iscrowd", "category_id"):
                 assert annotation[key] == info[key]
-
-
-def test_our_loader_reads_the_same_masks_as_pycocotools(folder: ShapesFolder) -> None:
-    coco, dataset = COCO(str(folder.instances)), CocoDataset([folder.images], [folder.instances])
-    assert len(dataset) == COUNT
-    for index in range(0, COUNT, 6):
-        sample = dataset[index]
-        annotations = coco.loadAnns(coco.getAnnIds(sample.image_id))
-        assert len(sample.masks) == len(annotations)
-        for mask, annotation in zip(sample.masks, annotations, strict=True):
-            np.testing.assert_array_equal(mask, coco.annToMask(annotation) > 0)
 
 
 def test_keypoints_lie_on_the_person_exactly_where_they_are_seen(folder: ShapesFolder) -> None:

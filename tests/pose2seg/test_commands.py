@@ -18,13 +18,11 @@ from common.ops import masks as rle
 from maskworks import shapes
 from maskworks.shapes.scene_files import KEYPOINT_NAMES
 from pose2seg.eval import main as evaluate
+from tests import small
 from tests.pose2seg.test_convert import published
 from tests.running import ROOT, evaluation, make_photographs, run, skipped_files, small_data
 
-SMALL = shlex.split(
-    "--model.fpn-channels 32 --model.segmentation-blocks 1 --model.input-size 96 --model.window 32 "
-    "--batch-size 2 --workers 0 --device cpu"
-)
+SMALL = shlex.split(small.SMALL["pose2seg"][2] + " --batch-size 2 --workers 0 --device cpu")
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolact.boxes import crop, decode, encode, ious, level_sizes, make_priors, priors_per_level, to_pixels
+from yolact.boxes import crop, decode, encode, level_sizes, make_priors, priors_per_level, to_pixels
 from yolact.config import VARIANTS
-from yolact.masks import enlarge
 from yolact.nms import cross_class_nms, fast_nms, traditional_nms
+from yolact.postprocess import enlarge
 
 
 class Elsewhere(torch.Tensor):
@@ -108,12 +108,6 @@ def test_nothing_in_nothing_out():
         traditional_nms(boxes, scores, 0.5, 0.05, 100),
     ):
         assert [len(part) for part in kind] == [0, 0, 0]
-
-
-def test_ious_of_boxes_worked_out_by_hand():
-    a = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
-    b = torch.tensor([[1.0, 1.0, 3.0, 3.0], [0.0, 0.0, 2.0, 1.0], [5.0, 5.0, 6.0, 6.0]])
-    assert ious(a, b)[0].tolist() == pytest.approx([1 / 7, 1 / 2, 0])
 
 
 def test_decoding_undoes_encoding():

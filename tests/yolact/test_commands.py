@@ -15,6 +15,7 @@ from common.data.images import read_frames
 from common.errors import UserError
 from common.run.configuration import to_yaml
 from maskworks import shapes
+from tests import small
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 from tests.yolact.test_convert import published_by_dbolya
 from yolact.eval import main as evaluate
@@ -22,9 +23,7 @@ from yolact.eval import write_result_files
 from yolact.train import configured, iteration_of
 from yolact.train import main as train
 
-SMALL = shlex.split(
-    "--model.input-size 96 --model.channels 32 --model.scales 8 16 32 64 96 --test.score-threshold 0.01"
-)
+SMALL = shlex.split(small.SMALL["yolact"][2] + " --test.score-threshold 0.01")
 
 
 @pytest.fixture(scope="module")

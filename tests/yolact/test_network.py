@@ -134,37 +134,6 @@ def test_images_predicted_together_give_what_each_gives_alone(model):
         assert (alone.labels == result.labels).float().mean() > 0.95
 
 
-def test_boxes_that_lie_outside_are_dropped_where_wanted(model):
-    kept = deepcopy(model)
-    kept.config.test.drop_empty_boxes = False
-    kept.config.test.max_instances = model.config.test.max_instances = 2000
-    kept.config.test.iou_threshold = model.config.test.iou_threshold = 1.0
-    for network in (kept, model):
-        nn.init.constant_(network.head.deltas.bias, 0.0)
-        network.head.deltas.bias.data.view(-1, 4)[:, 0] = 9.0  # to the right, by 0.9 of the width
-    wide, all_of_them = model.predict([photograph(40, 40)])[0], kept.predict([photograph(40, 40)])[0]
-    sides = all_of_them.boxes[:, 2:] - all_of_them.boxes[:, :2]
-    assert 0 < len(wide) == int((sides > 0).all(dim=1).sum()) < len(all_of_them)
-
-
-@pytest.mark.parametrize("kind", ["fast", "cross_class", "traditional"])
-def test_every_kind_of_nms_can_be_chosen(model, kind):
-    chosen = deepcopy(model)
-    chosen.config.test.nms = kind
-    result = chosen.predict([photograph(60, 60)])[0]
-    assert len(result) > 0
-    assert torch.equal(result.scores, result.scores.sort(descending=True).values)
-
-
-def test_instances_below_the_least_score_are_left_out(model):
-    chosen = deepcopy(model)
-    every = model.predict([photograph(60, 60)])[0].scores
-    chosen.config.test.min_score = float(every[len(every) // 2])
-    scores = chosen.predict([photograph(60, 60)])[0].scores
-    assert torch.equal(scores, every[every > chosen.config.test.min_score])
-    assert 0 < len(scores) < len(every)
-
-
 def test_frozen_batch_norms_stay_frozen_in_training():
     model = YOLACT(small("resnet50_550"), ["a"])
     assert model.train().backbone.bn1.training

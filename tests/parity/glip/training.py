@@ -17,10 +17,10 @@ from common.data.coco import Sample
 from common.run.conversion import Converted
 from glip.augmentation import training_transforms
 from glip.boxes import anchors_of, decode, encode
-from glip.captions import GroundingTarget, ground
 from glip.config import Augment, Config
 from glip.convert import convert
 from glip.dynamic_head import Answers, DeformableConv
+from glip.grounding import GroundingTarget, ground
 from glip.losses import glip_losses
 from glip.network import DIVISOR, GLIP
 from glip.prompts import Caption, class_prompt

@@ -129,10 +129,10 @@ def compute_mask(case: Case, inputs: dict[str, Tensor], name: str) -> dict[str, 
     found = PriorTargets(positive.long(), inputs["mask/idx"][0], torch.zeros(len(positive), 4, device=boxes.device))
     limit = re.search(r"_first(\d+)", name)
     settings = Losses(max_masks=int(limit[1]) if limit else len(positive))
-    terms = mask_terms(
+    loss, _ = mask_terms(
         inputs["mask/coef"][0], inputs["mask/proto"][0], boxes, target, found, None, settings, torch.arange
     )
-    return {name: case.spec["settings"]["mask_alpha"] * terms.mask}
+    return {name: case.spec["settings"]["mask_alpha"] * loss}
 
 
 OPERATORS: dict[str, Callable[[Case, dict[str, Tensor], str], dict[str, Tensor]]] = {

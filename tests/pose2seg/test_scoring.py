@@ -15,10 +15,10 @@ from torch import nn
 
 from common.data.coco import CocoDataset
 from maskworks import shapes
-from pose2seg.evaluation import evaluate_people, largest_overlaps, write_maps
 from pose2seg.joints import Found
 from pose2seg.people import people_who_count, true_joints
 from pose2seg.postprocess import instances_of_people
+from pose2seg.scoring import evaluate_people, largest_overlaps, write_maps
 
 RANGES = (0.0, 0.5, 0.75, 1.0)
 

@@ -94,16 +94,12 @@ def recall(model: GLIP, dataset: CaptionedDataset, workers: int) -> dict[str, fl
             scored = dataset.scored[numbers[0]] or list(caption.phrases)
             phrases = [phrase for phrase in caption.phrases if phrase in scored]
             if phrases:
-                asked = Prompt(tuple(map(str, phrases)), (as_caption(caption.text, phrases),))
+                asked = Prompt(tuple(map(str, phrases)), (Caption.naming(caption.text, phrases),))
                 found = model.predict(images, asked)[0]
                 hits += [np.array(hit) for hit in ranks_hit(found, boxes_of(dataset, numbers[0], phrases))]
             bar.advance(process_count())
     every = np.array(gather(hits)).reshape(-1, len(RANKS))
     return {f"R@{rank}": float(every[:, place].mean()) if len(every) else -1.0 for place, rank in enumerate(RANKS)}
-
-
-def as_caption(text: str, phrases: Sequence[tuple[tuple[int, int], ...]]) -> Caption:
-    return Caption(text, tuple(phrases), tuple(range(len(phrases))))
 
 
 def boxes_of(dataset: CaptionedDataset, index: int, phrases: Sequence[object]) -> list[Tensor]:
