@@ -7,29 +7,32 @@ Writes psg_tra.json and psg_val.json (COCO's panoptic format with relations), an
 instances_val2017_coco80.json and psg_instance_val.json (boxes and masks of the validation images).
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import tyro
+from msgspec import Struct
 
 from common.errors import UserError
 from common.files import write_text
 from common.run import commands
 from common.run.runlog import Bar
 from refinemask_psg.psg.files import (
-    Progress,
+    Image,
+    Predicate,
+    PsgEntry,
     PsgFile,
-    decode,
+    image_of,
     panoptic_file,
-    psg_instances,
-    read_bytes,
+    read,
     read_psg,
     read_test,
-    with_80_classes,
 )
+
+COCO_THINGS = 80
 
 
 @dataclass
@@ -54,7 +57,7 @@ def main() -> None:
 
 def prepare(options: Prepare) -> None:
     """Everything is read and checked before the first file is written."""
-    psg = read_psg(options.train_val, watched(options.train_val))
+    psg = read_psg(options.train_val)
     training, validation = psg.split()
     if options.val_test:
         check_test(options.val_test, psg)
@@ -63,9 +66,7 @@ def prepare(options: Prepare) -> None:
         "psg_val.json": panoptic_file(psg, validation, options.original_faults),
     }
     if options.instances:
-        expected = "COCO's instances_val2017.json"
-        found = decode(read_bytes(options.instances), dict[str, Any], str(options.instances), expected)
-        coco = with_80_classes(found, options.instances)
+        coco = with_80_classes(options.instances)
         files["instances_val2017_coco80.json"] = coco
         files["psg_instance_val.json"] = psg_instances(coco, validation)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -76,27 +77,57 @@ def prepare(options: Prepare) -> None:
     print(f"{len(training)} images to train on, {len(validation)} to validate; written: {options.out.resolve()}")
 
 
-def watched(path: Path) -> Progress:
-    """Shows how many of the file's entries are read."""
-
-    def go_by(entries: list[msgspec.Raw]) -> Iterator[msgspec.Raw]:
-        with Bar(f"reading {path.name}", len(entries)) as bar:
-            for entry in entries:
-                yield entry
-                bar.advance()
-
-    return go_by
-
-
 def check_test(path: Path, psg: PsgFile) -> None:
     """Whether the two files belong together: they share the validation images."""
-    known = {entry.image_id for entry in read_test(path, watched(path))}
+    known = {entry.image_id for entry in read_test(path)}
     for entry in psg.split()[1]:
         if entry.image_id not in known:
             raise UserError(
                 f"{path}: no entry for the validation image {entry.image_id} ({entry.file_name}); "
                 "use the psg_val_test.json of the same release"
             )
+
+
+# --- COCO's instances of PSG's images: box and mask AP ---
+
+
+class _Object(Struct):
+    category_id: int
+    image_id: int
+
+
+class _Instances(Struct):
+    """What is needed of COCO's instance file; the rest is kept as it is."""
+
+    images: list[Image]
+    annotations: list[_Object]
+    categories: list[Predicate]
+
+
+def with_80_classes(path: Path) -> dict[str, Any]:
+    """COCO's instances with ids 1 to 80 instead of the sparse ones, and of its images only what is needed."""
+    expected = "COCO's instances_val2017.json"
+    checked, instances = read(path, _Instances, expected), read(path, dict[str, Any], expected)
+    if len(checked.categories) != COCO_THINGS:
+        raise UserError(f"{path}: {len(checked.categories)} categories, expected COCO's {COCO_THINGS}")
+    new_ids = {category.id: number for number, category in enumerate(checked.categories, start=1)}
+    kept = [each for each in instances["annotations"] if each["category_id"] in new_ids]
+    return instances | {
+        "images": checked.images,
+        "categories": [category | {"id": new_ids[category["id"]]} for category in instances["categories"]],
+        "annotations": [each | {"category_id": new_ids[each["category_id"]]} for each in kept],
+    }
+
+
+def psg_instances(coco: dict[str, Any], entries: Sequence[PsgEntry]) -> dict[str, Any]:
+    """COCO's instances of the entries' images under their PSG ids; of two entries of one image the last has them."""
+    psg_ids = {int(entry.coco_image_id): int(entry.image_id) for entry in entries}
+    kept = [each for each in coco["annotations"] if each["image_id"] in psg_ids]
+    return {
+        "images": [image_of(entry) for entry in entries],
+        "annotations": [each | {"image_id": psg_ids[each["image_id"]]} for each in kept],
+        "categories": coco["categories"],
+    }
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from common.run.distributed import barrier, is_main
 from maskworks import shapes
 from upsnet.config import VARIANTS
 from upsnet.panoptic_data import open_panoptic
-from upsnet.scoring import evaluate
+from upsnet.panoptic_evaluation import evaluate_panoptic_model
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     pictures = folder / "panoptic"
     pictures.mkdir(parents=True, exist_ok=True)
     with autocast(device, config.training.precision):
-        evaluation = evaluate(
+        evaluation = evaluate_panoptic_model(
             model.to(device).to(memory_format=torch.channels_last), dataset, 1, config.training.workers, pictures
         )
     if is_main():

@@ -11,18 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import upsnet
-from common.data.batches import Prepared
 from common.data.images import read_image
-from common.errors import UserError
 from common.run import commands
 from common.run.onnx_export import Found as Segments
-from common.run.onnx_export import compare, export_onnx, fixed_count, outside_both
+from common.run.onnx_export import compare, export_onnx, fixed_count, outside_both, padded
 from maskworks import shapes
 from upsnet.heads import enlarge
 from upsnet.network import DIVISOR, Answers, UPSNet
@@ -107,20 +104,11 @@ def main() -> None:
     path = Path(options.image) if options.image else sorted(shapes.ensure("val", count=4).images.iterdir())[0]
     prepared = model.preprocess(read_image(path))
     height, width = options.size or prepared.tensor.shape[1:]
-    if height % DIVISOR or width % DIVISOR:
-        raise UserError(f"--size {height} {width}: expected multiples of {DIVISOR}")
-    session = export_onnx(graph, inputs_of(prepared, (height, width)), Path(options.out), OUTPUTS)
-    check(model, session, inputs_of(prepared, (height, width)))
+    image = padded(prepared.tensor.permute(1, 2, 0), (height, width), DIVISOR)["image"].permute(2, 0, 1).contiguous()
+    inputs = {"image": image, "size": torch.tensor(prepared.resized_size)}
+    session = export_onnx(graph, inputs, Path(options.out), OUTPUTS)
+    check(model, session, inputs)
     print(f"written: {Path(options.out).resolve()}; it takes [3, {height}, {width}], as UPSNet.preprocess prepares")
-
-
-def inputs_of(prepared: Prepared, size: tuple[int, int]) -> dict[str, Tensor]:
-    """The graph's inputs, padded to its size."""
-    height, width = prepared.tensor.shape[1:]
-    if height > size[0] or width > size[1]:
-        raise UserError(f"the photograph is {height} x {width} when prepared; --size {size[0]} {size[1]} is too small")
-    tensor = F.pad(prepared.tensor, (0, size[1] - width, 0, size[0] - height))
-    return {"image": tensor, "size": torch.tensor(prepared.resized_size)}
 
 
 def check(model: UPSNet, session: Any, inputs: dict[str, Tensor]) -> None:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.data.batches import UNLABELLED
-from upsnet.panoptic import box_masks, paste
+from upsnet.panoptic import Terms, box_masks, panoptic_logits, paste
 from upsnet.targets import AnchorTargets
 
 PROPOSAL_SIGMA = 3.0  # where the smooth L1 loss of anchors turns from a parabola into a line: 1 / sigma^2
@@ -58,10 +58,9 @@ def told_panoptic_logits(semantic_logits: Tensor, boxes: Tensor, labels: Tensor,
 
     It is told the objects' boxes [k, 4] (in the logits' pixels) and labels [k] from 1; masks are [k, 28, 28] logits.
     """
-    height, width = semantic_logits.shape[1:]
-    void = semantic_logits[stuff:].amax(dim=0)
     if not len(boxes):
-        return torch.cat((semantic_logits[:stuff], void[None]))
+        return torch.cat((semantic_logits[:stuff], semantic_logits[stuff:].amax(dim=0, keepdim=True)))
+    height, width = semantic_logits.shape[1:]
     semantic = semantic_logits[stuff - 1 + labels] * box_masks(boxes, height, width)
-    mask = paste(masks, boxes.trunc(), height, width)
-    return torch.cat((semantic_logits[:stuff], semantic + mask, (void - semantic.amax(dim=0))[None]))
+    terms = Terms(labels, paste(masks, boxes.trunc(), height, width), semantic)
+    return panoptic_logits(terms, semantic_logits, stuff)

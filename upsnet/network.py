@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.data.batches import Batch, Prepared, Target, normalise, round_up
+from common.data.batches import Batch, Prepared, normalise, round_up
 from common.results import Panoptic
 from common.run.inference import predict_in_groups
 from common.run.model import Source
@@ -39,7 +39,7 @@ from upsnet.losses import (
     told_panoptic_logits,
 )
 from upsnet.panoptic import Found, candidates, panoptic_logits, panoptic_map, panoptic_terms
-from upsnet.postprocess import Everything, Maps, detect, instances_of, panoptic_of, scale_to, to_photograph, unify
+from upsnet.postprocess import Everything, Maps, detect, instances_of, panoptic_of, scale_of, to_photograph, unify
 from upsnet.proposals import Level, all_anchors, by_anchor, propose
 from upsnet.targets import BOX_WEIGHTS, Lesson, at_random, lesson
 
@@ -87,8 +87,8 @@ class UPSNet(nn.Module):
 
     def preprocess(self, image: NDArray[np.uint8]) -> Prepared:
         """A photograph [H, W, 3] RGB -> network input: normalised, then scaled, as the original; padded with 0."""
-        model, test = self.config.model, self.config.test
-        scale = scale_to((image.shape[0], image.shape[1]), test.long_side, test.short_side)
+        model = self.config.model
+        scale = scale_of((image.shape[0], image.shape[1]), self.config.test)
         mean, std = np.array(model.mean, np.float32), np.array(model.std, np.float32)
         normalised = (image.astype(np.float32) - mean) / std
         size = None  # from the scale, as the original has it, but that a thin photograph would vanish
@@ -102,21 +102,16 @@ class UPSNet(nn.Module):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted loss terms of a training batch."""
-        model = self.config.model
+        model, train = self.config.model, self.config.train
         images = normalise(batch.images, batch.sizes, model.mean, model.std)
-        return self.losses_of(images.flip(1) if model.colours == "bgr" else images, batch.sizes, batch.targets)
-
-    def losses_of(self, images: Tensor, sizes: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """The same for normalised images."""
-        answers = self(images)
+        answers = self(images.flip(1) if model.colours == "bgr" else images)
         choose = at_random(images.device)
         lessons = []
-        for image, (size, target) in enumerate(zip(sizes, targets, strict=True)):
+        for image, (size, target) in enumerate(zip(batch.sizes, batch.targets, strict=True)):
             levels = answers.levels(image)
-            proposals = propose(levels, size, self.config.train.proposals).boxes
+            proposals = propose(levels, size, train.proposals).boxes
             anchors = torch.cat(all_anchors(levels))
-            classes = self.things, self.stuff
-            lessons.append(lesson(anchors, proposals, size, target, classes, self.config.train, choose))
+            lessons.append(lesson(anchors, proposals, size, target, (self.things, self.stuff), train, choose))
         return self.losses_from(answers, lessons)
 
     def losses_from(self, answers: Answers, lessons: Sequence[Lesson]) -> dict[str, Tensor]:

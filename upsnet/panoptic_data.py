@@ -1,13 +1,10 @@
 """PanopticDataset: COCO-format panoptic JSON, its PNGs and the images; checked while loading, decoded on demand.
 
 - Classes are numbered things first, then stuff, each by category id, so that a thing's label is its class.
-- Everything is in numpy columns, so that loader workers share it and grow by nothing.
 - A file's PNGs lie in the folder that is named like it, without ".json", as COCO has it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +22,7 @@ from common.data.images import read_ids
 from common.errors import UserError
 from common.files import leads_inside
 from common.metrics.panoptic import IDS, VOID
+from common.ops import masks as rle
 from common.run.commands import files_of
 from common.run.settings import Data, Training
 
@@ -61,19 +59,13 @@ class PanopticFile(Struct):
     categories: list[CategoryEntry]
 
 
-@dataclass
-class _Columns:
-    """One file; images in its order, each with its segments."""
+class Entry(Struct, gc=False):
+    """One image of the data set."""
 
-    names: list[str]  # [I] of the images
-    pictures: list[str]  # [I] of the PNGs
-    image_ids: Int  # [I]
-    sizes: NDArray[np.int32]  # [I, 2] height, width
-    counts: Int  # [I] segments of each image
-    ids: Int  # [S] R + 256 G + 65536 B
-    categories: Int  # [S]
-    areas: NDArray[np.float64]  # [S]
-    crowd: NDArray[np.bool_]  # [S]
+    file: int  # which of the annotation files it is from
+    image_id: int
+    image: ImageEntry
+    annotation: AnnotationEntry
 
 
 class PanopticDataset(Dataset[Sample]):
@@ -99,90 +91,79 @@ class PanopticDataset(Dataset[Sample]):
                 raise UserError(
                     f"{path}: its categories are not those of {self.annotation_files[0]}, a union needs the same"
                 )
+            stop_at_fatal(path, check_segments(file))
         self.class_names = tuple(category.name for category in self.categories)
         self.category_ids = tuple(category.id for category in self.categories)
         self.thing_count = sum(bool(category.isthing) for category in self.categories)
-        self._join([_columns(file, path) for file, path in zip(files, self.annotation_files, strict=True)])
-        self._select(limit, keep_empty)
-        self._check_files()
-
-    def _join(self, files: list[_Columns]) -> None:
-        self._file_of = np.repeat(np.arange(len(files)), [len(file.names) for file in files])
-        self._names = _Names(list(chain.from_iterable(file.names for file in files)))
-        self._pictures = _Names(list(chain.from_iterable(file.pictures for file in files)))
-        single = len(files) == 1
-        self.image_ids: Int = files[0].image_ids if single else np.arange(1, len(self._file_of) + 1)
-        self.sizes: NDArray[np.int32] = np.concatenate([file.sizes for file in files])
-        counts = np.concatenate([file.counts for file in files])
-        self._offsets = np.concatenate(([0], counts.cumsum()))
-        self._ids = np.concatenate([file.ids for file in files])
-        self._areas = np.concatenate([file.areas for file in files])
-        self._crowd = np.concatenate([file.crowd for file in files])
-        order = np.argsort(self.category_ids)
-        categories = np.concatenate([file.categories for file in files])
-        self._labels = order[np.searchsorted(np.array(self.category_ids)[order], categories)]
-
-    def _select(self, limit: int | None, keep_empty: bool) -> None:
-        """Choose the images to have; rows of all columns stay where they are."""
-        objects = (self._labels < self.thing_count) & ~self._crowd
-        image = np.repeat(np.arange(len(self._file_of)), np.diff(self._offsets))
-        counts = np.bincount(image[objects], minlength=len(self._file_of))
-        kept = np.arange(len(self._file_of)) if keep_empty else np.flatnonzero(counts)
-        self._row = kept[:limit]
-        if not len(self._row):
+        self._labels = {identity: label for label, identity in enumerate(self.category_ids)}
+        entries = _joined(files)
+        if not keep_empty:
+            entries = [each for each in entries if any(map(self._is_object, each.annotation.segments_info))]
+        entries = entries[:limit]
+        if not entries:
             problem = "no image" if keep_empty else "no image with things"
             raise UserError(f"{', '.join(map(str, self.annotation_files))}: {problem} in it; nothing to load")
-        self.image_ids, self.sizes = self.image_ids[self._row], self.sizes[self._row]
+        self._check_files(entries)
+        self.image_ids: Int = np.array([each.image_id for each in entries], np.int64)
+        self.sizes = np.array([(each.image.height, each.image.width) for each in entries], np.int32)
+        # text in one buffer instead of objects, so that loader workers share it
+        texts = [msgspec.json.encode(each) for each in entries]
+        self._text, self._ends = np.frombuffer(b"".join(texts), np.uint8), np.cumsum([0, *map(len, texts)])
 
-    def _check_files(self) -> None:
+    def _is_object(self, segment: SegmentEntry) -> bool:
+        return self._labels[segment.category_id] < self.thing_count and not segment.iscrowd
+
+    def _check_files(self, entries: list[Entry]) -> None:
         for at, (folder, file) in enumerate(zip(self.folders, self.annotation_files, strict=True)):
-            chosen = self._row[self._file_of[self._row] == at].tolist()
-            ids = self.image_ids[self._file_of[self._row] == at].tolist()
-            for where, names in ((folder, self._names), (existing_picture_folder(file), self._pictures)):
-                stop_at_fatal(file, check_files(where, ids, (names[row] for row in chosen)))
+            own = [each for each in entries if each.file == at]
+            names = [each.image.file_name for each in own], [each.annotation.file_name for each in own]
+            for where, listed in zip((folder, existing_picture_folder(file)), names, strict=True):
+                stop_at_fatal(file, check_files(where, [each.image_id for each in own], listed))
 
     def __len__(self) -> int:
-        return len(self._row)
+        return len(self.image_ids)
+
+    def entry(self, index: int) -> Entry:
+        index %= len(self)
+        return msgspec.json.decode(self._text[self._ends[index] : self._ends[index + 1]].tobytes(), type=Entry)
 
     def path(self, index: int) -> Path:
-        row = self._row[index]
-        return self.folders[int(self._file_of[row])] / self._names[row]
+        entry = self.entry(index)
+        return self.folders[entry.file] / entry.image.file_name
 
     def picture_path(self, index: int) -> Path:
         """The panoptic PNG."""
-        row = self._row[index]
-        return picture_folder(self.annotation_files[self._file_of[row]]) / self._pictures[row]
+        entry = self.entry(index)
+        return picture_folder(self.annotation_files[entry.file]) / entry.annotation.file_name
 
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         height, width = self.sizes[index].tolist()
-        path, root = self.path(index), self.folders[self._file_of[self._row[index]]].resolve()
+        path, root = self.path(index), self.folders[self.entry(index).file].resolve()
         if not leads_inside(path, root):
             raise UserError(f"{path}: leads out of the images folder {root}; use a path inside of it")
         image = check_image(path, height, width)
         segments = self.segments(index)
         labels, crowd = self.segment_labels(index), self.segment_crowd(index)
         semantic = np.append(labels, UNLABELLED)[segments].astype(np.uint8)
-        things = [at for at in np.flatnonzero(labels < self.thing_count).tolist() if (segments == at).any()]
-        masks = np.stack([segments == at for at in things]) if things else np.zeros((0, height, width), bool)
-        return Sample(
-            image,
-            boxes_of(masks),
-            labels[things],
-            masks,
-            crowd[things],
-            None,
-            int(self.image_ids[index]),
-            path,
-            semantic,
-        )
+        things, masks = self.things(index, segments)
+        boxes = rle.boxes(rle.encode(masks)).astype(np.float32)  # x, y, width, height
+        boxes[:, 2:] += boxes[:, :2]
+        identity = int(self.image_ids[index])
+        return Sample(image, boxes, labels[things], masks, crowd[things], None, identity, path, semantic)
+
+    def things(self, index: int, segments: Int) -> tuple[list[int], NDArray[np.bool_]]:
+        """Of the map of an image's segments, the things that have pixels: their positions, and masks [n, H, W]."""
+        listed = np.flatnonzero(self.segment_labels(index) < self.thing_count).tolist()
+        things = [at for at in listed if (segments == at).any()]
+        return things, segments == np.array(things, np.int64)[:, None, None]
 
     def segments(self, index: int) -> Int:
         """[H, W]: the position of each pixel's segment in the JSON entry's list; -1 where there is none."""
-        path = self.picture_path(index)
-        folder = path.parents[self._pictures[self._row[index]].count("/")].resolve()
-        if not leads_inside(path, folder):
+        entry, path = self.entry(index), self.picture_path(index)
+        file = self.annotation_files[entry.file]
+        if not leads_inside(path, folder := picture_folder(file).resolve()):
             raise UserError(f"{path}: leads out of the folder {folder}; use a path inside of it")
         ids = read_ids(path)
         if ids.shape != tuple(self.sizes[index]):
@@ -190,12 +171,11 @@ class PanopticDataset(Dataset[Sample]):
                 f"{path}: the PNG is {ids.shape[1]} x {ids.shape[0]}, but its image "
                 f"{self.sizes[index, 1]} x {self.sizes[index, 0]}; write it again at the image's size"
             )
-        own = np.append(self._ids[self._own(index)], VOID)
+        own = np.array([*(segment.id for segment in entry.annotation.segments_info), VOID])
         order = np.argsort(own)
         found = order[np.searchsorted(own[order], ids).clip(max=len(own) - 1)]
         stray = np.flatnonzero(own[found] != ids)
         if len(stray):
-            file = self.annotation_files[self._file_of[self._row[index]]]
             raise UserError(f"{path}: segment {ids.flat[stray[0]]} is not in {file}; correct one of them")
         return np.where(found == len(own) - 1, -1, found)
 
@@ -206,15 +186,12 @@ class PanopticDataset(Dataset[Sample]):
     def annotations_json(self) -> dict[str, Any]:
         """What panoptic quality needs of exactly these images, as COCO has it; ids as in a single file."""
         annotations = []
-        for index, image_id in enumerate(self.image_ids.tolist()):
-            own = self._own(index)
-            columns = (self._ids[own], self._labels[own], self._areas[own], self._crowd[own])
-            segments = [
-                {"id": number, "category_id": self.category_ids[label], "area": area, "iscrowd": int(crowd)}
-                for number, label, area, crowd in zip(*(column.tolist() for column in columns), strict=True)
-            ]
-            name = self._pictures[self._row[index]]
-            annotations.append({"image_id": image_id, "file_name": name, "segments_info": segments})
+        for index in range(len(self)):
+            entry = self.entry(index)
+            content = msgspec.to_builtins(entry.annotation) | {"image_id": entry.image_id}
+            for segment in content["segments_info"]:
+                segment["iscrowd"] = int(segment["iscrowd"])
+            annotations.append(content)
         categories = [
             {"id": category.id, "name": category.name, "isthing": int(category.isthing)} for category in self.categories
         ]
@@ -222,28 +199,23 @@ class PanopticDataset(Dataset[Sample]):
 
     def segment_labels(self, index: int) -> Int:
         """The classes of an image's segments, in the order of the JSON entry's list."""
-        return self._labels[self._own(index)]
+        segments = self.entry(index).annotation.segments_info
+        return np.array([self._labels[segment.category_id] for segment in segments], np.int64)
 
     def segment_crowd(self, index: int) -> NDArray[np.bool_]:
         """Which of them hold many objects."""
-        return self._crowd[self._own(index)]
-
-    def _own(self, index: int) -> slice:
-        """The rows of an image's segments."""
-        row = self._row[index]
-        return slice(int(self._offsets[row]), int(self._offsets[row + 1]))
+        return np.array([bool(segment.iscrowd) for segment in self.entry(index).annotation.segments_info], bool)
 
 
-class _Names:
-    """Strings in one buffer."""
-
-    def __init__(self, names: list[str]) -> None:
-        encoded = [name.encode() for name in names]
-        self.text = np.frombuffer(b"".join(encoded), np.uint8)
-        self.ends = np.cumsum([0, *map(len, encoded)])
-
-    def __getitem__(self, index: int) -> str:
-        return self.text[self.ends[index] : self.ends[index + 1]].tobytes().decode()
+def _joined(files: Sequence[PanopticFile]) -> list[Entry]:
+    """The images of all files in their order; those of a union are numbered anew."""
+    entries: list[Entry] = []
+    for at, file in enumerate(files):
+        annotations = {annotation.image_id: annotation for annotation in file.annotations}
+        for image in file.images:
+            identity = image.id if len(files) == 1 else len(entries) + 1
+            entries.append(Entry(at, identity, image, annotations[image.id]))
+    return entries
 
 
 def picture_folder(annotations: Path) -> Path:
@@ -259,16 +231,6 @@ def existing_picture_folder(annotations: Path) -> Path:
             f"without .json, so rename theirs to {folder.name}"
         )
     return folder
-
-
-def boxes_of(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The boxes x1, y1, x2, y2 (x2 behind the last pixel) around masks [n, H, W] that are not empty."""
-    columns: NDArray[np.bool_] = np.asarray(masks.any(axis=1))  # [n, W]
-    rows: NDArray[np.bool_] = np.asarray(masks.any(axis=2))  # [n, H]
-    left, top = columns.argmax(axis=1), rows.argmax(axis=1)
-    right = masks.shape[2] - columns[:, ::-1].argmax(axis=1)
-    bottom = masks.shape[1] - rows[:, ::-1].argmax(axis=1)
-    return np.stack((left, top, right, bottom), axis=1).astype(np.float32)
 
 
 def read_panoptic(path: Path) -> PanopticFile:
@@ -287,24 +249,6 @@ def _categories(file: PanopticFile, path: Path) -> list[CategoryEntry]:
     if len(file.categories) > UNLABELLED:
         raise UserError(f"{path}: {len(file.categories)} categories; at most {UNLABELLED} can be told apart")
     return sorted(file.categories, key=lambda category: (not category.isthing, category.id))
-
-
-def _columns(file: PanopticFile, path: Path) -> _Columns:
-    by_image = {annotation.image_id: annotation for annotation in file.annotations}
-    stop_at_fatal(path, check_segments(file))
-    annotations = [by_image[image.id] for image in file.images]
-    segments = [segment for annotation in annotations for segment in annotation.segments_info]
-    return _Columns(
-        [image.file_name for image in file.images],
-        [annotation.file_name for annotation in annotations],
-        np.array([image.id for image in file.images], np.int64),
-        np.array([(image.height, image.width) for image in file.images], np.int32).reshape(-1, 2),
-        np.array([len(annotation.segments_info) for annotation in annotations], np.int64),
-        np.array([segment.id for segment in segments], np.int64),
-        np.array([segment.category_id for segment in segments], np.int64),
-        np.array([segment.area for segment in segments], np.float64),
-        np.array([bool(segment.iscrowd) for segment in segments], bool),
-    )
 
 
 def check_segments(file: PanopticFile) -> list[Fault]:

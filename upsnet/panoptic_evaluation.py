@@ -1,7 +1,8 @@
-"""Run a panoptic model over a data set and score it; photographs are shared out over the processes.
+"""Run UPSNet over a data set and score it: PQ decides; box and mask AP and semantic mIoU are told beside it.
 
-What a process keeps of an image is small: which ids of truth and prediction meet in how many pixels, the instances'
-RLE, and how often each class was taken for which. So the scores of many processes are those of one, to the last bit.
+Photographs are shared out over the processes. What one keeps of an image is small: which ids of truth and prediction
+meet in how many pixels, the instances' RLE, and how often each class was taken for which. So the scores of many
+processes are those of one, to the last bit.
 """
 
 import math
@@ -23,6 +24,7 @@ from common.metrics.mistakes import Mistakes, compare_segments, sum_up
 from common.metrics.panoptic import Pairs, count_pairs, quality_of_pairs
 from common.ops import masks as rle
 from common.results import Panoptic, Segment
+from common.run.commands import Scoring
 from common.run.distributed import gather, is_main, process_count, process_index
 from common.run.evaluation import Example, photographs
 from common.run.runlog import Bar
@@ -74,12 +76,12 @@ class PanopticEvaluation:
 
 
 def evaluate_panoptic_model(
-    model: UPSNet, dataset: PanopticDataset, workers: int, folder: Path | None = None
+    model: UPSNet, dataset: PanopticDataset, batch: int, workers: int, folder: Path | None = None
 ) -> PanopticEvaluation:
     """All scores; the predicted PNGs are written into the folder, if one is named.
 
-    Photographs are answered one at a time: in a batch, numbers may round otherwise, and the batches would change with
-    the number of processes.
+    Photographs are answered one at a time, whatever the batch: together, numbers may round otherwise, and the batches
+    would change with the number of processes.
     """
     counted: list[Counted] = []
     indices = range(process_index(), len(dataset), process_count())
@@ -119,8 +121,7 @@ def confuse(truth: Int, found: Int, classes: int) -> Int:
 def objects_of(dataset: PanopticDataset, number: int, segments: Int) -> list[Json]:
     """The things of one image's PNG as COCO's annotations of objects; they are numbered later."""
     labels, crowd = dataset.segment_labels(number), dataset.segment_crowd(number)
-    things = [at for at in np.flatnonzero(labels < dataset.thing_count).tolist() if (segments == at).any()]
-    masks = np.stack([segments == at for at in things]) if things else np.zeros((0, *segments.shape), bool)
+    things, masks = dataset.things(number, segments)
     codes = rle.encode(masks)
     return [
         {
@@ -193,3 +194,6 @@ def panoptic_truth(dataset: PanopticDataset, number: int, sample: Sample) -> Pan
         size=(sample.image.shape[0], sample.image.shape[1]),
         image=sample.image,
     )
+
+
+SCORING = Scoring(evaluate_panoptic_model, panoptic_examples, decisive=("panoptic", "All", "pq"))

@@ -63,20 +63,15 @@ def _nms_of(which: Tensor, boxes: Tensor, scores: Tensor, threshold: float) -> T
     return positions[nms(boxes[positions], scores[positions], threshold)]
 
 
-def scale_of(prepared: Prepared, test: Inference) -> float:
-    """By how much `preprocess` enlarged the photograph."""
-    return scale_to(prepared.original_size, test.long_side, test.short_side)
-
-
-def scale_to(size: tuple[int, int], long_side: int, short_side: int) -> float:
-    """The factor that makes the short side `short_side`, or else the long side `long_side`."""
-    scale = short_side / min(size)
-    return long_side / max(size) if round(scale * max(size)) > long_side else scale
+def scale_of(size: tuple[int, int], test: Inference) -> float:
+    """The factor by which `preprocess` enlarges a photograph: to the settings' short side, or else their long side."""
+    scale = test.short_side / min(size)
+    return test.long_side / max(size) if round(scale * max(size)) > test.long_side else scale
 
 
 def instances_of(found: Found, masks: Tensor, prepared: Prepared, test: Inference, names: tuple[str, ...]) -> Instances:
     """Detections and their class's mask logits [n, 28, 28] as a result."""
-    boxes = found.boxes / scale_of(prepared, test)
+    boxes = found.boxes / scale_of(prepared.original_size, test)
     bits = [
         paste_masks(masks[at : at + MASKS_AT_ONCE], boxes[at : at + MASKS_AT_ONCE], *prepared.original_size)
         for at in range(0, len(boxes), MASKS_AT_ONCE)
@@ -104,7 +99,7 @@ def paste_masks(logits: Tensor, boxes: Tensor, height: int, width: int) -> Tenso
 def to_photograph(maps: Maps, prepared: Prepared, test: Inference) -> Maps:
     """Both maps at the photograph's size: the pixels that OpenCV's nearest neighbour takes."""
     # the original keeps the scale in single precision, but divides in double; either decides which pixel a row takes
-    back = 1 / float(np.float32(scale_of(prepared, test)))
+    back = 1 / float(np.float32(scale_of(prepared.original_size, test)))
     step = 1 / back  # as OpenCV inverts the factor it is given
     rows, columns = (
         (torch.arange(length, dtype=torch.float64) * step).long().clamp(max=limit - 1).to(maps.semantic.device)

@@ -7,7 +7,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,15 @@ from common.run.runlog import Bar
 from common.run.training import Metrics
 from refinemask_psg.network import RefineMask
 from refinemask_psg.psg.data import PsgDataset, SegmentTable
-from refinemask_psg.psg.metrics import KS, Found, Graph, Regions, final_score, recall_of, recalls, without_duplicates
-from refinemask_psg.psg.relation_decode import best_relations, ranking, relations_from
-from refinemask_psg.psg.relation_head import relation_targets
-from refinemask_psg.psg.relation_statistics import relation_statistics
+from refinemask_psg.psg.metrics import KS, Found, Graph, final_score, recall_of, recalls, without_duplicates
+from refinemask_psg.psg.relation_config import Relations
+from refinemask_psg.psg.relation_head import (
+    best_relations,
+    ranking,
+    relation_statistics,
+    relation_targets,
+    relations_from,
+)
 from refinemask_psg.psg.results import Relation, SceneGraph
 
 Int = NDArray[np.int64]
@@ -100,17 +105,23 @@ def score_image(
 ) -> ImageScores:
     table, segment_map = dataset.segments(number), dataset.segment_map(number)
     masks = segment_map == table.ids[:, None, None]
-    true = Graph(
-        table.labels,
-        Regions(masks=masks),
-        without_duplicates(numbered(dataset.relations(number), table)),
-    )
+    true = Graph(table.labels, masks, without_duplicates(dataset.relations_between(number, table.places)))
     ids = graph.panoptic.segments.cpu().numpy().astype(np.int64)
     recalls_of_image: dict[str, Found] = {}
     statistics: dict[str, float] = {}
     if len(true.triplets):
-        recalls_of_image, statistics = region_recalls(model, true, picture, segment_map, table)
-        recalls_of_image |= graph_recalls(model, true, graph, ids)
+        settings, sure = model.config.relations, torch.ones(len(table.ids))
+        logits = region_logits(model, picture, table.rows(segment_map), table)
+        given = replace(true, triplets=triplets_of(relations_from(logits, sure, settings.max_relations)))
+        recalls_of_image = with_baseline("predcls", true, given, sure, settings)
+        targets = relation_targets([torch.from_numpy(true.triplets)], len(logits), len(sure))
+        figures = relation_statistics(logits[None], targets, torch.ones(1, len(sure), dtype=torch.bool))
+        statistics = {name: float(figures[name]) for name in STATISTICS}
+        infos = graph.panoptic.infos
+        regions = ids == np.array([info.id for info in infos], np.int64)[:, None, None]
+        found = Graph(np.array([info.label for info in infos], np.int64), regions, triplets_of(graph.relations))
+        scores = torch.tensor([info.score for info in infos])
+        recalls_of_image |= with_baseline("relations", true, found, scores, settings)
     return ImageScores(
         number,
         recalls_of_image,
@@ -126,66 +137,13 @@ def score_image(
     )
 
 
-def numbered(relations: Int, table: SegmentTable) -> Int:
-    """Relations between rows of the table, those of segments without extent left out."""
-    rows = np.full(int(table.places.max(initial=-1)) + 1, -1)
-    rows[table.places] = np.arange(len(table.places))
-    known = (relations[:, :2] < len(rows)).all(axis=1)
-    kept = relations[known].copy()
-    kept[:, :2] = rows[kept[:, :2]]
-    return kept[(kept >= 0).all(axis=1)]
-
-
-def graph_recalls(model: RefineMask, true: Graph, graph: SceneGraph, ids: Int) -> dict[str, Found]:
-    """Relations between what the model found, and the baseline's between the same."""
-    infos = graph.panoptic.infos
-    labels = np.array([info.label for info in infos], np.int64)
-    regions = Regions(masks=ids == np.array([info.id for info in infos], np.int64)[:, None, None])
-    scores = torch.tensor([info.score for info in infos])
-    return both_recalls(model, true, labels, regions, graph.relations, scores, "relations")
-
-
-def region_recalls(
-    model: RefineMask, true: Graph, picture: NDArray[np.uint8], segment_map: Int, table: SegmentTable
-) -> tuple[dict[str, Found], dict[str, float]]:
-    """Relations between the true regions; and how well the sign of their logits tells which hold."""
-    logits = region_logits(model, picture, segment_map, table)
-    sure = torch.ones(len(table.ids))
-    relations = relations_from(logits, sure, model.config.relations.max_relations)
-    targets = relation_targets([torch.from_numpy(true.triplets)], len(logits), len(sure))
-    figures = relation_statistics(logits[None], targets, torch.ones(1, len(sure), dtype=torch.bool))
-    statistics = {name: float(figures[name]) for name in STATISTICS}
-    return both_recalls(model, true, table.labels, true.regions, relations, sure, "predcls"), statistics
-
-
-def both_recalls(
-    model: RefineMask,
-    true: Graph,
-    labels: Int,
-    regions: Regions,
-    relations: Sequence[Relation],
-    scores: Tensor,
-    kind: str,
-) -> dict[str, Found]:
-    settings = model.config.relations
-    triplets = np.array([(each.subject, each.object, each.predicate) for each in relations], np.int64).reshape(-1, 3)
-    found = {kind: recall_of(true, Graph(labels, regions, triplets))}
-    if settings.predicate_counts:
-        frequent = frequent_relations(scores, settings.predicate_counts, settings.max_relations)
-        found[f"{kind}_baseline"] = recall_of(true, Graph(labels, regions, frequent))
-    return found
-
-
 @torch.inference_mode()
-def region_logits(model: RefineMask, picture: NDArray[np.uint8], segment_map: Int, table: SegmentTable) -> Tensor:
-    """What the model says about given regions of a photograph: [predicates, subjects, objects]"""
+def region_logits(model: RefineMask, picture: NDArray[np.uint8], rows: Int, table: SegmentTable) -> Tensor:
+    """What the model says about given regions, the `rows` [H, W] of a table: [predicates, subjects, objects]"""
     assert model.scene_graph is not None
     device = next(model.parameters()).device
     prepared = model.preprocess(picture)
     feature = model.pyramids(prepared.tensor[None].to(device))[-1][0][0]
-    order = np.argsort(table.ids)
-    place = np.minimum(np.searchsorted(table.ids[order], segment_map), len(order) - 1)
-    rows = np.where(table.ids[order][place] == segment_map, order[place], -1)  # [H, W] row in the table
     labels = torch.from_numpy(table.labels).to(device)
     numbers = torch.arange(len(labels), device=device)
     logits: Tensor = model.scene_graph.pair_logits(
@@ -194,13 +152,22 @@ def region_logits(model: RefineMask, picture: NDArray[np.uint8], segment_map: In
     return logits.float().cpu()
 
 
-def frequent_relations(scores: Tensor, counts: Sequence[int], limit: int) -> Int:
-    """The baseline's triplets [K, 3]: the surest pairs of segments with the most frequent predicates."""
-    logits = torch.tensor(counts, dtype=torch.float32).log()[:, None, None].expand(-1, len(scores), len(scores))
-    if len(scores) < 2:
-        return np.zeros((0, 3), np.int64)
-    triplets: Int = best_relations(ranking(logits, scores), limit)[0].numpy()
-    return triplets
+def triplets_of(relations: Sequence[Relation]) -> Int:
+    return np.array([(each.subject, each.object, each.predicate) for each in relations], np.int64).reshape(-1, 3)
+
+
+def with_baseline(kind: str, true: Graph, found: Graph, scores: Tensor, settings: Relations) -> dict[str, Found]:
+    """The recall of a graph whose segments have these scores, and of the baseline's triplets between the same.
+
+    Those are the surest pairs of segments with the most frequent predicates.
+    """
+    recalled = {kind: recall_of(true, found)}
+    if settings.predicate_counts:
+        frequency = torch.tensor(settings.predicate_counts, dtype=torch.float32).log()
+        logits = frequency[:, None, None].expand(-1, len(scores), len(scores))
+        frequent: Int = best_relations(ranking(logits, scores), settings.max_relations)[0].numpy()
+        recalled[f"{kind}_baseline"] = recall_of(true, replace(found, triplets=frequent))
+    return recalled
 
 
 # --- summing up ---
@@ -251,13 +218,10 @@ def scene_graph_examples(model: torch.nn.Module, dataset: PsgDataset, numbers: S
 def true_scene_graph(dataset: PsgDataset, number: int) -> SceneGraph:
     """An image's annotations in the form of a result."""
     table, segment_map = dataset.segments(number), dataset.segment_map(number)
-    infos = [
-        Segment(int(segment), int(label), bool(thing))
-        for segment, label, thing in zip(table.ids, table.labels, table.is_thing, strict=True)
-    ]
-    known = np.where(np.isin(segment_map, table.ids), segment_map, 0).astype(np.int32)
-    size = (known.shape[0], known.shape[1])
-    panoptic = Panoptic(torch.from_numpy(known), infos, dataset.class_names, size, dataset.path(number))
-    triplets = numbered(dataset.relations(number), table).tolist()
+    columns = (table.ids.tolist(), table.labels.tolist(), table.is_thing.tolist())
+    infos = [Segment(*row) for row in zip(*columns, strict=True)]
+    known = torch.from_numpy(np.where(table.rows(segment_map) < 0, 0, segment_map)).to(torch.int32)
+    panoptic = Panoptic(known, infos, dataset.class_names, (known.shape[0], known.shape[1]), dataset.path(number))
+    triplets = dataset.relations_between(number, table.places).tolist()
     relations = [Relation(subject, target, predicate, 1.0) for subject, target, predicate in triplets]
     return SceneGraph(panoptic, relations, dataset.predicate_names)

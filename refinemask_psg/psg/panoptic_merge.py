@@ -35,18 +35,10 @@ class Merged(NamedTuple):
     scores: Tensor  # [H, W] float
 
 
-class MergedEntities(NamedTuple):
-    """What is in a merged map, sorted by id."""
-
-    ids: Tensor  # [E] int32
-    scores: Tensor  # [E] mean of its pixels' scores
-
-
 def semantic_map(logits: Tensor, prepared: Prepared) -> SemanticMap:
     """Logits [classes + 1, h, w] at stride 4 -> the photograph's size, by way of the network input's."""
     height, width = prepared.resized_size
-    padded = (prepared.tensor.shape[1], prepared.tensor.shape[2])
-    inputs = F.interpolate(logits[None].float(), padded, mode="bilinear", align_corners=False)
+    inputs = F.interpolate(logits[None].float(), prepared.tensor.shape[1:], mode="bilinear", align_corners=False)
     inputs = inputs[0, :, :height, :width]
     rows, columns = prepared.original_size
     step = max(1, STRIP_VALUES // (len(logits) * columns))
@@ -67,8 +59,7 @@ def enlarged_rows(inputs: Tensor, chosen: Tensor, rows: int, columns: int) -> Te
     lower = (upper + 1).clamp(max=height - 1)
     below = (centres - upper)[:, None].to(inputs.dtype)
     mixed = inputs[:, upper] * (1 - below) + inputs[:, lower] * below
-    wide = F.interpolate(mixed[None], (len(chosen), columns), mode="bilinear", align_corners=False)
-    return wide[0]
+    return F.interpolate(mixed[None], (len(chosen), columns), mode="bilinear", align_corners=False)[0]
 
 
 def merge(
@@ -90,9 +81,8 @@ def merge(
         return Merged(ids, scores)
     numbers = torch.arange(1, len(kept) + 1, device=kept.device)
     thing_ids = (instances.labels[kept] + OFFSET * numbers).to(torch.int32)
-    thing_scores = instances.scores[kept].to(scores.dtype)
-    if original_faults:
-        thing_scores = instances.scores[visited[-1]].to(scores.dtype).expand(len(kept))
+    score_of = visited[-1:].expand(len(kept)) if original_faults else kept
+    thing_scores = instances.scores[score_of].to(scores.dtype)
     masks = instances.masks[kept]
     top = torch.arange(len(kept) - 1, -1, -1, device=kept.device)  # what is painted last comes first
     if by_area:
@@ -105,22 +95,19 @@ def merge(
 def visiting_order(labels: Tensor, original_faults: bool) -> Tensor:
     """Instances, best first, -> class by class; with the original's slip in the order best, worst, .., second best."""
     order = labels.argsort(stable=True)
-    if not original_faults or len(labels) == 0:
+    if not original_faults:
         return order
-    _, counts = torch.unique_consecutive(labels[order], return_counts=True)
-    size = counts.repeat_interleave(counts)
-    begin = (counts.cumsum(0) - counts).repeat_interleave(counts)
-    place = torch.arange(len(labels), device=labels.device) - begin
-    return order[begin + (size - place) % size]
+    groups = torch.split(order, torch.unique(labels, return_counts=True)[1].tolist())
+    return torch.cat([order[:0], *(torch.cat((group[:1], group[1:].flip(0))) for group in groups)])
 
 
-def entities(merged: Merged, classes: int) -> MergedEntities:
-    """The segments of a merged map: no void, no spare channel."""
+def entities(merged: Merged, classes: int) -> tuple[Tensor, Tensor]:
+    """The segments of a merged map, no void, no spare channel: ids [E], sorted, and their pixels' mean scores [E]."""
     ids, index = torch.unique(merged.ids, return_inverse=True)
     totals = torch.bincount(index.flatten(), merged.scores.flatten().to(widest_float(ids.device)), len(ids))
     means = (totals / torch.bincount(index.flatten(), minlength=len(ids))).to(merged.scores.dtype)
     real = ((ids >= 0) & (ids < classes)) | (ids >= OFFSET)
-    return MergedEntities(ids[real], means[real])
+    return ids[real], means[real]
 
 
 def entity_masks(segments: Tensor, ids: Tensor, prepared: Prepared, size: tuple[int, int]) -> Tensor:
@@ -131,17 +118,12 @@ def entity_masks(segments: Tensor, ids: Tensor, prepared: Prepared, size: tuple[
     scaled = F.interpolate(segments[None, None].float(), prepared.resized_size, mode="nearest")
     height, width = prepared.tensor.shape[1:]
     scaled = F.pad(scaled, (0, width - scaled.shape[3], 0, height - scaled.shape[2]), value=VOID)
-    scaled = F.interpolate(scaled, size, mode="nearest")
-    return scaled[0] == ids[:, None, None]
+    return F.interpolate(scaled, size, mode="nearest")[0] == ids[:, None, None]
 
 
-def panoptic(merged: Merged, found: MergedEntities, things: int, class_names: tuple[str, ...]) -> Panoptic:
+def panoptic(merged: Merged, ids: Tensor, scores: Tensor, things: int, class_names: tuple[str, ...]) -> Panoptic:
     """The merged map as a result; void is 0 there, and entities keep their order."""
-    labels = (found.ids % OFFSET).tolist()
-    infos = [
-        Segment(identity, label, label < things, score)
-        for identity, label, score in zip(found.ids.tolist(), labels, found.scores.tolist(), strict=True)
-    ]
-    segments = torch.where(torch.isin(merged.ids, found.ids), merged.ids, 0)
-    size = (merged.ids.shape[0], merged.ids.shape[1])
-    return Panoptic(segments, infos, class_names, size)
+    pairs = zip(ids.tolist(), scores.tolist(), strict=True)
+    infos = [Segment(each, each % OFFSET, each % OFFSET < things, score) for each, score in pairs]
+    segments = torch.where(torch.isin(merged.ids, ids), merged.ids, 0)
+    return Panoptic(segments, infos, class_names, (segments.shape[0], segments.shape[1]))

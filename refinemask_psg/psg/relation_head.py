@@ -14,8 +14,10 @@ from transformers import BertConfig, BertModel
 
 from common.ops.precision import full_precision
 from refinemask_psg.psg.relation_config import Relations
+from refinemask_psg.psg.results import Relation
 
 POSITION = 1  # the row of BERT's position table that all segments use
+SMALL = 1e-8  # keeps counts that are divided by from being 0
 
 
 class Entities(NamedTuple):
@@ -68,7 +70,7 @@ class RelationHead(nn.Module):
             feature = feature.to(torch.promote_types(feature.dtype, torch.float32))
             masks = entities.masks.to(feature.dtype)
             # a segment too small to cover a pixel is left with its class
-            means = torch.einsum("chw,ehw->ec", feature, masks) / (masks.sum(dim=(1, 2))[:, None] + 1e-8)
+            means = torch.einsum("chw,ehw->ec", feature, masks) / (masks.sum(dim=(1, 2))[:, None] + SMALL)
             embedded: Tensor = means + self.class_embedding(entities.labels)
         return embedded
 
@@ -86,6 +88,9 @@ def bert_config(settings: Relations) -> BertConfig:
         hidden_dropout_prob=settings.dropout,
         attention_probs_dropout_prob=settings.dropout,
     )
+
+
+# --- training ---
 
 
 def padded(rows: list[Tensor], limit: int) -> tuple[Tensor, Tensor]:
@@ -115,9 +120,55 @@ def relation_loss(logits: Tensor, targets: Tensor, present: Tensor) -> Tensor:
     scores = logits.float()
     others = scores.masked_fill(~pairs | targets, -torch.inf).flatten(2)
     holding = (-scores).masked_fill(~pairs | ~targets, -torch.inf).flatten(2)
-    return (log_one_plus_sum(others) + log_one_plus_sum(holding)).mean()
+    # a further exponent of 0 is the 1 in the logarithm
+    others, holding = (torch.logsumexp(F.pad(each, (1, 0)), dim=-1) for each in (others, holding))
+    return (others + holding).mean()
 
 
-def log_one_plus_sum(exponents: Tensor) -> Tensor:
-    """log(1 + sum of exp) over the last dimension, without overflow."""
-    return torch.logsumexp(F.pad(exponents, (1, 0)), dim=-1)
+def relation_statistics(logits: Tensor, targets: Tensor, present: Tensor) -> dict[str, Tensor]:
+    """How well the sign of logits [B, P, E, E] tells which relations hold: precision, recall and F1, as fractions.
+
+    Averaged over the images, all predicates together; and as "mean_..." over the predicates that occur in the batch.
+    """
+    pairs = present[:, None, :, None] & present[:, None, None, :]
+    claimed, holding = (logits > 0) & pairs, targets & pairs
+    found: dict[str, Tensor] = {}
+    for prefix, others in (("", (1, 2, 3)), ("mean_", (0, 2, 3))):
+        hits, claims, truth = (which.sum(dim=others).float() for which in (claimed & holding, claimed, holding))
+        counted = truth > 0 if prefix else torch.ones_like(truth, dtype=torch.bool)
+        precision, recall = hits / (claims + SMALL), hits / (truth + SMALL)
+        f1 = 2 * precision * recall / (precision + recall + SMALL)
+        figures = {"precision": precision, "recall": recall, "f1": f1}
+        found |= {prefix + name: values[counted].sum() / (counted.sum() + SMALL) for name, values in figures.items()}
+    return found
+
+
+# --- predicting ---
+
+
+def ranking(logits: Tensor, scores: Tensor) -> Tensor:
+    """Logits [P, E, E] and the segments' scores [E] -> what relations are ranked by, as a logarithm [P, E, E].
+
+    It is exp(logit) * score of the subject * score of the object; its logarithm cannot overflow.
+    """
+    certain = scores.to(torch.float32).log()
+    ranks = logits.to(torch.float32) + certain[None, :, None] + certain[None, None, :]
+    itself = torch.eye(len(scores), dtype=torch.bool, device=logits.device)
+    return ranks.masked_fill(itself, -torch.inf)  # nothing is related to itself
+
+
+def best_relations(ranks: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """The best triplets (subject, object, predicate) [K, 3] and their ranks [K]."""
+    predicates, entities, _ = ranks.shape
+    found = ranks.flatten().topk(min(limit, predicates * entities * max(entities - 1, 0)))
+    predicate, pair = found.indices // entities**2, found.indices % entities**2
+    return torch.stack((pair // entities, pair % entities, predicate), dim=1), found.values
+
+
+def relations_from(logits: Tensor, scores: Tensor, limit: int) -> list[Relation]:
+    """One image's relations, best first; their scores are the ranks brought to 0..1."""
+    triplets, ranks = best_relations(ranking(logits, scores), limit)
+    return [
+        Relation(subject, target, predicate, score)
+        for (subject, target, predicate), score in zip(triplets.tolist(), ranks.sigmoid().tolist(), strict=True)
+    ]

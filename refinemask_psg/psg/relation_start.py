@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers import AutoConfig, AutoModel
 
 from common.errors import UserError
 from refinemask_psg.psg.relation_config import Relations
@@ -17,7 +17,6 @@ def like_pretrained(settings: Relations) -> Relations:
     if settings.head != "bert" or not settings.bert:
         return settings
     found = _read(AutoConfig, settings.bert)
-    assert isinstance(found, PretrainedConfig)
     try:
         if found.hidden_act != "gelu" or found.num_hidden_layers < settings.layers:
             problem = f"{found.num_hidden_layers} layers with {found.hidden_act}"
@@ -39,8 +38,7 @@ def load_pretrained(head: RelationHead, settings: Relations) -> None:
     """The first layers of the BERT that the settings name, into the head."""
     if head.bert is None or not settings.bert:
         return
-    whole = _read(AutoModel, settings.bert).state_dict()
-    wanted = head.bert.state_dict()
+    whole, wanted = _read(AutoModel, settings.bert).state_dict(), head.bert.state_dict()
     missing = [name for name in wanted if name not in whole or whole[name].shape != wanted[name].shape]
     if missing:
         problem = f"lacks {missing[0]} in the shape {list(wanted[missing[0]].shape)}"

@@ -17,7 +17,6 @@ from PIL import Image
 
 from common.errors import UserError
 from common.files import write_text
-from common.results import Panoptic
 from common.run import commands
 from refinemask_psg.psg.results import SceneGraph
 from refinemask_psg.psg.submission_check import check_submission, open_submission
@@ -40,16 +39,19 @@ class SubmissionWriter:
 
     def add(self, graph: SceneGraph, number: int | None = None) -> None:
         """The next image; its PNG has the image's number in the list of all images."""
-        panoptic = graph.panoptic
+        ids, infos = graph.panoptic.segments.cpu().numpy(), graph.panoptic.infos
         name = f"{len(self.entries) if number is None else number}.png"
-        colours = colours_of(len(panoptic.infos), self.random)
-        Image.fromarray(coloured(panoptic, colours)).save(self.folder / FOLDER / "panseg" / name)
+        colours = colours_of(len(infos), self.random)
+        picture = np.zeros((*ids.shape, 3), np.uint8)  # void is black
+        for info, colour in zip(infos, colours, strict=True):
+            picture[ids == info.id] = colour
+        Image.fromarray(picture).save(self.folder / FOLDER / "panseg" / name)
         self.entries.append(
             {
                 "relations": [[each.subject, each.object, each.predicate + 1] for each in graph.relations],
                 "segments_info": [
                     {"category_id": info.label + 1, "id": red + 256 * green + 65536 * blue}
-                    for info, (red, green, blue) in zip(panoptic.infos, colours, strict=True)
+                    for info, (red, green, blue) in zip(infos, colours, strict=True)
                 ],
                 "pan_seg_file_name": name,
             }
@@ -60,10 +62,8 @@ class SubmissionWriter:
         packed = self.folder / f"{FOLDER}.zip"
         unfinished = packed.with_suffix(".unfinished")
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
-            for entry in self.entries:
-                name = f"panseg/{entry['pan_seg_file_name']}"
+            for name in [*(f"panseg/{entry['pan_seg_file_name']}" for entry in self.entries), "relation.json"]:
                 archive.write(self.folder / FOLDER / name, f"{FOLDER}/{name}")
-            archive.write(self.folder / FOLDER / "relation.json", f"{FOLDER}/relation.json")
         return unfinished.replace(packed)
 
 
@@ -75,15 +75,6 @@ def colours_of(count: int, source: random.Random) -> list[Colour]:
         if (red, green, blue) != (0, 0, 0) and (red, green, blue) not in colours:
             colours.append((red, green, blue))
     return colours
-
-
-def coloured(panoptic: Panoptic, colours: list[Colour]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The panoptic map as a picture [H, W, 3] RGB; void is black."""
-    ids = panoptic.segments.cpu().numpy()
-    picture = np.zeros((*ids.shape, 3), np.uint8)
-    for info, colour in zip(panoptic.infos, colours, strict=True):
-        picture[ids == info.id] = colour
-    return picture
 
 
 @dataclass

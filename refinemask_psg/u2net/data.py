@@ -1,8 +1,6 @@
 """Photographs with a grey mask each: folders whose files are paired by name (DUTS), or the objects of COCO files."""
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +27,10 @@ class Photographs(Dataset[Sample]):
     class_names: tuple[str, ...] = ("foreground",)
     category_ids: tuple[int, ...] = (1,)
 
-    def __init__(self, sources: list[Path], paths: list[Path], sizes: NDArray[np.int32], matte: Callable[[int], Matte]):
-        self.annotation_files, self.paths, self.sizes, self.matte = sources, paths, sizes, matte
+    def __init__(
+        self, sources: list[Path], paths: list[Path], sizes: NDArray[np.int32], mattes: list[Path] | CocoDataset
+    ):
+        self.annotation_files, self.paths, self.sizes, self.mattes = sources, paths, sizes, mattes
         self.image_ids = np.arange(len(paths))
 
     def __len__(self) -> int:
@@ -42,31 +42,17 @@ class Photographs(Dataset[Sample]):
         boxes = np.zeros((0, 4), np.float32)
         return Sample(image, boxes, nothing, none, nothing.astype(bool), None, index, self.paths[index], matte)
 
+    def matte(self, index: int) -> Matte:
+        """Of a COCO data set all objects together, crowds too."""
+        if isinstance(self.mattes, CocoDataset):
+            return np.where(self.mattes.masks(index).any(axis=0), 255, 0).astype(np.uint8)
+        return read_mask(self.mattes[index])
+
     def path(self, index: int) -> Path:
         return self.paths[index]
 
     def polygons(self, index: int) -> list[list[NDArray[np.float32]]]:
         return []
-
-
-@dataclass
-class Masks:
-    """Mask files in the photographs' order."""
-
-    paths: list[Path]
-
-    def __call__(self, index: int) -> Matte:
-        return read_mask(self.paths[index])
-
-
-@dataclass
-class Foreground:
-    """All objects of a COCO data set's image together, crowds too."""
-
-    dataset: CocoDataset
-
-    def __call__(self, index: int) -> Matte:
-        return np.where(self.dataset.masks(index).any(axis=0), 255, 0).astype(np.uint8)
 
 
 def open_saliency(data: SaliencyData, split: shapes.Split, settings: Training) -> Photographs:
@@ -79,30 +65,29 @@ def open_saliency(data: SaliencyData, split: shapes.Split, settings: Training) -
     if not dataset.has_masks:
         raise UserError(f"{', '.join(map(str, files))}: boxes only; expected objects with masks, or a folder of masks")
     paths = [dataset.path(index) for index in range(len(dataset))]
-    return Photographs(files, paths, dataset.sizes, Foreground(dataset))
+    return Photographs(files, paths, dataset.sizes, dataset)
 
 
 def open_folders(images: list[Path], masks: list[Path], skip: bool, limit: int) -> Photographs:
     """Folders of photographs and of masks, paired; in them files of the same name but for its ending."""
-    pairs, faults, sizes = [], [], []
+    found, faults = [], []
     for photographs, mattes in zip(pair_folders(images, masks), masks, strict=True):
         own, theirs = by_name(photographs), by_name(mattes)
         faults += [f"{mattes / name}.png: no photograph of this name in {photographs}" for name in theirs.keys() - own]
         for name, path in list(own.items())[: limit or None]:
             try:
-                sizes.append(check_pair(path, theirs.get(name), mattes))
-                pairs.append((path, theirs[name]))
+                size = check_pair(path, theirs.get(name), mattes)
+                found.append((path, theirs[name], size))
             except UserError as error:
                 faults.append(str(error))
     faults.sort()
-    if faults and (not skip or not pairs):
+    if faults and (not skip or not found):
         more = f" | and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise UserError(" | ".join(faults[:SHOWN]) + more + "; correct them, or --data.faulty skip leaves them out")
     if faults and is_main():
         print(f"left out: {len(faults)} files without a counterpart that fits, as {faults[0]}", file=sys.stderr)
-    pairs, sizes = pairs[: limit or None], sizes[: limit or None]
-    paths = [path for path, _ in pairs]
-    return Photographs(masks, paths, np.array(sizes, np.int32), Masks([mask for _, mask in pairs]))
+    paths, paired, sizes = zip(*found[: limit or None], strict=True)
+    return Photographs(masks, list(paths), np.array(sizes, np.int32), list(paired))
 
 
 def by_name(folder: Path) -> dict[str, Path]:

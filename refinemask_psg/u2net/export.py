@@ -17,7 +17,7 @@ from common.run import commands
 from common.run.onnx_export import export_onnx
 from maskworks.shapes.scenes import draw_scene
 from refinemask_psg.antialias import resize_antialiased
-from refinemask_psg.u2net.network import U2Net, normalise
+from refinemask_psg.u2net.network import U2Net, normalise, stretch
 from refinemask_psg.u2net.weights import load
 
 LARGEST_DIFFERENCE = 1e-3  # of a map's values, a quarter of a grey level
@@ -46,10 +46,7 @@ class Graph(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.model(normalise(images / images.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)))[0][:, 0]
-        shares = maps.sigmoid()
-        low, high = shares.amin(dim=(1, 2), keepdim=True), shares.amax(dim=(1, 2), keepdim=True)
-        stretched: Tensor = (shares - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
-        return stretched
+        return stretch(maps.sigmoid())
 
 
 def main() -> None:

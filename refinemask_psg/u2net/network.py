@@ -10,13 +10,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from common.data.batches import Batch
 from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.u2net.config import VARIANTS, Config
-from refinemask_psg.u2net.losses import u2net_loss
-from refinemask_psg.u2net.postprocess import as_picture, stretch
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIDES = 6
@@ -102,8 +101,8 @@ class U2Net(nn.Module):
         brightest = images.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1)
         masks = torch.stack([target.semantic for target in batch.targets if target.semantic is not None])[:, None]
         whitest = masks.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1)  # masks of 0 and 1 are as good as 0 and 255
-        found = u2net_loss(self(normalise(images / brightest)), masks.float() / whitest)
-        return dict(zip(OUTPUTS, found.maps, strict=True))
+        losses = map_losses(self(normalise(images / brightest)), masks.float() / whitest)
+        return dict(zip(OUTPUTS, losses, strict=True))
 
     def preprocess(self, image: NDArray[np.uint8], size: int = 0) -> Tensor:
         """A photograph [H, W, 3] RGB -> network input [3, size, size]; its proportions are not kept."""
@@ -121,8 +120,8 @@ class U2Net(nn.Module):
     def mattes(self, images: Sequence[NDArray[np.uint8]], size: int = 0) -> list[NDArray[np.uint8]]:
         """Likewise of several photographs, which go through the network together."""
         inputs = torch.stack([self.preprocess(image, size) for image in images]).to(self.outconv.weight.device)
-        maps = self(inputs)[0][:, 0].float().sigmoid()  # [N, size, size]
-        return [as_picture(stretch(each), image.shape[:2]) for each, image in zip(maps, images, strict=True)]
+        maps = stretch(self(inputs)[0][:, 0].float().sigmoid())  # [N, size, size]
+        return [as_picture(each, image.shape[:2]) for each, image in zip(maps, images, strict=True)]
 
 
 def stages(network: nn.Module, features: Tensor, first: int = 1) -> dict[str, Tensor]:
@@ -144,6 +143,26 @@ def sides(network: nn.Module, found: dict[str, Tensor], first: int = 1) -> list[
     logits = [network.get_submodule(f"side{index}")(output) for index, output in outputs.items()]
     logits = [resize_like(each, logits[0]) for each in logits]
     return [network.get_submodule("outconv")(torch.cat(logits, dim=1)), *logits]
+
+
+def map_losses(maps: list[Tensor], wanted: Tensor) -> list[Tensor]:
+    """Binary cross entropy of each of the seven maps against masks [N, 1, H, W] (paper, equation 1: their sum).
+
+    On the maps' logits, where the original takes probabilities.
+    """
+    return [F.binary_cross_entropy_with_logits(logits.float(), wanted.float()) for logits in maps]
+
+
+def stretch(maps: Tensor) -> Tensor:
+    """Maps [..., H, W], each from 0 to 1; a constant one becomes 0, where the original divides by zero."""
+    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
+    return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
+
+
+def as_picture(values: Tensor, size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A map of 0 to 1 at another size (height, width), in bytes; as Pillow does it, which the original uses."""
+    picture = Image.fromarray((values.cpu().numpy() * 255).astype(np.uint8))
+    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
 from PIL import Image
 
@@ -12,7 +13,6 @@ from common.run import commands
 from common.run.distributed import is_main
 from common.run.model import Picture
 from common.run.prediction import Predict, Work, skip
-from refinemask_psg.u2net.postprocess import cut_out
 from refinemask_psg.u2net.weights import load
 
 
@@ -39,7 +39,7 @@ def predict_saliency(options: Predict, size: int, cutouts: bool = False) -> None
         matte = model.predict(image, size)
         save(Image.fromarray(matte), out / f"{name}.png", path)
         if cutouts:
-            save(cut_out(image, matte), out / "cutouts" / f"{name}.png", path)
+            save(Image.fromarray(np.dstack((image, matte))), out / "cutouts" / f"{name}.png", path)
         return {}
 
     with Work(options, {}) as work:

@@ -14,7 +14,6 @@ from refinemask_psg.u2net.config import Config
 from refinemask_psg.u2net.network import U2Net
 
 PACKAGE = "u2net"
-DEEPEST = "stage6.rebnconvin.conv_s1.weight"
 SMALL_WIDTH = 16  # of U-2-Net-p's second convolution
 
 
@@ -26,7 +25,8 @@ def load(file: str | Path) -> U2Net:
     weights, names = read_checkpoint_or_published(path)
     if names:
         return open_model(file, PACKAGE, Config, lambda config, *_: U2Net(config.model.small, config))
-    model = U2Net(is_small(weights))
+    second = weights.get("stage1.rebnconv1.conv_s1.weight")
+    model = U2Net(second is not None and len(second) == SMALL_WIDTH)
     load_weights(model, weights, str(file))
     return model.eval()
 
@@ -35,16 +35,9 @@ def from_onnx(file: Path) -> U2Net:
     """The published network exported to ONNX: batch norms are part of the convolutions, which stand as they run."""
     convolutions = read_convolutions(file)
     model = U2Net(small=len(convolutions) > 1 and len(convolutions[1][0]) == SMALL_WIDTH).eval()
-    order: list[nn.Conv2d] = []
-    hooks = [
-        module.register_forward_hook(lambda module, *_: order.append(module))
-        for module in model.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    with torch.inference_mode():
-        model(torch.zeros(1, 3, 64, 64))
-    for hook in hooks:
-        hook.remove()
+    stages = [*(f"stage{number}" for number in range(1, 7)), *(f"stage{number}d" for number in range(5, 0, -1))]
+    parts = [model.get_submodule(name) for name in (*stages, *(f"side{number}" for number in range(1, 7)), "outconv")]
+    order = [module for part in parts for module in part.modules() if isinstance(module, nn.Conv2d)]  # as they run
     shapes = [(tuple(module.weight.shape), (len(module.weight),)) for module in order]
     if [(tuple(weight.shape), tuple(bias.shape)) for weight, bias in convolutions] != shapes:
         raise UserError(f"{file}: its {len(convolutions)} convolutions are not those of U-2-Net or U-2-Net-p")
@@ -72,7 +65,3 @@ def read_convolutions(file: Path) -> list[tuple[Tensor, Tensor]]:
         raise UserError(f"{file}: {error.strerror}; expected a checkpoint") from error
     except Exception as error:  # onnx lets its parser's own kinds through
         raise UserError(f"{file}: not an ONNX file of a network with weights in it ({type(error).__name__})") from error
-
-
-def is_small(weights: dict[str, Tensor]) -> bool:
-    return DEEPEST in weights and len(weights[DEEPEST]) == 64

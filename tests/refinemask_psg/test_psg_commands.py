@@ -17,32 +17,24 @@ from refinemask_psg.psg.data import PsgDataset
 from refinemask_psg.psg.predict import PredictScenes, submit
 from refinemask_psg.psg.submission_check import check_submission, open_submission
 from tests.running import evaluation, run
+from tests.small import flags
 
-SMALL = shlex.split(
-    "psg_shapes --model.fpn-channels 32 --model.box-channels 32 --model.semantic-channels 16 --model.proposals 20 "
-    "--relations.hidden 16 --relations.attention-heads 2 --relations.intermediate 16 --relations.layers 1 "
-    "--relations.score-threshold 0.0 --test.max-instances 4 --test.score-threshold 0.0 --augment.long-side 64 "
-    "--model.mask-targets bitmaps --test.long-side 64 --batch-size 2 --workers 0 --device cpu"
-)
-STEPS = ("--steps", "2")
-
-
-def data(folder: Path, count: int = 6) -> list[str]:
-    """The flags that name a small PSG training and validation set of drawn scenes."""
-    flags = []
-    for split in ("train", "val"):
-        made = shapes.ensure(split, seed=5, count=count, cache=folder)
-        flags += [f"--data.{split}.images", str(made.root), f"--data.{split}.annotations", str(made.scene_graph)]
-    return flags
+FLAGS = shlex.split("--batch-size 2 --workers 0 --device cpu --steps 2")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A working folder in which a small model was trained for two steps."""
     folder = tmp_path_factory.mktemp("work")
-    done = run("refinemask_psg/train.py", *SMALL, *STEPS, *data(folder), cwd=folder)
+    done = run("refinemask_psg/train.py", *flags("psg", folder, 6), *FLAGS, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def made(folder) -> shapes.ShapesFolder:
+    """Its validation set."""
+    return shapes.ensure("val", seed=5, count=6, cache=folder)
 
 
 @pytest.fixture(scope="module")
@@ -107,15 +99,13 @@ def test_settings_that_scene_graphs_cannot_have_are_refused(flag):
         psg_commands.train(config)
 
 
-def test_other_predicates_are_refused_with_both_lists(folder):
-    made = shapes.ensure("val", seed=5, count=6, cache=folder)
+def test_other_predicates_are_refused_with_both_lists(made):
     dataset = PsgDataset([made.root], [made.scene_graph], "val")
     with pytest.raises(UserError, match=r"psg\.json: its predicates are not .*'left of'.*'riding'"):
         psg_commands.refuse_other_data(dataset, dataset.class_names, ("riding",))
 
 
-def test_predict_draws_and_writes_relations(folder, weights, tmp_path):
-    made = shapes.ensure("val", seed=5, count=6, cache=folder)
+def test_predict_draws_and_writes_relations(made, weights, tmp_path):
     done = run("refinemask_psg/predict.py", "--weights", weights, made.images, "--limit", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "predictions" / "predictions.json").read_text())
@@ -126,8 +116,7 @@ def test_predict_draws_and_writes_relations(folder, weights, tmp_path):
     assert len(list((tmp_path / "predictions" / "panoptic").iterdir())) == 2
 
 
-def test_a_submission_has_every_image_and_no_faults(folder, weights, tmp_path):
-    made = shapes.ensure("val", seed=5, count=6, cache=folder)
+def test_a_submission_has_every_image_and_no_faults(made, weights, tmp_path):
     options = PredictScenes([str(made.root)], str(weights), submission=str(tmp_path / "out"), device="cpu")
     options.annotations = str(made.scene_graph)
     submit(refinemask_psg.load(weights), options)
@@ -138,8 +127,7 @@ def test_a_submission_has_every_image_and_no_faults(folder, weights, tmp_path):
     assert max(len(entry.relations) for entry in submission.entries) == 20
 
 
-def test_a_submission_of_a_missing_image_is_refused(folder, weights, tmp_path):
-    made = shapes.ensure("val", seed=5, count=6, cache=folder)
+def test_a_submission_of_a_missing_image_is_refused(made, weights, tmp_path):
     options = PredictScenes([str(tmp_path)], str(weights), submission=str(tmp_path / "out"), device="cpu")
     options.annotations = str(made.scene_graph)
     with pytest.raises(UserError, match=r"no such image"):

@@ -11,11 +11,21 @@ from transformers import BertConfig, BertModel
 from common.data.batches import Target
 from common.errors import UserError
 from refinemask_psg.psg.relation_config import Relations
-from refinemask_psg.psg.relation_head import Entities, RelationHead, padded, relation_loss, relation_targets
+from refinemask_psg.psg.relation_head import (
+    Entities,
+    RelationHead,
+    padded,
+    relation_loss,
+    relation_statistics,
+    relation_targets,
+)
 from refinemask_psg.psg.relation_start import like_pretrained, load_pretrained
-from refinemask_psg.psg.relation_statistics import relation_statistics
-from refinemask_psg.psg.relation_targets import original_class_map, original_training_entities, training_entities
-from refinemask_psg.psg.scene_graph import SceneGraphHead
+from refinemask_psg.psg.scene_graph import (
+    SceneGraphHead,
+    original_class_map,
+    original_training_entities,
+    training_entities,
+)
 
 SMALL = Relations(
     head="bert",

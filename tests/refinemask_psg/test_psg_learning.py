@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from common.data.batches import Target
 from maskworks import shapes
 from refinemask_psg.psg.data import PsgDataset
-from refinemask_psg.psg.metrics import Graph, Regions, recall_of, recalls
+from refinemask_psg.psg.metrics import Graph, recall_of, recalls
 from refinemask_psg.psg.relation_config import Relations
-from refinemask_psg.psg.relation_decode import relations_from
-from refinemask_psg.psg.relation_targets import training_entities
-from refinemask_psg.psg.scene_graph import SceneGraphHead
+from refinemask_psg.psg.relation_head import relations_from
+from refinemask_psg.psg.scene_graph import SceneGraphHead, training_entities
 
 SIDE = 24
 
@@ -52,7 +51,7 @@ def test_relations_of_a_few_scenes_are_memorised(tmp_path, kind):
         relations = torch.from_numpy(sample.relations)
         labels = torch.from_numpy(sample.labels[kept])
         targets.append(Target(torch.zeros(len(labels), 4), labels, masks, relations=relations))
-        truths.append(Graph(sample.labels[kept], Regions(masks=masks.numpy()), sample.relations))
+        truths.append(Graph(sample.labels[kept], masks.numpy(), sample.relations))
     optimizer = torch.optim.Adam(head.parameters(), 3e-3)
     for _ in range(150):
         optimizer.zero_grad()

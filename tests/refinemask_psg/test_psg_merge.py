@@ -19,7 +19,7 @@ from refinemask_psg.psg.panoptic_merge import (
     semantic_map,
     visiting_order,
 )
-from refinemask_psg.psg.relation_decode import best_relations, ranking, relations_from
+from refinemask_psg.psg.relation_head import best_relations, ranking, relations_from
 
 CLASSES, THINGS = 6, 4
 NAMES = ("a", "b", "c", "d", "sky", "sea")
@@ -44,9 +44,9 @@ def test_only_stuff_is_painted_of_the_semantic_map():
     merged = merge(SKY_AND_SPARE, nothing, THINGS, 0.3)
     assert merged.ids.tolist() == [[4, 4, 4, 4], [VOID, VOID, 6, 6]]
     assert merged.scores.tolist() == [[0.5] * 4, [0, 0, 0.5, 0.5]]
-    found = entities(merged, CLASSES)
-    assert found.ids.tolist() == [4]
-    result = panoptic(merged, found, THINGS, NAMES)
+    ids, scores = entities(merged, CLASSES)
+    assert ids.tolist() == [4]
+    result = panoptic(merged, ids, scores, THINGS, NAMES)
     assert result.segments.tolist() == [[4, 4, 4, 4], [0, 0, 0, 0]]
 
 
@@ -58,10 +58,10 @@ def test_the_smallest_instance_is_on_top_and_keeps_its_score():
     merged = merge(SKY_AND_SPARE, instances, THINGS, 0.3)
     assert merged.ids[0].tolist() == [1000, 1000, 2001, 2001]  # class by class; the third scores too little
     assert merged.scores[0].tolist() == pytest.approx([0.8, 0.8, 0.9, 0.9])
-    found = entities(merged, CLASSES)
-    assert found.ids.tolist() == [1000, 2001]
-    assert found.scores.tolist() == pytest.approx([0.8, 0.9])
-    infos = panoptic(merged, found, THINGS, NAMES).infos
+    ids, scores = entities(merged, CLASSES)
+    assert ids.tolist() == [1000, 2001]
+    assert scores.tolist() == pytest.approx([0.8, 0.9])
+    infos = panoptic(merged, ids, scores, THINGS, NAMES).infos
     assert [(info.label, info.is_thing) for info in infos] == [(0, True), (1, True)]
 
 

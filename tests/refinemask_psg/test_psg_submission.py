@@ -5,12 +5,15 @@ import random
 import zipfile
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 import torch
 
+from common import results
 from common.errors import UserError
-from common.results import Panoptic, Segment
+from common.results import Panoptic
+from refinemask_psg.psg.files import Box, PsgEntry, PsgFile, Segment
 from refinemask_psg.psg.results import Relation, SceneGraph
 from refinemask_psg.psg.submission import Check, Score, SubmissionWriter, colours_of
 from refinemask_psg.psg.submission_check import check_submission, open_submission
@@ -24,7 +27,7 @@ def graph(relations=((0, 1, 3), (1, 2, 50))):
     """A wall with two people; a pixel is void."""
     ids = torch.full((40, 60), 131, dtype=torch.int32)
     ids[:20, :20], ids[:20, 20:40] = 1000, 2000
-    infos = [Segment(131, 131, False), Segment(1000, 0, True), Segment(2000, 0, True)]
+    infos = [results.Segment(*each) for each in ((131, 131, False), (1000, 0, True), (2000, 0, True))]
     return SceneGraph(Panoptic(ids, infos, NAMES, (40, 60)), [Relation(*row, 0.5) for row in relations], PREDICATES)
 
 
@@ -41,32 +44,13 @@ def truth(folder, count):
     picture[...] = (0, 0, 131)  # blue, green, red
     picture[:20, :20], picture[:20, 20:40] = (0, 0, 1), (0, 0, 2)
     cv2.imwrite(str(folder / "truth.png"), picture)
-    segments = [(131, 131, 1600), (1, 0, 400), (2, 0, 400)]
-    content = {
-        "data": [
-            {
-                "file_name": f"{number}.jpg",
-                "height": 40,
-                "width": 60,
-                "image_id": str(number),
-                "coco_image_id": str(number),
-                "pan_seg_file_name": "truth.png",
-                "segments_info": [
-                    {"id": identity, "category_id": label, "iscrowd": 0, "area": area}
-                    for identity, label, area in segments
-                ],
-                "annotations": [{"bbox": [0, 0, 1, 1], "category_id": label} for _, label, _ in segments],
-                "relations": [[0, 1, 3], [1, 2, 50]],
-            }
-            for number in range(count)
-        ],
-        "thing_classes": list(NAMES[:80]),
-        "stuff_classes": list(NAMES[80:]),
-        "predicate_classes": list(PREDICATES),
-        "test_image_ids": [str(number) for number in range(count)],
-    }
+    segments = [Segment(131, 131, 0, 1600), Segment(1, 0, 0, 400), Segment(2, 0, 0, 400)]
+    boxes = [Box((0, 0, 1, 1), segment.category_id) for segment in segments]
+    numbers = list(map(str, range(count)))
+    data = [PsgEntry(f"{n}.jpg", 40, 60, n, "truth.png", n, segments, boxes, [(0, 1, 3), (1, 2, 50)]) for n in numbers]
+    content = msgspec.json.encode(PsgFile(data, [*NAMES[:80]], [*NAMES[80:]], [*PREDICATES], numbers))
     path = folder / "psg.json"
-    path.write_text(json.dumps(content))
+    path.write_bytes(content)
     return path
 
 
@@ -179,8 +163,8 @@ def test_another_size_and_count_than_the_challenges(tmp_path):
 
 NO_SUBMISSIONS = {
     "has no relation.json": lambda files: files.pop(RELATION),
-    "expected a list with an entry for each image": lambda files: files.update({RELATION: b"{}"}),
-    r"relation\.json\[0\]: .*expected relations, segments_info": edit(lambda e: e[0].pop("relations")),
+    "Expected `array`, got `object`; expected a list with relations": lambda files: files.update({RELATION: b"{}"}),
+    r"relation\.json\[0\]: Object missing .*; expected a list with relations": edit(lambda e: e[0].pop("relations")),
 }
 
 

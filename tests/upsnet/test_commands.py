@@ -14,21 +14,16 @@ from PIL import Image
 import upsnet
 from common.metrics import evaluate_panoptic
 from maskworks import shapes
-from tests.running import READ, ROOT, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
-
-SMALL = shlex.split(
-    "--model.fpn-channels 16 --model.box-channels 16 --model.mask-channels 16 --model.semantic-channels 16 "
-    "--test.proposals.candidates 20 --test.proposals.kept 20 --test.panoptic-score-threshold 0.1 "
-    "--test.smallest-stuff 1 --train.proposals.candidates 20 --train.proposals.kept 20"
-)
+from tests.running import READ, ROOT, SKIPPED, evaluation, make_photographs, run, skipped_files
+from tests.small import flags
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A working folder in which a small model was trained for two steps."""
     folder = tmp_path_factory.mktemp("work")
-    flags = ["--steps", "2", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
-    done = run("upsnet/train.py", *SMALL, *flags, *small_data(folder, 4, "panoptic"), cwd=folder)
+    asked = shlex.split("--steps 2 --batch-size 2 --workers 0 --device cpu")
+    done = run("upsnet/train.py", *flags("upsnet", folder), *asked, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -56,7 +51,7 @@ def test_data_without_things_or_without_stuff_is_refused(things, tmp_path):
     made.panoptic.write_text(json.dumps(content))
     files = ["--data.train.images", made.images, "--data.train.annotations", made.panoptic]
     files += ["--data.val.images", made.images, "--data.val.annotations", made.panoptic]
-    done = run("upsnet/train.py", *SMALL, "--device", "cpu", *map(str, files), cwd=tmp_path)
+    done = run("upsnet/train.py", "--device", "cpu", *map(str, files), cwd=tmp_path)
     assert done.returncode == 2
     count = f"{13 * things} of its 13 classes are things"
     assert done.stderr.splitlines()[-1].startswith(f"error: the training set: {count} (isthing: 1); UPSNet needs")
@@ -79,16 +74,8 @@ def test_eval_writes_what_cocos_server_takes(folder, weights):
 def test_two_processes_score_exactly_as_one(folder, weights, tmp_path):
     alone = json.loads((weights.parent / "metrics.json").read_text())
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
-    line = [
-        *launch,
-        str(ROOT / "upsnet" / "eval.py"),
-        "--weights",
-        str(weights),
-        "--run",
-        str(tmp_path),
-        "--workers",
-        "0",
-    ]
+    asked = ["--weights", str(weights), "--run", str(tmp_path), "--workers", "0"]
+    line = [*launch, str(ROOT / "upsnet" / "eval.py"), *asked]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, env=environment, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -124,8 +111,7 @@ def test_a_loaded_model_draws(weights, tmp_path):
 
 def test_the_exported_file_says_what_pytorch_says(weights, tmp_path):
     pytest.importorskip("onnxruntime")
-    flags = ["--weights", weights, "--out", "m.onnx", "--instances", "3"]
-    done = run("upsnet/export.py", *flags, cwd=tmp_path)
+    done = run("upsnet/export.py", "--weights", weights, "--out", "m.onnx", "--instances", "3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "in the file's answer too" in done.stdout
     assert (tmp_path / "m.onnx").exists()

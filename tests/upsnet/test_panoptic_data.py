@@ -178,7 +178,7 @@ class Remembers(torch.nn.Module):
 
 
 def test_the_ground_truth_scores_everything(dataset):
-    evaluation = evaluate_panoptic_model(Remembers(dataset, 0), dataset, 0)
+    evaluation = evaluate_panoptic_model(Remembers(dataset, 0), dataset, 1, 0)
     assert evaluation.metrics["panoptic"]["All"]["pq"] == 1
     assert evaluation.metrics["segm"]["AP"] == pytest.approx(1)
     assert evaluation.metrics["bbox"]["AP"] == pytest.approx(1)
@@ -187,7 +187,7 @@ def test_the_ground_truth_scores_everything(dataset):
 
 def test_the_score_is_that_of_the_written_files(dataset, made, tmp_path):
     (tmp_path / "panoptic").mkdir()
-    evaluation = evaluate_panoptic_model(Remembers(dataset, 2), dataset, 0, tmp_path / "panoptic")
+    evaluation = evaluate_panoptic_model(Remembers(dataset, 2), dataset, 1, 0, tmp_path / "panoptic")
     (tmp_path / "panoptic.json").write_text(json.dumps({"annotations": evaluation.predictions}))
     expected = evaluate_panoptic(made.panoptic, tmp_path / "panoptic.json")
     assert evaluation.metrics["panoptic"] == expected

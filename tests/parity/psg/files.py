@@ -102,7 +102,7 @@ def parsed(folder: Path, split: str) -> dict[str, Array]:
                 "gt_masks_shape": list(masks.shape),
             }
         )
-        computed[f"{split}/{image_id}/gt_semantic_seg"] = dataset.semantic(index, table, segment_map)
+        computed[f"{split}/{image_id}/gt_semantic_seg"] = dataset.semantic(table, segment_map)
         computed[f"{split}/{image_id}/gt_masks"] = np.packbits(masks.reshape(-1))
     return computed | {f"parsed_{split}.json": as_text(listed)}
 

@@ -16,11 +16,17 @@ from common.run.conversion import rename
 from refinemask_psg.psg.panoptic_merge import VOID, Merged, entities, entity_masks, merge, semantic_map
 from refinemask_psg.psg.relation_config import Relations
 from refinemask_psg.psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
-from refinemask_psg.psg.relation_decode import best_relations, ranking
-from refinemask_psg.psg.relation_head import Entities, RelationHead, padded, relation_loss, relation_targets
-from refinemask_psg.psg.relation_statistics import relation_statistics
-from refinemask_psg.psg.relation_targets import original_training_entities
-from refinemask_psg.psg.scene_graph import SceneGraphHead
+from refinemask_psg.psg.relation_head import (
+    Entities,
+    RelationHead,
+    best_relations,
+    padded,
+    ranking,
+    relation_loss,
+    relation_statistics,
+    relation_targets,
+)
+from refinemask_psg.psg.scene_graph import SceneGraphHead, original_training_entities
 from tests.parity import rules
 from tests.parity.case import Array, Case, sample
 from tests.parity.networks import array, gradients, published_checkpoint
@@ -70,17 +76,17 @@ def infer(case: Case, head: RelationHead, device: str) -> dict[str, Array]:
     instances = detections(case, classes, device)
     submitted = merge(semantic, instances, things, stated["score_threshold"], original_faults=True)
     in_turn = merge(semantic, instances, things, VAL_THRESHOLD, by_area=False, original_faults=True)
-    found = entities(submitted, classes)
+    ids, scores = entities(submitted, classes)
     feature = tensor(case, "feature", device)[0].float()
-    masks = entity_masks(submitted.ids, found.ids, prepared, (feature.shape[1], feature.shape[2]))
-    tokens = head.tokens(feature, Entities(masks, (found.ids % stated["instance_offset"]).long()))
+    masks = entity_masks(submitted.ids, ids, prepared, (feature.shape[1], feature.shape[2]))
+    tokens = head.tokens(feature, Entities(masks, (ids % stated["instance_offset"]).long()))
     logits = head(tokens[None], torch.ones(1, len(tokens), dtype=torch.bool, device=device))
-    ranks = ranking(logits[0], found.scores)
+    ranks = ranking(logits[0], scores)
     return {
         "infer/panoptic_map": numbered(submitted, stated["void_id"]),
         "infer/panoptic_score": array(submitted.scores),
-        "infer/entity_ids": array(found.ids),
-        "infer/entity_scores": array(found.scores),
+        "infer/entity_ids": array(ids),
+        "infer/entity_scores": array(scores),
         "infer/entity_embedding": array(tokens[None]),
         "infer/relation_logits": array(logits),
         "infer/ranking_scores": array(ranks.exp()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,9 @@ from refinemask_psg.psg.metrics import (
     KS,
     Graph,
     Recalls,
-    Regions,
-    constrained,
     final_score,
-    pair_accuracy,
     recall_of,
     recalls,
-    unconstrained,
 )
 from refinemask_psg.psg.submission_check import ids_of, open_submission
 from refinemask_psg.psg.submission_score import Graded, grade, true_graph
@@ -31,6 +28,7 @@ from tests.parity.case import Array, Case
 from tests.parity.rules import INFINITE, Rule
 
 PNG = "panoptic_png/"
+RANKED_WITHOUT_CONSTRAINT = 100
 PANOPTIC = {"": "All", "_th": "Things", "_st": "Stuff"}
 
 
@@ -112,15 +110,13 @@ def direct_scores(case: Case) -> dict[str, Any]:
     given: list[tuple[Graph, Graph]] = []
     for index, entry in enumerate(truths):
         true = true_graph(entry, ids_of(case.inputs[PNG + entry.pan_seg_file_name]))
-        true_boxes = Graph(
-            true.labels, Regions(boxes=np.array([each.bbox for each in entry.annotations])), true.triplets
-        )
+        true_boxes = Graph(true.labels, np.array([each.bbox for each in entry.annotations]), true.triplets)
         own = {key: case.inputs[f"direct/{index}/{key}"] for key in ("labels", "boxes", "pairs", "dists", "masks")}
         shape = case.spec["direct_mask_shapes"][index]
         masks = np.unpackbits(own["masks"], count=int(np.prod(shape))).reshape(shape).astype(bool)
         labels, pairs, dists = own["labels"].astype(np.int64) - 1, own["pairs"].astype(np.int64), own["dists"][:, 1:]
-        boxes = Regions(boxes=own["boxes"][:, :4].astype(np.float64))
-        by_mask.append((true, Graph(labels, Regions(masks=masks), constrained(pairs, dists))))
+        boxes = own["boxes"][:, :4].astype(np.float64)
+        by_mask.append((true, Graph(labels, masks, constrained(pairs, dists))))
         by_box.append((true_boxes, Graph(labels, boxes, constrained(pairs, dists))))
         for name, graphs in ranked.items():
             triplets = unconstrained(pairs, dists, own["boxes"][:, 4], int(name.partition("@")[2]))
@@ -130,13 +126,36 @@ def direct_scores(case: Case) -> dict[str, Any]:
     boxes_scores = both(by_box, count)
     for name, graphs in ranked.items():
         boxes_scores[name] = {key: value for key, value in both(graphs, count).items() if "per_" not in key}
-    accuracy = pair_accuracy([true for true, _ in given], [found for _, found in given])
     classified = named(recalls([recall_of(*pair) for pair in given], count), "predcls")
     return {
         "sgdet_mask": both(by_mask, count),
         "sgdet_box": boxes_scores,
-        "predcls_mask": classified | {f"predcls_{name}": value for name, value in accuracy.items()},
+        "predcls_mask": classified | {f"predcls_{name}": value for name, value in pair_accuracy(given).items()},
     }
+
+
+def constrained(pairs: Array, predicates: Array) -> Array:
+    """Each pair [N, 2] with its best predicate of [N, P], in the order given -> triplets [N, 3]."""
+    return np.concatenate((pairs, predicates.argmax(axis=1)[:, None]), axis=1)
+
+
+def unconstrained(pairs: Array, predicates: Array, scores: Array, for_each_pair: int) -> Array:
+    """The best triplets of all, of each pair at most so many (ngR@K); scores [S] are the segments'."""
+    ranks = predicates * scores[pairs].prod(axis=1)[:, None]
+    order = np.argsort(ranks, axis=1)[:, ::-1][:, :for_each_pair]
+    kept = np.take_along_axis(ranks, order, axis=1)
+    row, column = np.unravel_index(np.argsort(-kept, axis=None)[:RANKED_WITHOUT_CONSTRAINT], kept.shape)
+    return np.concatenate((pairs[row], order[row, column][:, None]), axis=1)
+
+
+def pair_accuracy(graphs: list[tuple[Graph, Graph]]) -> dict[str, float]:
+    """A@K with true regions: of the relations, how many are found among the first K pairs that are related at all."""
+    hits = []
+    for true, found in graphs:
+        related = {(subject, target) for subject, target, _ in true.triplets.tolist()}
+        is_related = [(subject, target) in related for subject, target, _ in found.triplets.tolist()]
+        hits.append(recall_of(true, replace(found, triplets=found.triplets[np.array(is_related, bool)])).hits)
+    return {f"A@{k}": float(np.concatenate(hits)[:, column].mean()) for column, k in enumerate(KS)}
 
 
 def both(graphs: list[tuple[Graph, Graph]], predicates: int) -> dict[str, Any]:

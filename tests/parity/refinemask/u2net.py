@@ -18,9 +18,7 @@ from refinemask_psg.convert import RULES
 from refinemask_psg.psg.panoptic_merge import semantic_map
 from refinemask_psg.semantic import SemanticU2Head, semantic_losses
 from refinemask_psg.u2net import U2Net
-from refinemask_psg.u2net.losses import Losses, u2net_loss
-from refinemask_psg.u2net.network import sides, stages
-from refinemask_psg.u2net.postprocess import as_picture, stretch
+from refinemask_psg.u2net.network import as_picture, map_losses, sides, stages, stretch
 from tests.parity import rules
 from tests.parity.case import SAMPLE, Array, Case
 from tests.parity.networks import Gradients, array, gradient_outputs, gradient_spread, gradients, published_checkpoint
@@ -90,9 +88,10 @@ def train_saliency(case: Case, model: U2Net, tensor: Tensor) -> dict[str, Array]
     maps = model.train()(crops)
     check_ours(maps, wanted)
     losses = original_loss(maps, wanted)
-    losses.total.backward()  # type: ignore[no-untyped-call]
-    computed = {"in/train_tensor": array(crops), "loss/total": array(losses.total)}
-    computed |= {f"loss/d{index}": array(loss) for index, loss in enumerate(losses.maps)}
+    total = torch.stack(losses).sum()
+    total.backward()  # type: ignore[no-untyped-call]
+    computed = {"in/train_tensor": array(crops), "loss/total": array(total)}
+    computed |= {f"loss/d{index}": array(loss) for index, loss in enumerate(losses)}
     computed |= {f"after/{name}": array(buffer) for name, buffer in model.named_buffers()}
     return computed | gradient_outputs(gradients(model, {name: name for name in case.spec["state_dict"]}))
 
@@ -112,17 +111,16 @@ def training_crops(case: Case, whole: Tensor) -> Tensor:
     return torch.cat([whole[:, :, top:bottom, left:right] for top, bottom, left, right in corners])
 
 
-def original_loss(maps: list[Tensor], wanted: Tensor) -> Losses:
+def original_loss(maps: list[Tensor], wanted: Tensor) -> list[Tensor]:
     """The original's loss: of probabilities, which float32 rounds to 0 and 1 where ours, of logits, goes on."""
-    each = [F.binary_cross_entropy(logits.sigmoid(), wanted.to(logits)) for logits in maps]
-    return Losses(torch.stack(each).sum(), each)
+    return [F.binary_cross_entropy(logits.sigmoid(), wanted.to(logits)) for logits in maps]
 
 
 def check_ours(maps: list[Tensor], wanted: Tensor) -> None:
     """Ours is the same formula: where float64 tells probabilities from 0 and 1, the original's agrees with it."""
     clear = [logits.detach().clamp(-REACH, REACH) for logits in maps]
     exact = original_loss([logits.double() for logits in clear], wanted)
-    for index, (ours, theirs) in enumerate(zip(u2net_loss(clear, wanted).maps, exact.maps, strict=True)):
+    for index, (ours, theirs) in enumerate(zip(map_losses(clear, wanted), exact, strict=True)):
         if not abs(float(ours) / float(theirs) - 1) <= OURS:
             raise UserError(
                 f"loss/d{index} of logits is {float(ours):.7g}, of float64 probabilities {float(theirs):.7g}"
