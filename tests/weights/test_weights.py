@@ -75,8 +75,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield made
 
 
-def test_a_name_is_fetched_and_converted_once_and_then_needs_no_network(server: Server, tmp_path: Path) -> None:
+def test_a_name_is_fetched_and_converted_once_and_then_needs_no_network(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = solov2.load("solov2:small", trainable=True)
+    assert "variant = light_r18_448: from solov2/weights.toml" in capsys.readouterr().err
     assert model.class_names == COCO_CLASSES
     expected = small().state_dict()
     assert model.state_dict().keys() == expected.keys()
@@ -98,6 +101,25 @@ def test_what_an_older_converter_made_is_made_anew_from_the_file_that_is_there(
     monkeypatch.setattr(loading, "newest", lambda package: made / 1e9 + 1)
     assert local_file("solov2:small").stat().st_mtime_ns > made
     assert len(server.asked) == 1
+
+
+def test_what_cannot_be_converted_is_fetched_anew_once_it_is_removed(server: Server) -> None:
+    entry = loading.published()["solov2"]["small"]
+    entry.digest = ""
+    (file,) = [name for name in server.files if name.startswith("small")]
+    whole, server.files[file] = server.files[file], b"<html>a proxy that says this is a file</html>"
+    place = loading.place_of("solov2", "small", entry)
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"not read, since it is broken .*; to fetch it anew remove {place}"):
+            solov2.load("solov2:small")
+    assert {path.name for path in place.parent.iterdir()} <= {
+        place.name,
+        f"{place.name}.lock",
+        "small.safetensors.lock",
+    }
+    server.files[file] = whole
+    place.unlink()
+    assert solov2.load("solov2:small").class_names == COCO_CLASSES
 
 
 def test_a_training_starts_from_a_name(server: Server) -> None:

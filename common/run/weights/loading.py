@@ -18,7 +18,7 @@ from filelock import FileLock
 from common.errors import UserError
 from common.files import user_cache
 from common.ops.folding import fold_batch_norms
-from common.run.checkpoint import check_weights, load, save
+from common.run.checkpoint import Checkpoint, check_weights, load, save
 from common.run.configuration import from_dict
 from common.run.converting import checkpoint_of, understand
 from common.run.model import Learner
@@ -91,10 +91,20 @@ def fetched(package: str, name: str, entry: Published) -> Path:
         return original
     with FileLock(beside(ours, ".lock")):
         if not ours.exists() or newest(package) > ours.stat().st_mtime:
-            file = understand(package, original, *read_published(original), entry.variant, entry.classes)
-            print("\n".join(file.notes), file=sys.stderr)
-            save(ours, checkpoint_of(file))
+            save(ours, converted(package, original, entry))
     return ours
+
+
+def converted(package: str, original: Path, entry: Published) -> Checkpoint:
+    """The file as a checkpoint of ours; what decides its results is printed."""
+    try:
+        file = understand(package, original, *read_published(original), entry.variant, entry.classes)
+        told = "\n".join(file.notes).replace(": from --model", f": from {package}/weights.toml")
+        print(told, file=sys.stderr)
+        return checkpoint_of(file)
+    except UserError as error:
+        beside(original, ".sha256").unlink()  # no digest to expect from now on
+        raise UserError(f"{error}; to fetch it anew remove {original}") from error
 
 
 def place_of(package: str, name: str, entry: Published) -> Path:
