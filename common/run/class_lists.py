@@ -89,8 +89,9 @@ def data_set_of(origin: Origin) -> tuple[str, str] | None:
     for start, name in (("coco_", "coco"), ("cityscapes_fine_instance", "cityscapes"), ("voc_", "pascal_voc")):
         if isinstance(trained_on, str) and trained_on.startswith(start):
             return name, f"its configuration, DATASETS.TRAIN = {trained_on}"
-    if origin.rest.get("__author__") == ZOO:
-        return "coco", ZOO
+    by_torchvision = plain_dict(origin.rest.get("args")).get("dataset") == "coco"  # its references
+    if by_torchvision or origin.rest.get("__author__") == ZOO:
+        return "coco", "its training's args.dataset" if by_torchvision else ZOO
     for name, word in WORDS:
         if re.search(word, origin.name):
             return name, "the file's name"

@@ -189,3 +189,10 @@ def test_the_arguments_of_torchvisions_training_tell_the_epsilon(args, variant):
         state = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3).state_dict()
     frozen = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     assert convert(frozen, Origin("model_25.pth", {"args": args})).config.variant == variant
+
+
+def test_a_model_of_torchvisions_training_on_coco_has_cocos_classes_and_ten_spare_ones():
+    with torch.device("meta"):
+        state = fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=91).state_dict()
+    assert convert(state, Origin("model_25.pth", {"args": {"dataset": "coco"}})).config.model.spare_outputs == 10
+    assert convert(state, Origin("model_25.pth", {"args": {"dataset": "mine"}})).config.model.spare_outputs == 0

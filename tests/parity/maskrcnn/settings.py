@@ -39,7 +39,7 @@ INFORMATION = (  # follows from the checkpoint and its variant, or from other se
     *("settings.confidence_threshold", "gt_polygons", "settings.detectron2.*"),  # a config.yaml: the converter reads it
     "settings.mmdetection",  # a configuration: likewise
     *("settings.backbone*", "settings.anchors*", "settings.boxes*", "settings.roi_align*", "settings.masks*"),
-    *("settings.network_size", "settings.resize_how"),
+    *("settings.network_size", "settings.resize_how", "settings.normalise.pad"),
 )
 
 
