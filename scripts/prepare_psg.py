@@ -66,9 +66,7 @@ def prepare(options: Prepare) -> None:
         "psg_val.json": panoptic_file(psg, validation, options.original_faults),
     }
     if options.instances:
-        coco = with_80_classes(options.instances)
-        files["instances_val2017_coco80.json"] = coco
-        files["psg_instance_val.json"] = psg_instances(coco, validation)
+        files |= instances_of(options.instances, validation)
     options.out.mkdir(parents=True, exist_ok=True)
     with Bar("writing", len(files)) as bar:
         for name, content in files.items():
@@ -97,36 +95,32 @@ class _Object(Struct):
 
 
 class _Instances(Struct):
-    """What is needed of COCO's instance file; the rest is kept as it is."""
+    """What is needed of COCO's instance file; the rest of its annotations and categories is kept as it is."""
 
     images: list[Image]
     annotations: list[_Object]
     categories: list[Predicate]
 
 
-def with_80_classes(path: Path) -> dict[str, Any]:
-    """COCO's instances with ids 1 to 80 instead of the sparse ones, and of its images only what is needed."""
+def instances_of(path: Path, entries: Sequence[PsgEntry]) -> dict[str, Any]:
+    """COCO's instances with ids 1 to 80 instead of the sparse ones; and those of the entries' images by their PSG ids.
+
+    Of two entries of one image the last has them.
+    """
     expected = "COCO's instances_val2017.json"
-    checked, instances = read(path, _Instances, expected), read(path, dict[str, Any], expected)
+    checked, coco = read(path, _Instances, expected), read(path, dict[str, Any], expected)
     if len(checked.categories) != COCO_THINGS:
         raise UserError(f"{path}: {len(checked.categories)} categories, expected COCO's {COCO_THINGS}")
     new_ids = {category.id: number for number, category in enumerate(checked.categories, start=1)}
-    kept = [each for each in instances["annotations"] if each["category_id"] in new_ids]
-    return instances | {
-        "images": checked.images,
-        "categories": [category | {"id": new_ids[category["id"]]} for category in instances["categories"]],
-        "annotations": [each | {"category_id": new_ids[each["category_id"]]} for each in kept],
-    }
-
-
-def psg_instances(coco: dict[str, Any], entries: Sequence[PsgEntry]) -> dict[str, Any]:
-    """COCO's instances of the entries' images under their PSG ids; of two entries of one image the last has them."""
+    categories = [each | {"id": new_ids[each["id"]]} for each in coco["categories"]]
+    known = [each for each in coco["annotations"] if each["category_id"] in new_ids]
+    objects = [each | {"category_id": new_ids[each["category_id"]]} for each in known]
     psg_ids = {int(entry.coco_image_id): int(entry.image_id) for entry in entries}
-    kept = [each for each in coco["annotations"] if each["image_id"] in psg_ids]
+    own = [each | {"image_id": psg_ids[each["image_id"]]} for each in objects if each["image_id"] in psg_ids]
+    images, both = [image_of(entry) for entry in entries], {"categories": categories}
     return {
-        "images": [image_of(entry) for entry in entries],
-        "annotations": [each | {"image_id": psg_ids[each["image_id"]]} for each in kept],
-        "categories": coco["categories"],
+        "instances_val2017_coco80.json": coco | both | {"images": checked.images, "annotations": objects},
+        "psg_instance_val.json": {"images": images, "annotations": own} | both,
     }
 
 

@@ -6,8 +6,8 @@
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,7 @@ class SceneGraphEvaluation:
 
     metrics: Metrics
     wrong: Mistakes
+    precision: dict[str, NDArray[np.floating[Any]]] = field(default_factory=dict)  # relations have no such curves
 
     @property
     def per_class(self) -> dict[str, dict[str, float]]:
@@ -66,10 +67,6 @@ class SceneGraphEvaluation:
         quality = {name: row["pq"] if row["tp"] + row["fp"] + row["fn"] else math.nan for name, row in rows.items()}
         predicates = self.metrics.get("relations", {}).get("per_class", {})
         return {"PQ": quality, "R@20": {name: row["R@20"] for name, row in predicates.items()}}
-
-    @property
-    def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
-        return {}
 
     def mistakes(self, dataset: PsgDataset, threshold: float) -> Mistakes:
         return self.wrong  # every segment counts, however unsure

@@ -151,6 +151,15 @@ def test_what_is_wrong_is_said(tmp_path, fault):
         Check(packed).run()
 
 
+def test_a_png_that_is_damaged_inside_the_zip_is_a_fault(tmp_path):
+    packed = submit(tmp_path, graph())
+    content = bytearray(packed.read_bytes())
+    place = content.index(b"submission/panseg/0.png") + len(b"submission/panseg/0.png")
+    content[place : place + 8] = bytes(8)
+    packed.write_bytes(content)
+    assert "0.png is damaged" in check_submission(open_submission(packed))[0][0]
+
+
 def test_another_size_and_count_than_the_challenges(tmp_path):
     packed, annotations = submit(tmp_path, graph()), truth(tmp_path, 1)
     content = json.loads(annotations.read_text())
