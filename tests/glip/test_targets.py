@@ -47,6 +47,11 @@ def test_assignment(targets):
     assert list(zip(found.anchors.tolist(), found.objects.tolist(), strict=True)) == plainly(targets, anchors)
 
 
+def test_anchors_that_all_overlap_a_box_alike_all_answer_for_it():
+    halves, box = torch.tensor([[0.0, 0, 3, 3], [4, 0, 7, 3]]), torch.tensor([[0.0, 0, 7, 3]])
+    assert assign(box, [halves]).anchors.tolist() == [0, 1]
+
+
 def test_centerness_is_one_in_the_middle_and_falls_to_the_edges():
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0]]).expand(2, 4)
     boxes = torch.tensor([[-5.0, -5.0, 15.0, 15.0], [3.0, 5 - 8.0, 9.0, 13.0]])  # distances 10 and 10; 2, 4 and 8, 8
