@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glip.boxes import anchors_of, iou
-from glip.targets import NO_OBJECT, Assignment, assign, token_targets
+from glip.targets import NO_OBJECT, Assignment, assign, centerness_of, token_targets
 
 SIZES = [(8, 8), (4, 4), (2, 2), (1, 1), (1, 1)]
 # odd corners: no two anchors are as near to a box's centre
@@ -45,6 +45,17 @@ def test_assignment(targets):
     anchors = anchors_of(SIZES, 4.0, torch.device("cpu"))
     found = assign(targets, anchors)
     assert list(zip(found.anchors.tolist(), found.objects.tolist(), strict=True)) == plainly(targets, anchors)
+
+
+def test_anchors_that_all_overlap_a_box_alike_all_answer_for_it():
+    halves, box = torch.tensor([[0.0, 0, 3, 3], [4, 0, 7, 3]]), torch.tensor([[0.0, 0, 7, 3]])
+    assert assign(box, [halves]).anchors.tolist() == [0, 1]
+
+
+def test_centerness_is_one_in_the_middle_and_falls_to_the_edges():
+    anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0]]).expand(2, 4)
+    boxes = torch.tensor([[-5.0, -5.0, 15.0, 15.0], [3.0, 5 - 8.0, 9.0, 13.0]])  # distances 10 and 10; 2, 4 and 8, 8
+    assert torch.allclose(centerness_of(boxes, anchors), torch.tensor([1.0, 0.5**0.5]))
 
 
 def test_only_a_full_caption_has_a_token_for_no_object():

@@ -34,9 +34,9 @@ def test_proposals_are_the_best_of_each_level_without_duplicates(conventions, tr
     deltas = [0.3 * torch.randn(2, 8, *shape) for shape in shapes]
     anchors = [corners(2 * height * width) for height, width in shapes]
     if training:
-        settings = Proposals(training_before_nms=15, training_after_nms=6, training_kept=7, kept_of_batch=False)
+        settings = Proposals(training_before_nms=15, training_after_nms=2, training_kept=7, kept_of_batch=False)
     else:
-        settings = Proposals(before_nms=15, after_nms=6, kept=7)
+        settings = Proposals(before_nms=15, after_nms=2, kept=7)
     settings.nms_threshold, settings.smallest = 0.4, 6.0
     inclusive = conventions.inclusive_corners
     found = propose(logits, deltas, anchors, SIZES, settings, conventions, training)
@@ -58,11 +58,20 @@ def test_proposals_are_the_best_of_each_level_without_duplicates(conventions, tr
                     scores.append(asked[at][0])
         kept = left_of(torch.stack(boxes), torch.tensor(scores), torch.tensor(levels), conventions)
         if conventions.nms == "detectron":
-            kept = [at for place, at in enumerate(kept) if [levels[k] for k in kept[:place]].count(levels[at]) < 6]
+            kept = [at for place, at in enumerate(kept) if [levels[k] for k in kept[:place]].count(levels[at]) < 2]
         expected = torch.stack(boxes)[kept[:7]]
         torch.testing.assert_close(found[image].boxes, expected)
         ranks = torch.tensor(scores)[kept[:7]]
         torch.testing.assert_close(found[image].scores, ranks if conventions.ranked_by == "logits" else ranks.sigmoid())
+
+
+@pytest.mark.parametrize(("levels", "counts"), [(1, [1, 1]), (2, [0, 1])])
+def test_the_cap_in_training_is_the_batchs_where_there_are_several_levels(levels, counts):
+    anchors = [torch.tensor([[0.0, 0, 6, 6]])] * levels
+    logits, deltas = [torch.tensor([1.0, 2.0]).view(2, 1, 1, 1)] * levels, [torch.zeros(2, 4, 1, 1)] * levels
+    settings = Proposals(training_kept=1, smallest=6.0)  # which they are
+    found = propose(logits, deltas, anchors, SIZES, settings, TORCHVISION, training=True)
+    assert [len(image.boxes) for image in found] == counts
 
 
 @pytest.mark.parametrize("conventions", LIBRARIES, ids=["detectron", "mmdetection", "torchvision", "detectron2"])

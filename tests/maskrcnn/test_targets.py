@@ -1,5 +1,7 @@
 """What anchors and regions must learn, against hand-made overlaps and pycocotools."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -63,9 +65,9 @@ def test_anchors_over_the_border_are_ignored_only_where_asked():
     assert strict.tolist() == [IGNORED, 0, IGNORED]
     lenient = match_anchors(anchors, objects, size, Proposals(inside_only=False), Conventions())
     assert lenient.tolist() == [0, 0, BACKGROUND]
-    near = torch.tensor([[5.0, 0, 14, 9]])  # half a side away
-    taught = anchor_targets(near, objects, size, Proposals(), Conventions(), choose_at_random)
-    assert taught.deltas.tolist() == [[-0.5, 0, 0, 0]]
+    wide = torch.tensor([[4.0, 4, 23, 8]])  # twice as wide and half as high as the anchor
+    taught = anchor_targets(torch.tensor([[4.0, 4, 13, 13]]), wide, size, Proposals(), Conventions(), choose_at_random)
+    assert taught.deltas.tolist() == [pytest.approx([0.5, -0.25, math.log(2), -math.log(2)])]
 
 
 def test_objects_own_boxes_are_regions_too():
