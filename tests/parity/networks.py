@@ -70,10 +70,13 @@ def rounding_of_gradients(
 
 
 def gradient_spread(
-    gradients_in: Callable[[torch.dtype], Gradients], part_of: Callable[[str], str]
+    gradients_in: Callable[[torch.dtype], Gradients],
+    part_of: Callable[[str], str],
+    otherwise: Callable[[], Gradients] | None = None,
 ) -> dict[str, float]:
+    """How far float32 is from float64 at most: in two ways to compute it, and in a third if there is one."""
     exact = gradients_in(torch.float64)
-    single = [gradients_in(torch.float32)]
+    single = [gradients_in(torch.float32), *([otherwise()] if otherwise else [])]
     with other_rounding():
         single.append(gradients_in(torch.float32))
     spread: dict[str, float] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ from tests.parity.rules import Rule
 
 OUTPUTS = ("d0", "d3", "d4", "d5", "d6")
 SPREADS: dict[str, dict[str, float]] = {}  # by case, as measuring takes three training steps
-LARGEST_SPREAD = 0.15
+LARGEST_SPREAD = 0.3  # of gradients
+LARGEST_OF_LOSSES = 1e-3
 REACH = 20.0  # of logits whose probabilities float64 tells from 0 and 1, to seven digits
 OURS = 1e-5  # how far our loss may be from the original's formula in float64
 SEMANTIC = "roi_head.semantic_head.u2net."
@@ -53,7 +55,8 @@ def rule(case: Case, name: str) -> Rule | None:
         (r"saved_png", rules.absolute(1)),
         (r"argmax|stuff_map", differing(2e-3)),
         (r"grad/.+", rules.relative(rules.stated(stated.get("gradients"), 2e-3), lambda: rounding(case, name))),
-        (r"stage\dd?|d\d|normpred|loss/.+|after/.+", rules.relative(maps)),
+        (r"loss/.+", rules.relative(maps, lambda: rounding(case, name))),
+        (r"stage\dd?|d\d|normpred|after/.+", rules.relative(maps)),
     ]
     return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
 
@@ -65,9 +68,7 @@ def differing(share: float) -> Rule:
 
 def compute_saliency(case: Case, device: str) -> dict[str, Array]:
     """Stages, maps, the picture that is written, losses and gradients."""
-    weights = published_checkpoint(case)
-    model = U2Net(small=len(weights["stage6.rebnconvin.conv_s1.weight"]) == 64).to(device)
-    model.load_state_dict(weights, strict=True)
+    model = saliency_network(case).to(device)
     image, size = case.inputs["image"], case.spec["settings"]["size"]
     tensor = model.preprocess(image, size)[None].to(device)
     with torch.no_grad():
@@ -80,6 +81,13 @@ def compute_saliency(case: Case, device: str) -> dict[str, Array]:
     if "train_label" in case.inputs:
         computed |= train_saliency(case, model, tensor)
     return computed
+
+
+def saliency_network(case: Case) -> U2Net:
+    weights = published_checkpoint(case)
+    model = U2Net(small=len(weights["stage6.rebnconvin.conv_s1.weight"]) == 64)
+    model.load_state_dict(weights, strict=True)
+    return model
 
 
 def train_saliency(case: Case, model: U2Net, tensor: Tensor) -> dict[str, Array]:
@@ -169,24 +177,39 @@ def train_semantic(case: Case, model: SemanticU2Head, features: Tensor) -> list[
 
 
 def rounding(case: Case, name: str) -> float:
-    """How far float32 leaves the gradients of the semantic head open.
+    """How far float32 leaves losses and gradients open.
 
-    The case's deepest maps have 2 x 3 pixels, so batch norms see 12 values, and what a ReLU near 0 lets through moves
-    whole channels: float32 gradients of any two ways to compute them, the original's too, differ by 5 % from each
-    other and from float64's.
+    The deepest maps have 2 x 3 pixels, so batch norms see 12 values, and what a ReLU near 0 lets through moves whole
+    channels: float32 gradients of any two ways to compute them differ from each other and from float64's, by 5 % in
+    the semantic head and by up to 30 % in u2netp's first layer. The original's do too: its losses are up to 3e-4 off
+    float64's, its gradients' norms up to 6 %. Only a processor that adds up in another order than its own shows it.
     """
-    if not is_semantic(case):
-        return 0.0
     folder = str(case.folder.resolve())
-    if folder not in SPREADS:
-        SPREADS[folder] = gradient_spread(lambda dtype: semantic_gradients(case, dtype), published_name)
-    return min(2 * SPREADS[folder].get(published_name(name), 0.0), LARGEST_SPREAD)
+    if folder not in SPREADS and is_semantic(case):
+        SPREADS[folder] = gradient_spread(lambda dtype: semantic_values(case, dtype), published_name)
+    elif folder not in SPREADS:
+        columns = partial(saliency_values, case, torch.float32, torch.channels_last)
+        SPREADS[folder] = gradient_spread(lambda dtype: saliency_values(case, dtype), published_name, columns)
+    largest = LARGEST_OF_LOSSES if name.startswith("loss/") else LARGEST_SPREAD
+    return min(2 * SPREADS[folder].get(published_name(name), 0.0), largest)
 
 
-def semantic_gradients(case: Case, dtype: torch.dtype) -> Gradients:
+def semantic_values(case: Case, dtype: torch.dtype) -> Gradients:
     model, names = semantic_head(published_checkpoint(case))
     train_semantic(case, model.to(dtype).train(), torch.from_numpy(case.inputs["p2"]).to(dtype))
     return gradients(model, names)
+
+
+def saliency_values(case: Case, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format) -> Gradients:
+    """Gradients and losses of training on the case's crops."""
+    model = saliency_network(case)
+    crops = training_crops(case, model.preprocess(case.inputs["image"], case.spec["settings"]["size"])[None])
+    model = model.to(dtype, memory_format=layout).train()
+    losses = original_loss(model(crops.to(dtype, memory_format=layout)), torch.from_numpy(case.inputs["train_label"]))
+    torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+    return gradients(model, {name: name for name in case.spec["state_dict"]}) | {
+        f"loss/d{index}": loss.detach().numpy() for index, loss in enumerate(losses)
+    }
 
 
 def published_name(name: str) -> str:
