@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
+from common.errors import UserError
 from common.ops.precision import full_precision
 from common.ops.sampling import deform_conv2d
 from maskrcnn.config import Model, Neck
@@ -37,6 +38,8 @@ def residual_network(config: Model) -> ResNet:
         if config.deformable != "none":
             for unit in stage:
                 unit.conv2 = DeformableConv2d(unit.conv2, config.deformable == "modulated", config.deformable_groups)
+    if config.neck == "dc5" and (block is BasicBlock or config.deformable != "none"):
+        raise UserError("model.neck: dc5 takes a backbone of bottlenecks (resnet50 and larger) that is not deformable")
     if config.neck == "dc5":  # C5 stays at stride 16, and sees as much
         for unit in body.layer4:
             unit.conv2.dilation = unit.conv2.padding = (2, 2)

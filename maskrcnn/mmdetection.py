@@ -136,11 +136,8 @@ def of_mmdetection(origin: Origin, neck: Neck) -> dict[str, Said]:
 
 def steps(neck: Neck) -> dict[str, tuple[Any, ...]]:
     """The strides and dilations of the stages, as a list or a tuple."""
-    strides, dilations = {
-        "fpn": ((1, 2, 2, 2), (1, 1, 1, 1)),
-        "c4": ((1, 2, 2), (1, 1, 1)),
-        "dc5": ((1, 2, 2, 1), (1, 1, 1, 2)),
-    }[neck]
+    strides = {"fpn": (1, 2, 2, 2), "c4": (1, 2, 2), "dc5": (1, 2, 2, 1)}[neck]
+    dilations = (1, 1, 1, 2) if neck == "dc5" else (1,) * len(strides)
     return {
         "model.backbone.strides": (strides, list(strides)),
         "model.backbone.dilations": (dilations, list(dilations)),

@@ -126,6 +126,15 @@ def test_files_of_the_zoo_that_differ_from_others_of_their_shapes_are_known_by_n
     assert next(each.value for each in decisions if each.setting == setting) == value
 
 
+def test_deformable_convolutions_in_a_dilated_stage_are_refused():
+    offsets = {
+        "backbone.res3.0.conv2_offset.bias": torch.empty(18),
+        "backbone.res5.0.conv2_offset.bias": torch.empty(18),
+    }
+    with pytest.raises(UserError, match=r"dc5 takes a backbone of bottlenecks .* that is not deformable"):
+        convert(layout("detectron2_r50_dc5") | offsets, Origin("model_final.pth"))
+
+
 def test_heads_that_correct_boxes_alike_for_all_classes_are_known_by_their_shape():
     model = convert(layout("detectron2_r50_fpn_mdconv_agnostic"), Origin("model_final.pth")).config.model
     assert (model.class_agnostic, model.deformable, model.deformable_groups) == (True, "modulated", 2)
