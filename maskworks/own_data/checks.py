@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.annotation_checks import read_annotations
-from common.data.annotation_files import NO_MASK, Annotations
+from common.data.annotation_checks import check_boxes, check_ids
+from common.data.annotation_files import NO_MASK, Annotations, read_columns
 from common.data.coco import stop_at_fatal
 from common.run.settings import Images
 
@@ -38,8 +38,8 @@ class Set:
 
 def opened(named: Images) -> Set:
     file = Path(named.annotations[0])
-    annotations, faults = read_annotations(file)
-    stop_at_fatal(file, faults)
+    annotations, faults = read_columns(file)
+    stop_at_fatal(file, faults + check_ids(annotations) + check_boxes(annotations))  # masks are checked by the loader
     return Set(annotations, Path(named.images[0]))
 
 

@@ -39,6 +39,8 @@ def configured(variants: Mapping[str, T], arguments: Sequence[str] | None = None
     data = located(asked.data, arguments)
     train, val = checks.opened(data.train), checks.opened(data.val)
     measures = fitting.Measures.of(train)
+    if asked.training.limit:
+        measures = replace(measures, pictures=min(asked.training.limit, measures.pictures))
     settings = fitting.fitted(measures) if base.variant == SMALL else {}
     if asked.data.recipe != "published":
         scaled = getattr(base, "recipe_batch_size", 0)  # then its learning rate is for the asked batch already
@@ -72,8 +74,8 @@ def located(data: Data, arguments: Sequence[str] = ()) -> Data:
 def review(config: Any, m: fitting.Measures, train: checks.Set, val: checks.Set) -> None:
     """Print what was found and what will be done; stop for what would waste it."""
     say(
-        f"data: {m.pictures} pictures train, with {m.objects} objects of {len(train.class_names)} classes, up to "
-        f"{m.most} in one; {len(val.a.image_ids)} pictures validate, with {val.objects()} objects"
+        f"data: {len(train.a.image_ids)} pictures train, with {m.objects} objects of {len(train.class_names)} classes, "
+        f"up to {m.most} in one; {len(val.a.image_ids)} pictures validate, with {val.objects()} objects"
     )
     if config.variant == SMALL:
         say(f"fitted to them: {' '.join(flags({n: value_of(config, n) for n in fitting.fitted(m) if has(config, n)}))}")
