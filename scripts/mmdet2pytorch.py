@@ -113,7 +113,8 @@ def package_of(state: dict[str, Tensor], path: Path) -> str:
     for pattern, network in RELATIVES.items():
         if any(re.match(pattern, name) for name in state):
             raise UserError(f"{path}: by its names a {network}, which isn't among the models here")
-    for package in installed_packages():
+    # a plain Mask R-CNN's names are in its relatives' files too: it is asked last
+    for package in sorted(installed_packages(), key="maskrcnn".__eq__):
         if import_module(f"{package}.convert").recognise(state):
             return package
     whose = next((f", though they are {whose}" for mark, whose in WHOSE.items() if any(map(mark.match, state))), "")
