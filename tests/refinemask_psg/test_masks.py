@@ -56,6 +56,11 @@ def test_inside_a_mask_the_coarse_stage_counts_and_near_its_boundary_the_fine_on
     assert (row == 3).nonzero().flatten().tolist() == [26, 27, 28, 29, 30]
 
 
+def test_enlarging_keeps_corners_on_corners():
+    values = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
+    assert enlarge(values, 3)[0, 0].tolist() == [[0, 0.5, 1], [1, 1.5, 2], [2, 2.5, 3]]
+
+
 def test_losses_of_the_finer_stages_look_at_the_boundary_only():
     targets = [random_masks(3, 2, size) for size in SIZES]
     right = [20.0 * (target.float() - 0.5) for target in targets]
@@ -106,6 +111,7 @@ def test_the_coarse_losses_are_averages():
     logits, targets = torch.tensor([[[[0.0, 2.0]]]]), torch.tensor([[[[True, False]]]])
     expected = (math.log(2) + math.log(1 + math.exp(2))) / 2
     assert mean_loss(logits, targets).item() == pytest.approx(expected)
+    assert mean_loss(logits[..., :1], targets[..., :1]).item() == pytest.approx(math.log(2))
     assert mean_loss(logits[:0], targets[:0]).item() == 0
 
 
@@ -121,11 +127,11 @@ def target_of(polygons: list[list[np.ndarray]] | None, masks: torch.Tensor) -> T
     return Target(torch.zeros(count, 4), torch.zeros(count).long(), masks, polygons=polygons)
 
 
-def test_outlines_are_drawn_into_the_box_as_pycocotools_draws_them():
+@pytest.mark.parametrize("box", [[8.0, 4.0, 40.0, 68.0], [20.0, 4.0, 20.5, 68.0], [8.0, 20.0, 40.0, 20.25]])
+def test_outlines_are_drawn_into_the_box_as_pycocotools_draws_them(box):
     outline = np.array([[10.0, 5.0], [50.0, 20.0], [30.0, 60.0]])
-    box = [8.0, 4.0, 40.0, 68.0]
     target = target_of([[outline.astype(np.float32)]], torch.zeros(1, 80, 80, dtype=torch.bool))
-    scaled = (outline - box[:2]) * [28 / 32, 28 / 64]
+    scaled = (outline - box[:2]) * [28 / max(box[2] - box[0], 1), 28 / max(box[3] - box[1], 1)]
     expected = coco.decode(coco.merge(coco.frPyObjects([scaled.reshape(-1).tolist()], 28, 28)))
     (found,) = mask_targets(target, sampled_at([box], [0]), [28], from_polygons=True)
     assert expected.any()

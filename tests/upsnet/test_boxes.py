@@ -47,6 +47,13 @@ def test_a_box_is_suppressed_by_a_better_one_that_overlaps_it_more(boxes, order)
     assert nms(torch.tensor(boxes).float(), torch.tensor(scores), 0.45).tolist() == kept
 
 
+def test_one_pixel_of_three_overlaps_them_by_a_third():
+    for three in ([0.0, 0, 2, 0], [0.0, 0, 0, 2]):
+        boxes, scores = torch.tensor([three, [0.0, 0, 0, 0]]), torch.tensor([0.9, 0.8])
+        assert nms(boxes, scores, 0.34).tolist() == [0, 1]
+        assert nms(boxes, scores, 0.33).tolist() == [0]
+
+
 def test_deltas_of_a_hand_computed_box():
     reference, target = torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([[5.0, -2, 24, 7]])
     deltas = encode(target, reference, (10.0, 10.0, 5.0, 5.0))  # by a side to the right, by a fifth up; twice as wide
