@@ -82,6 +82,7 @@ def test_instances_are_visited_class_by_class():
     labels = torch.tensor([2, 0, 2, 2, 0, 2])
     assert visiting_order(labels, original_faults=False).tolist() == [1, 4, 0, 2, 3, 5]
     assert visiting_order(labels, original_faults=True).tolist() == [1, 4, 0, 5, 3, 2]
+    assert visiting_order(torch.tensor([0, 1, 1, 1]), original_faults=True).tolist() == [0, 1, 3, 2]
     assert visiting_order(labels[:0], original_faults=True).tolist() == []
 
 

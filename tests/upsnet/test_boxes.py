@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,7 +87,8 @@ def test_anchors_go_row_by_row_and_cell_by_cell():
     torch.testing.assert_close(anchors[1, 2, 0], torch.tensor([-84.0 + 32, -40.0 + 16, 99.0 + 32, 55.0 + 16]))
 
 
-def test_proposals_are_the_best_of_each_level_without_duplicates():
+@pytest.mark.parametrize("count", [7, 60])
+def test_proposals_are_the_best_of_each_level_without_duplicates(count):
     torch.manual_seed(0)
     shapes = ((3, 4), (2, 2), (1, 2), (1, 1), (1, 1))
     levels = [Level(torch.randn(3, *shape), 0.5 * torch.randn(12, *shape)) for shape in shapes]
@@ -97,10 +99,10 @@ def test_proposals_are_the_best_of_each_level_without_duplicates():
             moved = decode(level.deltas[4 * shape : 4 * shape + 4, y, x][None], anchors[y, x, shape][None])
             own.append((level.logits[shape, y, x].sigmoid().item(), clip(moved, size)[0]))
         own = sorted(own, key=lambda each: -each[0])[:10]
-        kept = nms(torch.stack([box for _, box in own]), torch.tensor([score for score, _ in own]), 0.4)[:7]
+        kept = nms(torch.stack([box for _, box in own]), torch.tensor([score for score, _ in own]), 0.4)[:count]
         scores += [own[at][0] for at in kept]
         boxes += [own[at][1] for at in kept]
-    best = sorted(range(len(boxes)), key=lambda at: -scores[at])[:7]
-    found = propose(levels, size, Proposals(10, 7, 0.4))
+    best = sorted(range(len(boxes)), key=lambda at: -scores[at])[:count]
+    found = propose(levels, size, Proposals(10, count, 0.4))
     torch.testing.assert_close(found.boxes, torch.stack(boxes)[best])
     torch.testing.assert_close(found.scores, torch.tensor(scores)[best])
