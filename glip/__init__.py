@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from common.run.weights.loading import open_model
 from glip.config import VARIANTS, Config
 from glip.network import GLIP
 from glip.prompts import Prompt
+from maskworks.published.names import open_model
 
 __all__ = ["GLIP", "VARIANTS", "Config", "Prompt", "load"]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from common.data.coco_classes import COCO_CLASSES
 from common.errors import UserError
-from common.run.conversion import Converted, Rules, count, rename, whole
-from common.run.mmdetection import Read, inputs, number, refuse_others, said, three_numbers, whole_number
-from common.run.origin import Decision, Origin, Said, choose_recipe, settle
 from glip.config import VARIANTS, Config, Model, Text
+from maskworks.published.coco_classes import COCO_CLASSES
+from maskworks.published.mmdetection import Read, inputs, number, refuse_others, said, three_numbers, whole_number
+from maskworks.published.origin import Decision, Origin, Said, choose_recipe, settle
+from maskworks.published.renaming import Converted, Rules, count, rename, whole
 
 PARTS = ("backbone.", "pyramid.", "text.", "head.")  # of our network; what gets no such name has no place in it
 DROPPED = (".cls_logits.", ".pooler.", ".position_ids", ".relative_position_index")  # not used by the originals either

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from common.ops.guarded_sampling import deform_conv2d
 from common.ops.precision import full_precision
-from common.ops.sampling import deform_conv2d
 from glip.config import Model, Text
 from glip.fusion import Fusion
-from glip.text import TextLayer, bounded
+from glip.text_encoder import TextLayer, bounded
 
 TAPS = 9  # of a 3 x 3 convolution
 LEVELS = 5

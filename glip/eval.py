@@ -13,7 +13,7 @@ from common.ops.precision import autocast
 from common.run import commands
 from common.run.commands import Scoring
 from common.run.distributed import is_main
-from glip.captioned import open_data
+from glip.captioned_data import open_data
 from glip.network import GLIP
 from glip.odinw import evaluate_folder
 from glip.prompts import Prompt, read_prompt

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from glip.text import bounded
+from glip.text_encoder import bounded
 
 
 class Fusion(nn.Module):

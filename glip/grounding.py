@@ -13,7 +13,7 @@ from common.data.batches import Target
 from common.data.coco import LabelledImages
 from common.data.loader import Item, Key, TrainingSet, mix
 from common.errors import UserError
-from glip.captioned import CaptionedDataset
+from glip.captioned_data import CaptionedDataset
 from glip.config import Augment, Config, Text
 from glip.prompts import Caption, Wording, clean
 from glip.tokeniser import Tokeniser

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from common.data.batches import Batch, Prepared, Target, normalise, round_up
 from common.results import Instances
-from common.run.inference import predict_in_groups
 from common.run.model import Source
+from common.run.prediction_batches import predict_in_groups
 from glip.backbone import Swin
 from glip.boxes import anchors_of
 from glip.config import Config
@@ -29,7 +29,7 @@ from glip.postprocess import Candidates, detections, instances, phrase_tokens
 from glip.prompts import Caption, Prompt, class_prompt, read_prompt
 from glip.pyramid import Pyramid
 from glip.sizes import input_size, resize_smoothly
-from glip.text import TextEncoder, Tokens, WordGuess
+from glip.text_encoder import TextEncoder, Tokens, WordGuess
 from glip.tokeniser import Tokeniser
 
 DIVISOR = 32  # inputs are padded to a multiple of it

@@ -15,6 +15,7 @@ from glip.network import GLIP
 from glip.prompts import Prompt, class_prompt, read_prompt
 from glip.scoring import SURE
 from maskworks import report
+from maskworks.published.names import local_file
 
 
 @dataclass
@@ -42,6 +43,7 @@ def main() -> None:
     options = tyro.cli(Options, prog="predict.py")
     if options.spans and not options.prompt:
         raise UserError("--spans: the characters of a caption; name it with --prompt")
+    options.predict.weights = str(local_file(options.predict.weights))
     model = glip.load(options.predict.weights)
     model.config.text.vocabulary = options.vocabulary or model.config.text.vocabulary
     prompt = model.prompt = chosen_prompt(model, options)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.data.coco_classes import COCO_CLASSES
 from common.errors import UserError
 from glip.config import Text
 from glip.phrases import find_noun_phrases
 from glip.tokeniser import Tokeniser
+from maskworks.published.coco_classes import COCO_CLASSES
 
 Span = tuple[int, int]  # the characters [start, end) of a caption
 Phrase = tuple[Span, ...]  # in one or more parts

@@ -18,7 +18,7 @@ from common.run.commands import Scoring
 from common.run.distributed import gather, is_main, process_count, process_index
 from common.run.evaluation import Evaluation, Example, Finder, evaluate_answers, examples_of, photographs
 from common.run.runlog import Bar
-from glip.captioned import CaptionedDataset, PhraseClasses
+from glip.captioned_data import CaptionedDataset, PhraseClasses
 from glip.network import GLIP
 from glip.prompts import Caption, Prompt, class_prompt
 

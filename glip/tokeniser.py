@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 
 from common.errors import UserError
 from glip.config import BERT, BUILT_IN
-from glip.text import Tokens
+from glip.text_encoder import Tokens
 from glip.vocabulary import BUILT_IN_TOKENS, SPECIAL
 
 SHIPPED = Path(__file__).with_name(BERT)

@@ -6,7 +6,7 @@ from common.data.loader import TrainingSet
 from common.run import commands
 from common.run.configuration import configure
 from glip.augmentation import training_transforms
-from glip.captioned import CaptionedDataset, open_data
+from glip.captioned_data import CaptionedDataset, open_data
 from glip.config import VARIANTS
 from glip.grounding import GroundingSet, writer
 from glip.network import DIVISOR, GLIP

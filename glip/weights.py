@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from common.run.checkpoint import load_weights
-from common.run.conversion import Rules, rename
-from common.run.published import read_checkpoint_or_published
-from common.run.starting_weights import load_backbone
-from common.run.weights.loading import BACKBONE, local_file
 from glip.convert import convert, recognise
 from glip.network import GLIP
+from maskworks.published.formats import read_checkpoint_or_published
+from maskworks.published.names import BACKBONE, local_file
+from maskworks.published.renaming import Rules, rename
+from maskworks.published.starting_weights import load_backbone
 
 OPTIONAL = ("text.prompt.", "word_guess.")  # layers of tuning modes; they start anew where a file lacks them
 TORCHVISION: Rules = [

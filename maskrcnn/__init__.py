@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from common.run.weights.loading import open_model
 from maskrcnn.config import VARIANTS, Config
 from maskrcnn.network import MaskRCNN
+from maskworks.published.names import open_model
 
 __all__ = ["VARIANTS", "Config", "MaskRCNN", "load"]
 

@@ -9,8 +9,8 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
 from common.errors import UserError
+from common.ops.guarded_sampling import deform_conv2d
 from common.ops.precision import full_precision
-from common.ops.sampling import deform_conv2d
 from maskrcnn.config import Model, Neck
 
 # block, blocks of each stage, groups, width of a group

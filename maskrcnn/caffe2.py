@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from common.run.conversion import Rules, rename
+from maskworks.published.renaming import Rules, rename
 
 MARK = "conv1_w"
 BLOCK = r"res(\d)_(\d+)_branch"

@@ -9,12 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.models.resnet import Bottleneck
 
-from common.data.coco_classes import COCO_CATEGORY_IDS
 from common.errors import UserError
-from common.run.class_lists import data_set_of
-from common.run.conversion import Converted, Rules, count, rename, whole
-from common.run.mmdetection import lvis
-from common.run.origin import Decision, Origin, Said, choose_recipe, plain_dict, settle, values_of
 from maskrcnn.backbone import ARCHITECTURES
 from maskrcnn.caffe2 import MARK, benchmark_names, with_statistics
 from maskrcnn.config import VARIANTS, Config, Model, Neck
@@ -22,6 +17,11 @@ from maskrcnn.detectron import of_detectron
 from maskrcnn.detectron2 import MARKS, NAMES, anchors_by_ratio, of_detectron2
 from maskrcnn.mmdetection import has_standardised_weights, of_mmdetection, with_standardised_weights
 from maskrcnn.network import MaskRCNN
+from maskworks.published.class_lists import data_set_of
+from maskworks.published.coco_classes import COCO_CATEGORY_IDS
+from maskworks.published.mmdetection import lvis
+from maskworks.published.origin import Decision, Origin, Said, choose_recipe, plain_dict, settle, values_of
+from maskworks.published.renaming import Converted, Rules, count, rename, whole
 
 BENCHMARK: Rules = [
     (r"^module\.", ""),

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.errors import UserError
-from common.run.mmdetection import Read, flag, number, refuse_others, said, three_numbers, whole_number
-from common.run.origin import Origin, Said, at
+from maskworks.published.mmdetection import Read, flag, number, refuse_others, said, three_numbers, whole_number
+from maskworks.published.origin import Origin, Said, at
 
 # what is done here
 TYPES: dict[str, tuple[Any, ...]] = {

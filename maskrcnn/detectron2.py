@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.run.conversion import Rules
-from common.run.mmdetection import Read, flag, number, one_of, refuse_others, said, three_numbers, whole_number
-from common.run.origin import Origin, Said
 from maskrcnn.config import ABOVE_ZERO, Neck, Proposals
 from maskrcnn.detectron import four_numbers, refuse_unlike
+from maskworks.published.mmdetection import Read, flag, number, one_of, refuse_others, said, three_numbers, whole_number
+from maskworks.published.origin import Origin, Said
+from maskworks.published.renaming import Rules
 
 MARKS = ("proposal_generator.rpn_head.objectness_logits.weight", "roi_heads.box_predictor.cls_score.weight")
 NAMES: Rules = [

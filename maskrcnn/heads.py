@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.ops.sampling import roi_align
+from common.ops.guarded_sampling import roi_align
 from maskrcnn.backbone import norm_of
 from maskrcnn.boxes import sides
 from maskrcnn.config import Conventions, Model

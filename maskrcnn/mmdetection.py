@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.run.mmdetection import Read, flag, inputs, number, refuse_others, said, whole_number, whole_numbers
-from common.run.origin import Origin, Said, at
 from maskrcnn.config import ABOVE_ZERO, Neck
 from maskrcnn.detectron import refuse_unlike
+from maskworks.published.mmdetection import Read, flag, inputs, number, refuse_others, said, whole_number, whole_numbers
+from maskworks.published.origin import Origin, Said, at
 
 SECTIONS = {
     "channels": "conventions.channels",

@@ -12,8 +12,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from common.data.batches import Batch, Prepared
 from common.results import Instances
-from common.run.inference import predict_in_groups
 from common.run.model import Source
+from common.run.prediction_batches import predict_in_groups
 from maskrcnn.anchors import anchors_of_levels
 from maskrcnn.backbone import Backbone, norm_of, residual_network
 from maskrcnn.config import Config, Model

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.data.batches import Target
 from common.ops import masks as rle
-from common.ops.sampling import roi_align
+from common.ops.guarded_sampling import roi_align
 from maskrcnn.boxes import encode, overlaps, sides
 from maskrcnn.config import Conventions, Proposals, Regions
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from common.run import starting_weights
-from common.run.conversion import rename
 from maskrcnn.caffe2 import MARK, RULES, with_statistics
 from maskrcnn.convert import BENCHMARK, convert, recognise
 from maskrcnn.network import MaskRCNN
+from maskworks.published import starting_weights
+from maskworks.published.renaming import rename
 
 CLASS_LAYERS = ("box_head.category.", "box_head.deltas.", "mask_head.logits.")
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.run.weights.loading import open_model
+from maskworks.published.names import open_model
 from pose2seg.config import VARIANTS, Config
 from pose2seg.network import Pose2Seg
 

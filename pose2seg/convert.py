@@ -6,8 +6,8 @@ from copy import deepcopy
 from torch import Tensor
 
 from common.errors import UserError
-from common.run.conversion import Converted, Rules, count, missing_counters, rename, whole
-from common.run.origin import Origin, choose_recipe, settle
+from maskworks.published.origin import Origin, choose_recipe, settle
+from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, whole
 from pose2seg.config import VARIANTS, Config
 
 SOURCES = ("liruilong940607/Pose2Seg",)

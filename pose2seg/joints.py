@@ -15,8 +15,8 @@ from torchvision.models.detection import keypointrcnn_resnet50_fpn
 from common.data.coco import CocoDataset
 from common.errors import UserError
 from common.run.checkpoint import load_weights
-from common.run.published import read_published
-from common.run.weights.loading import local_file
+from maskworks.published.formats import read_published
+from maskworks.published.names import local_file
 from pose2seg.people import true_joints
 from pose2seg.templates import JOINT_NAMES
 

@@ -20,6 +20,7 @@ from common.run import commands
 from common.run.prediction import Notes, Predict, predict_all, predict_video
 from common.run.prediction_files import categories
 from maskworks import report
+from maskworks.published.names import local_file
 from pose2seg.alignment import NEEDED_JOINTS
 from pose2seg.joints import Detector, Found, Picture, read_for_files
 from pose2seg.network import Pose2Seg
@@ -62,6 +63,7 @@ def main() -> None:
     if bool(options.keypoints) == bool(options.detector):
         raise UserError("people are segmented from their joints: expected either --keypoints or --detector")
     refuse_unread(options)
+    options.weights = str(local_file(options.weights))
     model = pose2seg.load(options.weights)
     device = commands.choose_device(options.device)
     model = model.to(device).to(memory_format=torch.channels_last)

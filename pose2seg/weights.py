@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from common.run import starting_weights
+from maskworks.published import starting_weights
 from pose2seg.convert import backbone_weights, convert, recognise
 from pose2seg.network import Pose2Seg
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.run.weights.loading import open_model
+from maskworks.published.names import open_model
 from refinemask_psg.config import VARIANTS, Config
 from refinemask_psg.network import RefineMask
 from refinemask_psg.u2net import U2Net

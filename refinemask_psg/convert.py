@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.data.coco_classes import COCO_CLASSES, COCO_STUFF
 from common.errors import UserError
-from common.run.conversion import Converted, Rules, count, missing_counters, rename, whole
-from common.run.mmdetection import Read, caffe_style, inputs, lvis, number, refuse_others, said, whole_number
-from common.run.origin import Classes, Origin, Said, at, choose_recipe, plain_dict, settle
+from maskworks.published.coco_classes import COCO_CLASSES, COCO_STUFF
+from maskworks.published.mmdetection import Read, caffe_style, inputs, lvis, number, refuse_others, said, whole_number
+from maskworks.published.origin import Classes, Origin, Said, at, choose_recipe, plain_dict, settle
+from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, whole
 from refinemask_psg import detectron2
 from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config, Model
 from refinemask_psg.network import RefineMask

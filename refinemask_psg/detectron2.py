@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from common.run.conversion import Rules
-from common.run.detectron2 import RESNET, of_detectron2
-from common.run.mmdetection import Read, number, whole_number
-from common.run.origin import Origin, Said
+from maskworks.published.detectron2 import RESNET, of_detectron2
+from maskworks.published.mmdetection import Read, number, whole_number
+from maskworks.published.origin import Origin, Said
+from maskworks.published.renaming import Rules
 
 SOURCE = "Detectron2, Cascade R-CNN"
 MARKS = ("proposal_generator.rpn_head.conv.weight", "roi_heads.box_predictor.0.cls_score.weight")

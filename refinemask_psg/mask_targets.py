@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.data.batches import Target
 from common.ops import masks as rle
-from common.ops.sampling import roi_align
+from common.ops.guarded_sampling import roi_align
 from refinemask_psg.targets import Sampled
 
 Outlines = Sequence[NDArray[np.float32]]  # of one object

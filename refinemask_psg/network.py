@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from common.data.batches import Batch, Prepared, Target, normalise, round_up
 from common.data.images import fit_short_side, fit_within, resize, resize_antialiased
 from common.results import Instances
-from common.run.inference import predict_in_groups
 from common.run.model import Source
+from common.run.prediction_batches import predict_in_groups
 from refinemask_psg.box_head import BoxHead, StageAnswers, answer, box_losses, hardness, next_proposals, run_cascade
 from refinemask_psg.boxes import Size
 from refinemask_psg.composite import CompositeSwin

@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.run import commands
 from common.run.prediction import Predict, predict
 from maskworks import report
+from maskworks.published.names import local_file
 from refinemask_psg.psg.predict import PredictScenes, submit
 from refinemask_psg.u2net.predict import predict_saliency
 
@@ -30,6 +31,7 @@ def main() -> None:
     if options.model == "u2net":
         predict_saliency(options, options.size)
         return
+    options.weights = str(local_file(options.weights))
     model = refinemask_psg.load(options.weights)
     if options.submission:
         submit(model, options)

@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from common.ops.guarded_sampling import deform_conv2d
 from common.ops.precision import full_precision
-from common.ops.sampling import deform_conv2d
 from refinemask_psg.config import Model
 
 # block, blocks of each stage, groups, width of a group

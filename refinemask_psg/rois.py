@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.ops.sampling import roi_align
+from common.ops.guarded_sampling import roi_align
 
 
 def with_image_index(boxes: Sequence[Tensor]) -> Tensor:

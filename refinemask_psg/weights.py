@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.run import starting_weights
 from common.run.checkpoint import load_weights
 from common.run.optimization import group_as_set
-from common.run.published import read_published
 from common.run.settings import Optimizer
-from common.run.weights.loading import local_file
+from maskworks.published import starting_weights
+from maskworks.published.formats import read_published
+from maskworks.published.names import local_file
 from refinemask_psg.convert import COMPUTED, convert, recognise
 from refinemask_psg.network import RefineMask
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from common.errors import UserError
 from common.run import commands
 from common.run.checkpoint import check_weights
-from common.run.origin import Origin
 from maskworks.packages import NETWORKS
+from maskworks.published.origin import Origin
 from scripts.mmdet2pytorch import package_of
 from scripts.readme_table import README, markdown, write_between
 

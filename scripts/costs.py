@@ -22,11 +22,11 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
 
-from common.data.coco_classes import COCO_CLASSES
 from common.errors import UserError
 from common.files import write_text
 from common.run import commands
 from maskworks.packages import NETWORKS
+from maskworks.published.coco_classes import COCO_CLASSES
 from scripts.readme_table import README, markdown, read_results, write_between
 
 MEASURED = {  # of the others the first variant that was published

@@ -28,8 +28,8 @@ from common.errors import UserError
 from common.ops import masks as rle
 from common.results import Instances, Panoptic, Result
 from common.run import commands
-from common.run.weights.loading import local_file
 from maskworks.packages import NETWORKS
+from maskworks.published.names import local_file
 from refinemask_psg.psg.results import SceneGraph
 
 Json = dict[str, Any]

@@ -21,9 +21,9 @@ from common.errors import UserError
 from common.run import commands
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
-from common.run.converting import checkpoint_of, understand
-from common.run.published import read_published
 from maskworks.packages import NETWORKS
+from maskworks.published.formats import read_published
+from maskworks.published.whole_files import checkpoint_of, understand
 
 # names that only networks have which are no models here, though others of their names are those of models here
 RELATIVES = {

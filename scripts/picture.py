@@ -17,8 +17,8 @@ from PIL import Image
 from common.results import Result
 from common.run import commands
 from common.run.checkpoint import load
-from common.run.weights.loading import local_file
 from maskworks import shapes
+from maskworks.published.names import local_file
 
 SIDE = 2 * 192  # the largest scene at twice its size
 
@@ -69,7 +69,7 @@ def find(package: str, model: Any, scenes: shapes.ShapesFolder, file: Path) -> R
 
 def phrases(scenes: shapes.ShapesFolder, file: Path) -> list[str]:
     """What the scene's caption names, each once."""
-    from glip.captioned import CaptionedDataset
+    from glip.captioned_data import CaptionedDataset
 
     captions = CaptionedDataset([scenes.images], [scenes.captions])
     number = [captions.boxes.path(number).name for number in range(len(captions))].index(file.name)

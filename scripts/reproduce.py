@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are n
 from common.errors import UserError
 from common.files import user_cache, write_text
 from common.run import commands
-from common.run.weights.download import fetch
-from common.run.weights.loading import Published, entry_of, place_of
+from maskworks.published.download import fetch
+from maskworks.published.names import Published, entry_of, place_of
 from scripts.readme_table import markdown
 
 COCO = "http://images.cocodataset.org"

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from common.ops.guarded_sampling import deform_conv2d
 from common.ops.precision import full_precision
-from common.ops.sampling import deform_conv2d
 from solov2.config import Model
 
 # block, blocks of each stage, groups, width of a group

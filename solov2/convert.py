@@ -7,9 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from common.errors import UserError
-from common.run import detectron2
-from common.run.conversion import Converted, Rules, count, missing_counters, rename, whole
-from common.run.mmdetection import (
+from maskworks.published import detectron2
+from maskworks.published.mmdetection import (
     Read,
     caffe_style,
     inputs,
@@ -20,7 +19,8 @@ from common.run.mmdetection import (
     whole_number,
     whole_numbers,
 )
-from common.run.origin import Decision, Origin, Said, choose_recipe, settle, values_of
+from maskworks.published.origin import Decision, Origin, Said, choose_recipe, settle, values_of
+from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, whole
 from solov2.config import VARIANTS, Config, Model
 
 DEEPEST = 8  # tower that is looked for

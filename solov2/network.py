@@ -14,8 +14,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from common.data.batches import Batch, Prepared, normalise, round_up
 from common.data.images import fit_short_side, fit_within, resize, resize_antialiased
 from common.results import Instances
-from common.run.inference import predict_in_groups
 from common.run.model import Source
+from common.run.prediction_batches import predict_in_groups
 from solov2.backbone import Backbone, DeformableConv2d
 from solov2.config import Config, Model
 from solov2.losses import solov2_losses

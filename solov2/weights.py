@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from common.run import starting_weights
+from maskworks.published import starting_weights
 from solov2.convert import convert, recognise
 from solov2.network import SOLOv2
 

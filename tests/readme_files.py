@@ -19,12 +19,12 @@ import torch
 import torchvision
 from transformers import BertConfig, BertModel
 
-from common.data.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
 from common.data.images import write_video
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import configure, to_dict
 from maskworks import shapes
 from maskworks.packages import NETWORKS
+from maskworks.published.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
 from refinemask_psg.psg.relation_config import PSG_PREDICATES
 from refinemask_psg.u2net import U2Net
 from tests.glip.test_convert import published as published_by_microsoft

@@ -19,7 +19,7 @@ import pose2seg.geometry
 import refinemask_psg.boxes
 import solov2.postprocess
 import upsnet.boxes
-import upsnet.panoptic
+import upsnet.panoptic_merge
 import yolact.boxes
 import yolact.postprocess
 from common.ops import matrix_nms
@@ -96,7 +96,7 @@ def exact() -> dict[str, Callable[[], Tensor]]:
         "yolact": lambda: yolact.postprocess.enlarge_windows(soft, boxes / 130, size),
         "maskrcnn": lambda: maskrcnn.pasting.paste(soft, boxes, size, 0.5, "detectron"),
         "maskrcnn of mmdetection": lambda: maskrcnn.pasting.paste(soft, boxes, size, 0.5, "mmdetection"),
-        "upsnet": lambda: upsnet.panoptic.paste(soft, boxes.long(), *size),
+        "upsnet": lambda: upsnet.panoptic_merge.paste(soft, boxes.long(), *size),
         "pose2seg": lambda: pose2seg.geometry.similarity_matrices((480, 640), 512, *turn),
     }
 

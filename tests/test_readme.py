@@ -34,8 +34,8 @@ from torch.distributed.run import parse_args
 
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
-from common.run.weights.loading import entry_of, place_of
 from maskworks.packages import NETWORKS
+from maskworks.published.names import entry_of, place_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = sorted(path.parent for path in ROOT.glob("*/pyproject.toml"))  # datasets/README.md has downloads only

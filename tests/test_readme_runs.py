@@ -31,7 +31,7 @@ NOT_RUN = {  # how the line begins: the reason
     "pip ": "installs; tests/test_packaging.py does, into an environment of its own",
     "torchrun ... ": "a form, not a command",
     "python scripts/demo.py ": "serves a page until it is stopped; tests/scripts/test_demo.py opens it",
-    "python -m common.run.weights push ": "writes to the Hugging Face Hub; tests/weights/test_hub.py to a stand-in",
+    "python -m common.run.weights push ": "writes to the Hugging Face Hub; tests/published/test_hub.py to a stand-in",
     "python scripts/reproduce.py ": "fetches 1 GB of photographs; tests/scripts/test_reproduce.py runs it whole",
     "python scripts/bench/": "measures for minutes; tests/scripts/test_benchmarks.py starts each",
 }

@@ -27,7 +27,7 @@ from refinemask_psg.psg.panoptic_merge import enlarged_rows
 from solov2 import postprocess as solov2_postprocess
 from solov2.targets import quarter
 from upsnet.config import Inference as Settings
-from upsnet.panoptic import paste as stretch_over_box
+from upsnet.panoptic_merge import paste as stretch_over_box
 from upsnet.postprocess import Maps, paste_masks, to_photograph
 from upsnet.targets import region_semantics
 from yolact import boxes as yolact_boxes

@@ -19,12 +19,12 @@ import torchvision
 from torch import Tensor
 
 import maskrcnn.weights
-from common.data.coco_classes import COCO_CLASSES
-from common.run import starting_weights
 from common.run.checkpoint import load_weights
 from common.run.configuration import configure
-from common.run.published import read_checkpoint_or_published
 from maskworks.packages import NETWORKS
+from maskworks.published import starting_weights
+from maskworks.published.coco_classes import COCO_CLASSES
+from maskworks.published.formats import read_checkpoint_or_published
 from refinemask_psg.u2net import VARIANTS as U2NET_VARIANTS
 from refinemask_psg.u2net import U2Net
 from tests.test_readme import COMMANDS

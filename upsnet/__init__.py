@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.run.weights.loading import open_model
+from maskworks.published.names import open_model
 from upsnet.config import VARIANTS, Config
 from upsnet.network import UPSNet
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torchvision.models import efficientnet_b0
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from common.ops.guarded_sampling import deform_conv2d
 from common.ops.precision import full_precision
-from common.ops.sampling import deform_conv2d
 from upsnet.config import Model
 
 ARCHITECTURES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {  # block, blocks of each stage

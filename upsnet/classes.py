@@ -1,7 +1,7 @@
 """The classes of the published models, in our order (things, then stuff), and how one set's names the other's."""
 
-from common.data.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES, COCO_STUFF
-from common.run.class_lists import CITYSCAPES as CITYSCAPES_THINGS
+from maskworks.published.class_lists import CITYSCAPES as CITYSCAPES_THINGS
+from maskworks.published.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES, COCO_STUFF
 
 COCO: dict[str, int] = dict(zip(COCO_CLASSES, COCO_CATEGORY_IDS, strict=True)) | COCO_STUFF
 

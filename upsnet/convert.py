@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from common.errors import UserError
-from common.run.conversion import Converted, Rules, count, rename, whole
-from common.run.origin import Decision, Origin, choose_recipe, settle
+from maskworks.published.origin import Decision, Origin, choose_recipe, settle
+from maskworks.published.renaming import Converted, Rules, count, rename, whole
 from upsnet.classes import CITYSCAPES, COCO
 from upsnet.config import VARIANTS, Config
 

@@ -23,7 +23,7 @@ from common.run.onnx_export import compare, export_onnx, fixed_count, outside_bo
 from maskworks import shapes
 from upsnet.heads import enlarge
 from upsnet.network import DIVISOR, Answers, UPSNet
-from upsnet.panoptic import (
+from upsnet.panoptic_merge import (
     Found,
     box_masks,
     candidates,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.ops.sampling import roi_align
+from common.ops.guarded_sampling import roi_align
 from upsnet.backbone import DeformableConv2d, group_norm
 from upsnet.boxes import sides
 from upsnet.config import Model

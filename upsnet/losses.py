@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.data.batches import UNLABELLED
-from upsnet.panoptic import Terms, box_masks, panoptic_logits, paste
+from upsnet.panoptic_merge import Terms, box_masks, panoptic_logits, paste
 from upsnet.targets import AnchorTargets
 
 PROPOSAL_SIGMA = 3.0  # where the smooth L1 loss of anchors turns from a parabola into a line: 1 / sigma^2

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from common.data.batches import Batch, Prepared, normalise, round_up
 from common.results import Panoptic
-from common.run.inference import predict_in_groups
 from common.run.model import Source
+from common.run.prediction_batches import predict_in_groups
 from upsnet.backbone import make_backbone
 from upsnet.boxes import clip, decode
 from upsnet.config import Config
@@ -38,7 +38,7 @@ from upsnet.losses import (
     semantic_loss,
     told_panoptic_logits,
 )
-from upsnet.panoptic import Found, candidates, panoptic_logits, panoptic_map, panoptic_terms
+from upsnet.panoptic_merge import Found, candidates, panoptic_logits, panoptic_map, panoptic_terms
 from upsnet.postprocess import Everything, Maps, detect, instances_of, panoptic_of, scale_of, to_photograph, unify
 from upsnet.proposals import Level, all_anchors, by_anchor, propose
 from upsnet.targets import BOX_WEIGHTS, Lesson, at_random, lesson

@@ -12,7 +12,7 @@ from common.data.batches import Prepared
 from common.results import Instances, Panoptic, PictureSource, Segment
 from upsnet.boxes import nms
 from upsnet.config import Inference
-from upsnet.panoptic import VOID, Found, paste
+from upsnet.panoptic_merge import VOID, Found, paste
 
 MASK_THRESHOLD = 0.5
 MASKS_AT_ONCE = 16  # pasted as floats before they become bits

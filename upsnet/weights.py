@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from common.run import starting_weights
-from common.run.published import read_checkpoint_or_published
-from common.run.weights.loading import BACKBONE, local_file
+from maskworks.published import starting_weights
+from maskworks.published.formats import read_checkpoint_or_published
+from maskworks.published.names import BACKBONE, local_file
 from upsnet.classes import COCO, COCO_NAMES
 from upsnet.convert import backbone_weights, convert, known_classes, recognise
 from upsnet.network import UPSNet

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from common.ops.guarded_sampling import deform_conv2d
 from common.ops.precision import full_precision
-from common.ops.sampling import deform_conv2d
 from yolact.config import Model
 
 # block, blocks of each stage

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.run.conversion import Converted, Rules, count, missing_counters, rename, whole
-from common.run.mmdetection import Read, inputs, number, refuse_others, said, whole_number
-from common.run.origin import Decision, Origin, Said, at, choose_recipe, settle
+from maskworks.published.mmdetection import Read, inputs, number, refuse_others, said, whole_number
+from maskworks.published.origin import Decision, Origin, Said, at, choose_recipe, settle
+from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, whole
 from yolact.boxes import level_sizes, priors_per_cell
 from yolact.config import VARIANTS, Config
 

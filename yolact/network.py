@@ -14,8 +14,8 @@ from common.data.batches import Batch, Prepared, normalise
 from common.data.images import resize
 from common.errors import UserError
 from common.results import Instances
-from common.run.inference import predict_in_groups
 from common.run.model import Source
+from common.run.prediction_batches import predict_in_groups
 from yolact.backbone import freeze_batch_norms, make_backbone
 from yolact.boxes import level_sizes, make_priors, priors_per_cell
 from yolact.config import Config, Model

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from common.run import starting_weights
+from maskworks.published import starting_weights
 from yolact.convert import backbone_weights, convert, recognise
 from yolact.network import YOLACT
 

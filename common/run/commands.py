@@ -22,16 +22,15 @@ from common.metrics.mistakes import THRESHOLD, Mistakes
 from common.ops.precision import autocast
 from common.run.checkpoint import Checkpoint
 from common.run.configuration import configure, refuse_another_network, to_dict, to_yaml
-from common.run.details import write_run_details
 from common.run.distributed import barrier, is_main, process_count
 from common.run.evaluation import Evaluation, Example, evaluate_instances, examples
 from common.run.memory import keep_freed_memory
 from common.run.model import Learner
 from common.run.optimization import ParameterGroup
+from common.run.report_details import write_run_details
 from common.run.score_tables import print_classes, print_scores
 from common.run.settings import Data, Optimizer, Schedule, Training
 from common.run.training import Metrics, Trainer
-from common.run.weights.loading import local_file
 
 EXAMPLES_IN_REPORT = 16
 M = TypeVar("M", bound=Learner)
@@ -255,7 +254,7 @@ def evaluate(
 
 
 def model_to_evaluate(
-    package: str, variants: Mapping[str, Any], load: Callable[[Path], M], arguments: Sequence[str] | None = None
+    package: str, variants: Mapping[str, Any], load: Callable[[str], M], arguments: Sequence[str] | None = None
 ) -> tuple[M, Any]:
     """The checkpoint that the command line names; its own settings changed by the file's, changed by the flags'.
 
@@ -263,14 +262,14 @@ def model_to_evaluate(
     """
     asked = configure(variants, arguments, prog="eval.py", evaluating=True)
     named = asked.training.weights
-    path = local_file(named or run_folder(package, asked) / "best.safetensors")
+    path = Path(named or run_folder(package, asked) / "best.safetensors")  # or the name of published weights
     if not named and not path.exists():
         raise UserError(f"{path}: no such file; train first (python train.py), or name a checkpoint with --weights")
-    model = load(path)
+    model = load(str(path))
     config = configure(variants, arguments, model.config, "eval.py", evaluating=True)
     refuse_another_network(model.config, config, str(path))
     config.training.weights = str(path)
-    if not named or (not config.training.run and (path.parent / "config.yaml").exists()):
+    if not named or (path.is_file() and not config.training.run and (path.parent / "config.yaml").exists()):
         config.training.run = str(path.parent)  # a run's checkpoint is evaluated in the run's folder
     model.config = config
     return model, config
@@ -283,7 +282,7 @@ def evaluation_folder(package: str, config: Config, data: str = "") -> Path:
     data = data or (Path(named[0]).stem if named else "shapes")
     settings = json.dumps([to_dict(config), str(weights.resolve())], sort_keys=True)
     digest = hashlib.sha256(settings.encode()).hexdigest()[:6]
-    folder = run_folder(package, config) / f"eval-{weights.stem}-{data}-{digest}"
+    folder = run_folder(package, config) / f"eval-{weights.stem.replace(':', '-')}-{data}-{digest}"
     keep_existing(folder, config.training)
     if is_main():
         print(f"evaluating {weights}")

@@ -25,11 +25,10 @@ from common.ops.precision import autocast, fastest
 from common.results import Result
 from common.run.commands import choose_device
 from common.run.distributed import is_main, process_count, process_index
-from common.run.journal import Journal
 from common.run.model import Model, Picture
 from common.run.prediction_files import Output, Remarks, categories
+from common.run.prediction_journal import Journal
 from common.run.runlog import Bar
-from common.run.weights.loading import local_file
 
 Json = dict[str, Any]
 Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why
@@ -159,7 +158,7 @@ class Work:
         self.stills = [path for path in found if not is_video(path)][: options.limit or None]
         self.videos = [path for path in found if is_video(path)]
         self.images = self.stills + self.videos
-        weights = fingerprint(local_file(options.weights)) if is_main() else ""
+        weights = fingerprint(Path(options.weights)) if is_main() else ""
         everything = asdict(options) | settings | {"weights": weights}
         decisive = {name: value for name, value in everything.items() if name not in NO_MATTER}
         self.journal = Journal(out / "journal", decisive, options.resume)

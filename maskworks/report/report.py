@@ -21,7 +21,7 @@ import yaml
 from numpy.typing import NDArray
 
 from common.metrics.mistakes import OVERLAP
-from common.run.details import Pair, PredictionDetails, RunDetails, Shown, read
+from common.run.report_details import Pair, PredictionDetails, RunDetails, Shown, read
 from maskworks.report.curves import (
     Chart,
     Series,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from common.run.conversion import Rules, count
+from maskworks.published.renaming import Rules, count
 from refinemask_psg.psg.relation_config import PSG_PREDICATES, Relations
 
 HEAD = "roi_head.relationship_head."

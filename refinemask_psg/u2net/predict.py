@@ -13,6 +13,7 @@ from common.run import commands
 from common.run.distributed import is_main
 from common.run.model import Picture
 from common.run.prediction import Predict, Work, skip
+from maskworks.published.names import local_file
 from refinemask_psg.u2net.weights import load
 
 
@@ -32,6 +33,7 @@ def main() -> None:
 
 
 def predict_saliency(options: Predict, size: int, cutouts: bool = False) -> None:
+    options.weights = str(local_file(options.weights))
     model = load(options.weights).to(commands.choose_device(options.device))
     out = Path(options.out)
 

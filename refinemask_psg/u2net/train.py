@@ -10,10 +10,10 @@ from common.run import commands
 from common.run.checkpoint import load_weights
 from common.run.configuration import configure
 from common.run.distributed import process_count
-from common.run.published import read_checkpoint_or_published
 from common.run.settings import Training
-from common.run.weights.loading import local_file
 from maskworks import report
+from maskworks.published.formats import read_checkpoint_or_published
+from maskworks.published.names import local_file
 from refinemask_psg.u2net.augmentation import RescaleAndCrop
 from refinemask_psg.u2net.config import VARIANTS
 from refinemask_psg.u2net.data import open_saliency

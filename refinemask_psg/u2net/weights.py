@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.run.checkpoint import load_weights
-from common.run.published import read_checkpoint_or_published
-from common.run.weights.loading import local_file, open_model
+from maskworks.published.formats import read_checkpoint_or_published
+from maskworks.published.names import local_file, open_model
 from refinemask_psg.u2net.config import Config
 from refinemask_psg.u2net.network import U2Net
 

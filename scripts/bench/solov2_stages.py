@@ -17,7 +17,7 @@ from _timing import Clock
 
 from common.data.images import read_image, resize
 from common.ops import masks as rle
-from common.ops.folding import fold_batch_norms
+from common.ops.batch_norm_folding import fold_batch_norms
 from common.run import commands
 from common.run.configuration import choose
 from maskworks.shapes.scenes import draw_scene

@@ -16,7 +16,7 @@ from _yolact import network, photograph
 from torch import Tensor
 
 from common.data.batches import Prepared
-from common.ops.folding import fold_batch_norms
+from common.ops.batch_norm_folding import fold_batch_norms
 from common.run import commands
 from yolact.network import YOLACT
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from common.data.images import read_image
 from common.ops import masks as rle
-from common.ops.folding import fold_batch_norms
+from common.ops.batch_norm_folding import fold_batch_norms
 from common.run import commands
 from yolact.config import VARIANTS
 from yolact.network import YOLACT

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
-from common.ops.folding import fold_batch_norms
+from common.ops.batch_norm_folding import fold_batch_norms
 
 
 def norm_of(norm: nn.Module) -> nn.Module:

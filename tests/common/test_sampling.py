@@ -7,13 +7,13 @@ import pytest
 import torch
 import torchvision.ops
 
-from common.ops.sampling import deform_conv2d, roi_align
+from common.ops.guarded_sampling import deform_conv2d, roi_align
 from tests.running import ROOT, run
 from tests.small import flags
 
 AT_NOTHING = """
 import torch
-from common.ops.sampling import deform_conv2d, roi_align
+from common.ops.guarded_sampling import deform_conv2d, roi_align
 for side in (8, 64, 256):
     maps, nothing = torch.ones(1, 16, side, side), torch.full((1, 18, side, side), float("nan"))
     deform_conv2d(maps, nothing, torch.ones(16, 16, 3, 3), None, 1, 1)

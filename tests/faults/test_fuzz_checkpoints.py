@@ -16,14 +16,15 @@ from torch import Tensor
 
 import solov2
 from common.errors import UserError
-from common.run import checkpoint, published
+from common.run import checkpoint
 from common.run.checkpoint import Checkpoint, check_weights
-from common.run.class_lists import classes_of
 from common.run.configuration import to_dict
-from common.run.conversion import refusing_fragments
-from common.run.origin import Origin
 from common.run.resume import load_state
 from maskworks.packages import NETWORKS
+from maskworks.published import formats
+from maskworks.published.class_lists import classes_of
+from maskworks.published.origin import Origin
+from maskworks.published.renaming import refusing_fragments
 from scripts import mmdet2pytorch
 from scripts.mmdet2pytorch import package_of
 from tests.faults.mutation import answer, fuzz, junk, mutated
@@ -144,7 +145,7 @@ def test_files_with_odd_things_beside_the_weights(tmp_path: Path, content: Any, 
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=how == "torch")
-    found = answer(lambda: published.read_published(path))
+    found = answer(lambda: formats.read_published(path))
     if found is not None:
         state, rest = found
         assert all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
@@ -174,7 +175,7 @@ def test_bytes_that_were_a_checkpoint_once(
         content[at : at + end] = data.draw(st.sampled_from([b"", b"\0" * 8, b"\xff" * 8, b"{"]) | st.binary(max_size=4))
     path = tmp_path / name
     path.write_bytes(content)
-    answer(lambda: published.read_published(path))
+    answer(lambda: formats.read_published(path))
     if name == "a.safetensors":
         answer(lambda: checkpoint.load(path))
         answer(lambda: load_state(path))
@@ -191,7 +192,7 @@ def test_odd_words_in_our_own_checkpoints(tmp_path: Path, changes: dict[str, Any
     metadata = {name: value.encode("utf-8", "replace").decode() for name, value in metadata.items()}
     checkpoint.write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(1)}, metadata)
     answer(lambda: solov2.load(tmp_path / "a.safetensors"), one_line=False)
-    answer(lambda: published.read_checkpoint_or_published(tmp_path / "a.safetensors"))
+    answer(lambda: formats.read_checkpoint_or_published(tmp_path / "a.safetensors"))
 
 
 def test_a_small_file_that_claims_a_huge_tensor_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common.data.coco import CocoDataset
 from common.metrics import evaluate_coco
-from glip.captioned import CaptionedDataset
+from glip.captioned_data import CaptionedDataset
 from pose2seg.joints import read_for_files
 from refinemask_psg.psg.data import PsgDataset
 from tests.common.coco_example import HEIGHT, WIDTH, annotation, content

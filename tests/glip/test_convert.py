@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.run.conversion import rename
-from common.run.origin import Origin
 from glip.config import VARIANTS
 from glip.convert import convert, in_our_order, of_mmdetection, recognise
 from glip.network import GLIP
+from maskworks.published.origin import Origin
+from maskworks.published.renaming import rename
 from tests.given import given_folder
 
 FILES = {

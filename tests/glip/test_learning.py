@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import glip
-from glip.captioned import CaptionedDataset, PhraseClasses
+from glip.captioned_data import CaptionedDataset, PhraseClasses
 from glip.prompts import class_prompt
 from glip.scoring import evaluate_classes
 from maskworks import shapes

@@ -14,7 +14,7 @@ from glip.network import GLIP
 from glip.prompts import class_prompt
 from glip.pyramid import drop_squares
 from glip.sizes import cut_both_sides, fit_short_side
-from glip.text import Tokens
+from glip.text_encoder import Tokens
 from tests.glip.small import NAMES, picture, small_model
 
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data.coco_classes import COCO_CLASSES
 from common.errors import UserError
 from glip.config import BUILT_IN, Text
 from glip.phrases import find_noun_phrases, tag_by_rules
 from glip.prompts import Wording, caption_prompt, class_prompt, clean, read_prompt
 from glip.tokeniser import Tokeniser
+from maskworks.published.coco_classes import COCO_CLASSES
 
 SETTINGS = Text(vocabulary=BUILT_IN)
 TOKENISER = Tokeniser(BUILT_IN, 256)

@@ -13,15 +13,15 @@ import torch
 import yaml
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
-from common.data.coco_classes import COCO_CATEGORY_IDS
 from common.errors import UserError
 from common.run.checkpoint import load_weights
-from common.run.origin import Origin
-from common.run.published import read_published
 from maskrcnn.backbone import ARCHITECTURES
 from maskrcnn.config import VARIANTS
 from maskrcnn.convert import class_count, convert
 from maskrcnn.network import MaskRCNN
+from maskworks.published.coco_classes import COCO_CATEGORY_IDS
+from maskworks.published.formats import read_published
+from maskworks.published.origin import Origin
 
 CLASSES = [f"class {number}" for number in range(80)]
 BENCHMARK = ["r50_c4_1x", "r50_fpn_1x", "r101_fpn_1x", "x101_32x8d_fpn_1x"]

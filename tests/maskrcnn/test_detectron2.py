@@ -11,15 +11,15 @@ from torch import Tensor
 from torchvision.ops import boxes as box_ops
 
 from common.data.batches import Prepared
-from common.data.coco_classes import COCO_CLASSES, known_classes
 from common.errors import UserError
-from common.run.class_lists import classes_of
-from common.run.origin import Origin
 from maskrcnn.config import DETECTRON2, VARIANTS, Inference
 from maskrcnn.convert import convert, recognise
 from maskrcnn.detectron2 import anchors_by_ratio
 from maskrcnn.postprocess import Detections, instances
 from maskrcnn.preprocessing import scaled_size
+from maskworks.published.class_lists import classes_of
+from maskworks.published.coco_classes import COCO_CLASSES, known_classes
+from maskworks.published.origin import Origin
 
 CASES = Path(__file__).parents[1] / "parity/cases/maskrcnn"
 

@@ -8,7 +8,7 @@ import torch
 
 from common.data.batches import Target, collate
 from common.data.coco import CocoDataset
-from common.ops.folding import fold_batch_norms
+from common.ops.batch_norm_folding import fold_batch_norms
 from maskrcnn import demo
 from maskrcnn.config import VARIANTS, Config
 from maskrcnn.network import MaskRCNN

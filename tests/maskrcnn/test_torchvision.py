@@ -15,9 +15,9 @@ from torchvision.models.detection import (
 
 from common.data.batches import Target, collate
 from common.errors import UserError
-from common.run.origin import Classes, Origin
 from maskrcnn.convert import convert
 from maskrcnn.network import MaskRCNN
+from maskworks.published.origin import Classes, Origin
 
 CLASSES = [f"class {number}" for number in range(20)]
 SHORT, LONG, KEPT = 160, 266, 150

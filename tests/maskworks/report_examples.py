@@ -10,8 +10,8 @@ import torch
 
 from common.metrics.mistakes import Mistakes
 from common.results import Instances
-from common.run.details import PredictionDetails, RunDetails, Shown, read, save_picture, write, write_run_details
 from common.run.evaluation import Example
+from common.run.report_details import PredictionDetails, RunDetails, Shown, read, save_picture, write, write_run_details
 from maskworks.report import of_folder
 
 HOSTILE = "</script><script>document.title='broken'</script><b>&\"'"

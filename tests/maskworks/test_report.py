@@ -15,8 +15,8 @@ from PIL import Image
 from common.errors import UserError
 from common.metrics.mistakes import Mistakes
 from common.results import Panoptic, Segment
-from common.run.details import RunDetails, Shown, save_picture, write, write_run_details
 from common.run.evaluation import Example
+from common.run.report_details import RunDetails, Shown, save_picture, write, write_run_details
 from maskworks.report import of_folder
 from maskworks.report.curves import loss_charts, read_log, thin
 from maskworks.report.page import thumbnail

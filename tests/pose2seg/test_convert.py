@@ -7,7 +7,7 @@ import torch
 
 from common.errors import UserError
 from common.run.checkpoint import load_weights
-from common.run.origin import Origin
+from maskworks.published.origin import Origin
 from pose2seg import VARIANTS, Pose2Seg
 from pose2seg.convert import backbone_weights, class_count, convert, recognise
 

@@ -7,7 +7,7 @@ from torchvision.models import resnet50
 
 from common.data.batches import Batch, Target
 from common.errors import UserError
-from common.ops.folding import fold_batch_norms
+from common.ops.batch_norm_folding import fold_batch_norms
 from pose2seg import Pose2Seg
 from pose2seg.backbone import Backbone
 from pose2seg.config import Model

@@ -12,7 +12,7 @@ import torch
 
 from common.errors import UserError
 from common.results import Instances
-from common.run.origin import Origin
+from maskworks.published.origin import Origin
 from refinemask_psg.config import VARIANTS, Model
 from refinemask_psg.convert import class_count, convert, recognise
 from refinemask_psg.network import RefineMask

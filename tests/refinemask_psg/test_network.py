@@ -10,7 +10,7 @@ import torch
 
 from common.data.batches import Batch, Target, collate
 from common.errors import UserError
-from common.ops.folding import fold_batch_norms
+from common.ops.batch_norm_folding import fold_batch_norms
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
 from common.run.optimization import parameter_groups

@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 
-from common.run.conversion import Converted, rename
-from common.run.converting import name_classes
-from common.run.origin import Origin
+from maskworks.published.origin import Origin
+from maskworks.published.renaming import Converted, rename
+from maskworks.published.whole_files import name_classes
 from refinemask_psg import convert as conversion
 from refinemask_psg.config import VARIANTS
 from refinemask_psg.psg.relation_config import Relations

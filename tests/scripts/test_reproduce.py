@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.run.weights.loading import Published
 from maskworks import shapes
+from maskworks.published.names import Published
 from scripts import reproduce
+from tests.published.test_weights import as_published, server, small  # noqa: F401
 from tests.web import Server
-from tests.weights.test_weights import as_published, server, small  # noqa: F401
 
 PAGE = "# SOLOv2\n\nSome words.\n"
 

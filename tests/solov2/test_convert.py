@@ -12,7 +12,7 @@ import torch
 
 from common.errors import UserError
 from common.run.checkpoint import load_weights
-from common.run.origin import Origin
+from maskworks.published.origin import Origin
 from solov2.config import VARIANTS, Inference, Model
 from solov2.convert import TOLD_BY_SHAPES, convert, model_of
 from solov2.network import SOLOv2

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.ops.folding import fold_batch_norms
+from common.ops.batch_norm_folding import fold_batch_norms
 from solov2.backbone import Backbone, DeformableConv2d
 from solov2.config import VARIANTS
 from solov2.network import SOLOv2, with_coordinates

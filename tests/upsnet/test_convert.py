@@ -11,7 +11,7 @@ import upsnet
 from common.errors import UserError
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
-from common.run.origin import Origin
+from maskworks.published.origin import Origin
 from upsnet.backbone import make_backbone
 from upsnet.classes import CITYSCAPES, COCO, COCO_STUFF
 from upsnet.convert import EFFICIENTNET_DEPTHS, backbone_weights, class_count, convert, known_classes, recognise

@@ -10,7 +10,7 @@ import torch
 
 from common.errors import UserError
 from common.run.checkpoint import load_weights
-from common.run.origin import Origin
+from maskworks.published.origin import Origin
 from yolact.config import VARIANTS
 from yolact.convert import backbone_weights, class_count, convert
 from yolact.network import YOLACT

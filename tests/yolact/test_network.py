@@ -10,7 +10,7 @@ from torch import nn
 
 from common.data.batches import Batch, Target
 from common.errors import UserError
-from common.ops.folding import fold_batch_norms
+from common.ops.batch_norm_folding import fold_batch_norms
 from yolact.backbone import DeformableConv2d
 from yolact.config import VARIANTS, Config
 from yolact.export import GridDeformableConv2d

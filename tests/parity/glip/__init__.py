@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.coco_classes import COCO_CLASSES
 from common.results import Instances
-from common.run.conversion import Converted
 from glip.config import Config, Inference, Model, Text
 from glip.convert import convert
 from glip.dynamic_head import Answers
 from glip.network import GLIP, ReadCaption
 from glip.postprocess import instances, phrase_scores, phrase_tokens
 from glip.prompts import class_prompt
+from maskworks.published.coco_classes import COCO_CLASSES
+from maskworks.published.renaming import Converted
 from maskworks.shapes.scenes import draw_scene
 from tests.parity import rules
 from tests.parity.case import Array, Case

@@ -14,7 +14,6 @@ from torch import Tensor
 from common.data.augment import augmented
 from common.data.batches import Batch, Target, collate
 from common.data.coco import Sample
-from common.run.conversion import Converted
 from glip.augmentation import training_transforms
 from glip.boxes import anchors_of, decode, encode
 from glip.config import Augment, Config
@@ -25,7 +24,8 @@ from glip.losses import glip_losses
 from glip.network import DIVISOR, GLIP
 from glip.prompts import Caption, class_prompt
 from glip.targets import assign, centerness_of, token_targets
-from glip.text import Tokens
+from glip.text_encoder import Tokens
+from maskworks.published.renaming import Converted
 from maskworks.shapes.relations import box_of
 from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import draw_scene

@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 
 from common.data.batches import Batch, Target, collate
-from common.run.conversion import Converted
-from common.run.origin import Origin
 from maskrcnn import demo
 from maskrcnn.config import Config
 from maskrcnn.convert import class_count, convert
@@ -33,6 +31,8 @@ from maskrcnn.targets import (
     match_regions,
     region_targets,
 )
+from maskworks.published.origin import Origin
+from maskworks.published.renaming import Converted
 from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import Scene, draw_scene
 from tests.parity import rules

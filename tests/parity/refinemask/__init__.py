@@ -17,8 +17,8 @@ from torch import Tensor
 from common.data.batches import Batch, Target, collate
 from common.errors import UserError
 from common.ops import masks as rle
-from common.run.conversion import Converted
-from common.run.origin import Origin
+from maskworks.published.origin import Origin
+from maskworks.published.renaming import Converted
 from refinemask_psg.boundary import fuse
 from refinemask_psg.box_head import run_cascade
 from refinemask_psg.config import Config, Inference, Model

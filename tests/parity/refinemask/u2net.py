@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.data.batches import Prepared
 from common.errors import UserError
-from common.run.conversion import rename
+from maskworks.published.renaming import rename
 from refinemask_psg.convert import RULES
 from refinemask_psg.psg.panoptic_merge import semantic_map
 from refinemask_psg.semantic import SemanticU2Head, semantic_losses

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from common.data.batches import Batch, Target, collate, normalise
 from common.ops import matrix_nms
-from common.run.conversion import Converted
-from common.run.origin import Origin
+from maskworks.published.origin import Origin
+from maskworks.published.renaming import Converted
 from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import Scene, draw_scene
 from solov2.config import Config, Inference, Model

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from common.data.batches import UNLABELLED
 from common.errors import UserError
-from common.run.conversion import Converted
+from maskworks.published.renaming import Converted
 from tests.parity import rules
 from tests.parity.case import Array, Case
 from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total
@@ -29,7 +29,7 @@ from upsnet.convert import class_count, convert
 from upsnet.heads import BoxHead, MaskHead, enlarge, region_features
 from upsnet.losses import told_panoptic_logits
 from upsnet.network import Answers, UPSNet
-from upsnet.panoptic import Found, candidates, panoptic_logits, panoptic_map, panoptic_terms
+from upsnet.panoptic_merge import Found, candidates, panoptic_logits, panoptic_map, panoptic_terms
 from upsnet.postprocess import Maps, detect, to_photograph, unify
 from upsnet.proposals import propose
 from upsnet.targets import (

@@ -25,7 +25,7 @@ from tests.parity.rules import Rule
 from upsnet.config import VARIANTS
 from upsnet.convert import backbone_weights
 from upsnet.network import UPSNet
-from upsnet.panoptic import Found, panoptic_logits, panoptic_map, panoptic_terms
+from upsnet.panoptic_merge import Found, panoptic_logits, panoptic_map, panoptic_terms
 from upsnet.postprocess import Maps, Unified, unify
 
 GROUPS = ("All", "Things", "Stuff")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from common.data.batches import Target
-from common.run.conversion import Converted
+from maskworks.published.renaming import Converted
 from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import Scene, draw_scene
 from tests.parity import rules

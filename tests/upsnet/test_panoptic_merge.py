@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.data.batches import Prepared
 from upsnet.config import Inference as Settings
-from upsnet.panoptic import (
+from upsnet.panoptic_merge import (
     VOID,
     Found,
     box_masks,

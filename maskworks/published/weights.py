@@ -16,8 +16,8 @@ from rich.table import Table
 
 from common.files import user_cache
 from common.run import commands
-from common.run.weights import hub
-from common.run.weights.loading import local_file, published
+from maskworks.published import hub
+from maskworks.published.names import local_file, published
 
 
 @dataclass

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.data.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
 from common.errors import UserError
-from common.run.origin import Classes, Origin, at, plain_dict
+from maskworks.published.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
+from maskworks.published.origin import Classes, Origin, at, plain_dict
 
 PASCAL_VOC = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),

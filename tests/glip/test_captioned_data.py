@@ -12,7 +12,7 @@ from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.results import Instances
 from glip.augmentation import training_transforms
-from glip.captioned import CaptionedDataset, PhraseClasses, has_captions, singular
+from glip.captioned_data import CaptionedDataset, PhraseClasses, has_captions, singular
 from glip.grounding import GroundingSet, GroundingTarget, list_of_names, writer
 from glip.scoring import ranks_hit
 from glip.tokeniser import Tokeniser

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from common.errors import UserError
-from common.run.weights import download
-from common.run.weights.download import fetch
+from maskworks.published import download
+from maskworks.published.download import fetch
 from tests.web import Server, serving
 
 CONTENT = bytes(range(256)) * 4000

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from common.run.published import Placeholder, read_published
+from maskworks.published.formats import Placeholder, read_published
 
 STATE = {"conv.weight": torch.arange(4.0).reshape(2, 2), "conv.bias": torch.ones(2)}
 

@@ -20,10 +20,10 @@ import solov2
 from common.errors import UserError
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
-from common.run.weights import __main__ as weights
-from common.run.weights.hub import parts
-from common.run.weights.loading import local_file
-from tests.weights.test_weights import small
+from maskworks.published import weights
+from maskworks.published.hub import parts
+from maskworks.published.names import local_file
+from tests.published.test_weights import small
 
 constants = pytest.importorskip("huggingface_hub.constants")
 COMMIT = "0123456789" * 4

@@ -17,17 +17,17 @@ from filelock import FileLock
 
 from common.errors import UserError
 from common.files import user_cache
-from common.ops.folding import fold_batch_norms
+from common.ops.batch_norm_folding import fold_batch_norms
 from common.run.checkpoint import Checkpoint, check_weights, load, save
 from common.run.configuration import from_dict
-from common.run.converting import checkpoint_of, understand
 from common.run.model import Learner
-from common.run.published import read_published
-from common.run.weights import hub
-from common.run.weights.download import beside, fetch
+from maskworks.published import hub
+from maskworks.published.download import beside, fetch
+from maskworks.published.formats import read_published
+from maskworks.published.whole_files import checkpoint_of, understand
 
 BACKBONE = "torchvision"
-BESIDE = Path(__file__).resolve().parents[3]  # where the packages lie, this one among them
+BESIDE = Path(__file__).resolve().parents[2]  # where the packages lie, this one among them
 C = TypeVar("C")
 M = TypeVar("M", bound=Learner)
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from common.data.coco_classes import COCO_CLASSES
 from common.errors import UserError
 from common.run.checkpoint import Checkpoint, load
+from maskworks.published.coco_classes import COCO_CLASSES
 
 PREFIX = "hf"
 FILE = "model.safetensors"  # where none is named, and what is written

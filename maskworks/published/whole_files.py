@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.data.coco_classes import known_classes
 from common.run.checkpoint import Checkpoint, check_weights
-from common.run.class_lists import NUMBERED, classes_of, read_classes
 from common.run.configuration import choose, to_dict
-from common.run.conversion import Converted, refusing_fragments
-from common.run.origin import Classes, Origin
+from maskworks.published.class_lists import NUMBERED, classes_of, read_classes
+from maskworks.published.coco_classes import known_classes
+from maskworks.published.origin import Classes, Origin
+from maskworks.published.renaming import Converted, refusing_fragments
 
 
 @dataclass

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from common.errors import UserError
-from common.run.config_text import read_config, read_yaml
-from common.run.origin import Origin, Said, choose_recipe, settle
+from maskworks.published.config_text import read_config, read_yaml
+from maskworks.published.origin import Origin, Said, choose_recipe, settle
 
 TEXT = """
 mean = [103.53, 116.28, 123.675]

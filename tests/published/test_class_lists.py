@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from common.data.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES, known_classes
 from common.errors import UserError
-from common.run.class_lists import LISTS, classes_of, read_classes
-from common.run.origin import Origin
+from maskworks.published.class_lists import LISTS, classes_of, read_classes
+from maskworks.published.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES, known_classes
+from maskworks.published.origin import Origin
 
 
 @pytest.mark.parametrize(

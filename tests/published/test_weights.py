@@ -19,11 +19,10 @@ import torchvision
 from PIL import Image
 
 import solov2
-from common.data.coco_classes import COCO_CLASSES
 from common.errors import UserError
-from common.run.weights import __main__ as weights
-from common.run.weights import loading
-from common.run.weights.loading import Published, local_file, published
+from maskworks.published import names, weights
+from maskworks.published.coco_classes import COCO_CLASSES
+from maskworks.published.names import Published, local_file, published
 from solov2.config import VARIANTS
 from solov2.weights import initialise
 from tests.solov2.test_convert import published_by_solo
@@ -68,8 +67,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             classes="coco",
         )
         by_hand = msgspec.structs.replace(entry, url="https://example.org/page", file="drive.pth", digest="")
-        monkeypatch.setattr(loading, "published", lambda: {"solov2": {"small": entry, "drive": by_hand}})
-        monkeypatch.setattr(weights, "published", loading.published)
+        monkeypatch.setattr(names, "published", lambda: {"solov2": {"small": entry, "drive": by_hand}})
+        monkeypatch.setattr(weights, "published", names.published)
         monkeypatch.setenv("MASKWORKS_CACHE", str(tmp_path / "cache"))
         monkeypatch.chdir(tmp_path)
         yield made
@@ -98,17 +97,17 @@ def test_what_an_older_converter_made_is_made_anew_from_the_file_that_is_there(
 ) -> None:
     ours = local_file("solov2:small")
     made = ours.stat().st_mtime_ns
-    monkeypatch.setattr(loading, "newest", lambda package: made / 1e9 + 1)
+    monkeypatch.setattr(names, "newest", lambda package: made / 1e9 + 1)
     assert local_file("solov2:small").stat().st_mtime_ns > made
     assert len(server.asked) == 1
 
 
 def test_what_cannot_be_converted_is_fetched_anew_once_it_is_removed(server: Server) -> None:
-    entry = loading.published()["solov2"]["small"]
+    entry = names.published()["solov2"]["small"]
     entry.digest = ""
     (file,) = [name for name in server.files if name.startswith("small")]
     whole, server.files[file] = server.files[file], b"<html>a proxy that says this is a file</html>"
-    place = loading.place_of("solov2", "small", entry)
+    place = names.place_of("solov2", "small", entry)
     for _ in range(2):
         with pytest.raises(UserError, match=rf"not read, since it is broken .*; to fetch it anew remove {place}"):
             solov2.load("solov2:small")
@@ -159,7 +158,7 @@ def test_torchvisions_backbones_go_the_same_way(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     file = tmp_path / "torch/hub/checkpoints/resnet18-f37072fd.pth"
     assert torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url.endswith(file.name)
-    monkeypatch.setattr(loading, "fetch", lambda url, target, digest: (url.rpartition("/")[2], target, digest))
+    monkeypatch.setattr(names, "fetch", lambda url, target, digest: (url.rpartition("/")[2], target, digest))
     cached = tmp_path / "cache/weights/torchvision" / file.name
     assert local_file("torchvision:resnet18") == (file.name, cached, "sha256:f37072fd")
     file.parent.mkdir(parents=True)

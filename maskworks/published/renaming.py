@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.run.origin import Decision
+from maskworks.published.origin import Decision
 
 C = TypeVar("C")
 P = ParamSpec("P")

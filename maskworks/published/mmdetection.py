@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from common.errors import UserError
-from common.run.origin import Origin, Said, at
+from maskworks.published.origin import Origin, Said, at
 
 Read = Callable[[Any], Any]  # what is in the configuration -> the setting's value, or ValueError
 LVIS_CLASSES = (1203, 1230)  # of versions 1 and 0.5

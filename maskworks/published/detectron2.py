@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from common.run.conversion import Rules
-from common.run.mmdetection import Read, flag, one_of, refuse_others, said, three_numbers, whole_number
-from common.run.origin import Origin, Said
+from maskworks.published.mmdetection import Read, flag, one_of, refuse_others, said, three_numbers, whole_number
+from maskworks.published.origin import Origin, Said
+from maskworks.published.renaming import Rules
 
 RESNET: Rules = [
     (r"^backbone\.(bottom_up\.)?(stem\.)?", "backbone."),

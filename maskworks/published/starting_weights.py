@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.run.checkpoint import load_weights
-from common.run.published import read_checkpoint_or_published
-from common.run.weights.loading import BACKBONE, local_file
+from maskworks.published.formats import read_checkpoint_or_published
+from maskworks.published.names import BACKBONE, local_file
 
 STRONG_ANSWER = 0.03  # of a first layer to a step of 1: some 0.2 in torchvision's ResNets, 58 times less in Caffe's
 State = Mapping[str, Tensor]

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from common.errors import UserError
-from common.run.config_text import read_config, read_yaml
+from maskworks.published.config_text import read_config, read_yaml
 
 
 class Classes(NamedTuple):

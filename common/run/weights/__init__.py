@@ -1,1 +1,0 @@
-"""Weights by name: what is published, fetched, converted once; and the Hugging Face Hub."""
