@@ -13,7 +13,7 @@ from tests.running import python
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what an installation has: the packages, but not scripts."""
     folder = tmp_path_factory.mktemp("installed")
-    for package in ("common", *NETWORKS):
+    for package in ("common", "maskworks", *NETWORKS):
         (folder / package).symlink_to(ROOT / package)
     return folder
 
