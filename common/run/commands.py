@@ -269,7 +269,9 @@ def model_to_evaluate(
     config = configure(variants, arguments, model.config, "eval.py", evaluating=True)
     refuse_another_network(model.config, config, str(path))
     config.training.weights = str(path)
-    if not named or (path.is_file() and not config.training.run and (path.parent / "config.yaml").exists()):
+    if not named or (
+        path.suffix == ".safetensors" and not config.training.run and (path.parent / "config.yaml").exists()
+    ):
         config.training.run = str(path.parent)  # a run's checkpoint is evaluated in the run's folder
     model.config = config
     return model, config

@@ -28,7 +28,7 @@ def configured(variants: Mapping[str, T], arguments: Sequence[str] | None = None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     asked: Any = configure(variants, arguments, prog=prog)
     if not asked.data.path:
-        if alone := [word for word in arguments if word.replace("_", "-").startswith(OF_A_PATH)]:
+        if alone := [word for word in arguments if flag_of(word) in OF_A_PATH]:
             raise UserError(f"{alone[0]} is for own data, and follows from them; say with --data where they are")
         return asked  # type: ignore[no-any-return]
     named = bool(arguments) and not arguments[0].startswith("-")
@@ -64,7 +64,7 @@ def located(data: Data, arguments: Sequence[str] = ()) -> Data:
     if val is None:
         train, val = splits.split(train, data.val_fraction, data.group_by)
         reading.notes.append(f"{data.val_fraction:g} of the pictures validate, chosen by a hash of their names")
-    elif given := [word for word in arguments if word.replace("_", "-").startswith(OF_A_PATH[2:4])]:
+    elif given := [word for word in arguments if flag_of(word) in OF_A_PATH[2:4]]:
         raise UserError(f"{given[0]}: {data.path} has validation data of its own, so nothing is split off")
     say(f"--data {data.path}: taken for {reading.kind}" + "".join(f"; {note}" for note in reading.notes))
     files = splits.written(Path(data.path).resolve().name, {"train": train, "val": val})
@@ -128,6 +128,10 @@ def has(config: Any, name: str) -> bool:
 def value_of(config: Any, name: str) -> Any:
     section, _, setting = name.rpartition(".")
     return getattr(getattr(config, section), setting)
+
+
+def flag_of(word: str) -> str:
+    return word.partition("=")[0].replace("_", "-").replace("--data.no-", "--data.").replace("--no-data.", "--data.")
 
 
 def say(line: str) -> None:

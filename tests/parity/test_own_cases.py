@@ -49,7 +49,7 @@ YOLACT = {"max_size": 138, "priors/relative_to": 138, "nms/max_num_detections": 
 REFINEMASK = {"preprocess/img_scale_long_short": [128, 96], "test_cfg/rcnn/max_per_img": 5}
 MASKRCNN = {"INPUT/MIN_SIZE_TEST": 64, "MODEL.ROI_HEADS/DETECTIONS_PER_IMG": 5}
 SMALL: dict[str, dict[str, Any]] = {  # settings that make a case quick
-    "solov2/mmdet3_light_r18_shapes": {"resize": [128, 96]},
+    "solov2/mmdet3_light_r18": {"resize": [128, 96]},
     "yolact/resnet50_550": YOLACT,
     "yolact/darknet53_550": YOLACT,
     "yolact/mmdet3_r50": {"resize": [138, 138]},
@@ -75,7 +75,7 @@ OWN = {
         "solov2/light_r18_448_shapes", "target/cate_2_0", images=3, left_out="image", quick=True
     ),
     "solov2 sees three photographs": Own(
-        "solov2/mmdet3_light_r18_shapes", "image_7/fpn4", "scores|fpn4", ("image_2", "image_7"), "{1}/{0}"
+        "solov2/mmdet3_light_r18", "image_7/fpn4", "scores|fpn4", ("image_2", "image_7"), "{1}/{0}"
     ),
     "yolact learns from one image": Own("yolact/resnet50_550", "match/conf_t", TRAINED + "|p7"),
     "yolact learns from three, otherwise numbered, in the spec's order": Own(

@@ -44,7 +44,9 @@ def anchor_by_anchor(image: int, scale: int) -> list[tuple[int, tuple[int, int],
 @pytest.mark.parametrize("drop_empty", [True, False])
 def test_proposals_are_the_best_of_each_level_without_duplicates(drop_empty):
     sizes = [(20, 14), (16, 24)]
-    found = propose(*answers(), sizes, 2, before_nms=8, after_nms=12, threshold=0.5, drop_empty=drop_empty)
+    found = propose(
+        *answers(), sizes, Model(anchor_scale=2), before_nms=8, after_nms=12, threshold=0.5, drop_empty=drop_empty
+    )
     for image, size in enumerate(sizes):
         boxes, scores, levels = [], [], []
         for level in range(5):

@@ -20,7 +20,7 @@ from upsnet.panoptic_merge import (
     paste,
     remove_masks,
 )
-from upsnet.postprocess import Maps, detect, instances_of, panoptic_of, paste_masks, scale_to, unify
+from upsnet.postprocess import Maps, detect, instances_of, panoptic_of, paste_masks, scale_of, unify
 
 STUFF, THINGS = 3, 2
 
@@ -49,9 +49,10 @@ def test_an_instance_mask_fades_out_over_a_ring_around_its_box():
 
 
 def test_a_photograph_is_scaled_by_its_short_side_unless_its_long_one_became_too_long():
-    assert scale_to((600, 800), 1333, 800) == scale_to((800, 600), 1333, 800) == 800 / 600
-    assert scale_to((1200, 600), 1333, 800) == 1333 / 1200
-    assert scale_to((600, 1000), 1333, 800) == 800 / 600  # 1333.3 is not too long
+    published = Settings(long_side=1333, short_side=800)
+    assert scale_of((600, 800), published) == scale_of((800, 600), published) == 800 / 600
+    assert scale_of((1200, 600), published) == 1333 / 1200
+    assert scale_of((600, 1000), published) == 800 / 600  # 1333.3 is not too long
 
 
 def test_results_are_in_the_photographs_pixels_however_many_they_are():
