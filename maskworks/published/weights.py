@@ -12,12 +12,14 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from common.files import user_cache
 from common.run import commands
 from maskworks.published import hub
 from maskworks.published.names import local_file, published
+
+WIDTH = 170  # characters of the list at least: narrower, its names would be cut
 
 
 @dataclass
@@ -49,12 +51,12 @@ def main() -> None:
     for name in names:
         print(f"{name}: {local_file(name).resolve()}")
     if not names:
-        Console().print(table())
+        Console(width=max(Console().width, WIDTH)).print(table())
 
 
 def table() -> Table:
     """A row for each file."""
-    made = Table("name", "published score", "on", "trained on", "licence", "here")
+    made = Table(Column("name", no_wrap=True), "published score", "on", "trained on", "licence", "here")
     for package, entries in published().items():
         for name, entry in entries.items():
             scores = ", ".join(f"{kind} {score}" for kind, score in entry.scores.items())
