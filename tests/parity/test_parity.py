@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from tests.parity.case import read_case
 from tests.parity.runner import find_cases, run_case
@@ -20,25 +19,13 @@ def cases_below(folder: Path) -> list[Path]:
 COMMITTED = cases_below(Path(__file__).parent / "cases")
 GIVEN = cases_below(Path(os.environ["MASKWORKS_PARITY"])) if "MASKWORKS_PARITY" in os.environ else []
 
-# whose decisions other cases hold too, and which take 6 to 24 seconds each
-SLOW = {
-    *("maskrcnn-detectron2_r50_c4", "maskrcnn-detectron2_r50_dc5", "maskrcnn-detectron2_x101_32x8d_fpn"),
-    *("maskrcnn-mmdet_faster_r50_caffe_dc5", "maskrcnn-mmdet_r50_caffe_c4", "maskrcnn-mmdet_r50_lvis"),
-    *("maskrcnn-mmdet_x101_32x8d", "refinemask-mmdet_cascade_mask_x101_32x4d_dconv"),
-}
-
 
 def name_of(folder: Path) -> str:
     given = "" if folder in COMMITTED else "given-"  # cases of both kinds have the same names
     return f"{given}{folder.parent.name}-{folder.name}"
 
 
-def parameter(folder: Path) -> ParameterSet:
-    name = name_of(folder)
-    return pytest.param(folder, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
-
-
-@pytest.mark.parametrize("folder", [parameter(folder) for folder in COMMITTED + GIVEN])
+@pytest.mark.parametrize("folder", COMMITTED + GIVEN, ids=name_of)
 def test_the_case_is_reproduced(folder: Path) -> None:
     lines, _ = run_case(read_case(folder))
     assert lines

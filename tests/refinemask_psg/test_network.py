@@ -110,7 +110,8 @@ def test_every_variant_trains_and_predicts(variant):
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert {name.removeprefix(ASSISTANT) for name in losses} == {name for name in losses if ASSISTANT not in name}
     assert any(name.startswith(ASSISTANT) for name in losses) == config.model.composite
-    assert 1 <= len(model.eval().predict([photograph(40, 60)])[0]) <= 3
+    found = len(model.eval().predict([photograph(40, 60)])[0])
+    assert found == 3 or (config.model.conventions == "detectron2" and found == 2)  # it ranks other proposals first
 
 
 def test_what_training_calls_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

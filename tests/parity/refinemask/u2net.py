@@ -27,8 +27,7 @@ from tests.parity.rules import Rule
 
 OUTPUTS = ("d0", "d3", "d4", "d5", "d6")
 SPREADS: dict[str, dict[str, float]] = {}  # by case, as measuring takes three training steps
-LARGEST_SPREAD = 0.3  # of gradients
-LARGEST_OF_LOSSES = 1e-3
+LARGEST_SPREADS = {"semantic": 0.15, "saliency": 0.3, "losses": 1e-3}  # that rounding may excuse
 REACH = 20.0  # of logits whose probabilities float64 tells from 0 and 1, to seven digits
 OURS = 1e-5  # how far our loss may be from the original's formula in float64
 SEMANTIC = "roi_head.semantic_head.u2net."
@@ -190,8 +189,8 @@ def rounding(case: Case, name: str) -> float:
     elif folder not in SPREADS:
         columns = partial(saliency_values, case, torch.float32, torch.channels_last)
         SPREADS[folder] = gradient_spread(lambda dtype: saliency_values(case, dtype), published_name, columns)
-    largest = LARGEST_OF_LOSSES if name.startswith("loss/") else LARGEST_SPREAD
-    return min(2 * SPREADS[folder].get(published_name(name), 0.0), largest)
+    kind = "semantic" if is_semantic(case) else "losses" if name.startswith("loss/") else "saliency"
+    return min(2 * SPREADS[folder].get(published_name(name), 0.0), LARGEST_SPREADS[kind])
 
 
 def semantic_values(case: Case, dtype: torch.dtype) -> Gradients:
