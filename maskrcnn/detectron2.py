@@ -8,7 +8,8 @@ from torch import Tensor
 
 from maskrcnn.config import ABOVE_ZERO, Neck, Proposals
 from maskrcnn.detectron import four_numbers, refuse_unlike
-from maskworks.published.mmdetection import Read, flag, number, one_of, refuse_others, said, three_numbers, whole_number
+from maskworks.published.detectron2 import channels
+from maskworks.published.mmdetection import Read, flag, number, refuse_others, said, three_numbers, whole_number
 from maskworks.published.origin import Origin, Said
 from maskworks.published.renaming import Rules
 
@@ -82,10 +83,6 @@ def sizes(value: Any) -> tuple[int, ...]:
 
 def ratios(value: Any) -> tuple[float, ...]:
     return flattened(value[:1] if isinstance(value, (list, tuple)) else value)
-
-
-def channels(value: Any) -> str:
-    return one_of("rgb", "bgr")(value.lower() if isinstance(value, str) else value)  # type: ignore[no-any-return]
 
 
 def least_side(value: Any) -> float:

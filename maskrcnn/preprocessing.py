@@ -4,11 +4,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from common.data.batches import Prepared, normalise, round_up
-from common.data.images import fit_within, resize
+from common.data.images import fit_short_side, fit_within, resize, resize_antialiased
 from maskrcnn.config import Conventions, Model
 
 
@@ -19,12 +18,9 @@ def scaled_size(
     height, width = image_size
     if conventions.resize == "opencv":
         return fit_within(height, width, long_side, short_side)
-    small, large = min(image_size), max(image_size)
     if conventions.resize == "detectron2":
-        wanted = short_side if short_side * large / small <= long_side else long_side * small / large
-        sides = (int(side * wanted / small + 0.5) for side in image_size)
-        height, width = (max(1, side) for side in sides)
-        return height, width
+        return fit_short_side(height, width, long_side, short_side)
+    small, large = min(image_size), max(image_size)
     if conventions.resize == "torch":
         scale = min(short_side / small, long_side / large)
         return max(1, int(height * scale)), max(1, int(width * scale))
@@ -43,10 +39,7 @@ def scaled(image: NDArray[np.uint8], size: tuple[int, int], conventions: Convent
     if conventions.resize == "torch":
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
         return F.interpolate(pixels, size, mode="bilinear", align_corners=False)[0]
-    if conventions.resize == "opencv":
-        array = resize(image, *size)
-    else:
-        array = np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    array = resize(image, *size) if conventions.resize == "opencv" else resize_antialiased(image, *size)
     return torch.from_numpy(array.copy()).permute(2, 0, 1)
 
 
