@@ -25,16 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common.data.annotation_checks import (
-    area_contradicts,
-    box_contradicts,
-    check_classes,
-    check_drawing,
-    check_files,
-    check_pictures,
-    drawn,
-    read_annotations,
-)
+from common.data.annotation_checks import check_files, read_annotations
 from common.data.annotation_files import FARTHEST, Annotations, Fault, Severity
 from common.data.images import read_ids
 from common.errors import UserError
@@ -44,6 +35,14 @@ from common.ops import masks as rle
 from common.run.settings import Data
 from maskworks import own_data
 from maskworks.own_data import checks
+from maskworks.own_data.doctor import (
+    area_contradicts,
+    box_contradicts,
+    check_classes,
+    check_drawing,
+    check_pictures,
+    drawn,
+)
 from upsnet.panoptic_data import PanopticFile, check_segments, existing_picture_folder, read_panoptic
 
 SEVERITIES: dict[Severity, str] = {"fatal": "stops training", "dropped": "left out", "noted": "note"}
