@@ -21,7 +21,7 @@ from maskworks.published.class_lists import data_set_of
 from maskworks.published.coco_classes import COCO_CATEGORY_IDS
 from maskworks.published.mmdetection import lvis
 from maskworks.published.origin import Decision, Origin, Said, choose_recipe, plain_dict, settle, values_of
-from maskworks.published.renaming import Converted, Rules, count, rename, whole
+from maskworks.published.renaming import Converted, Rules, count, refuse_other_layers, rename, whole
 
 BENCHMARK: Rules = [
     (r"^module\.", ""),
@@ -145,19 +145,11 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     if config.model.norm == "frozen_batch":  # a frozen norm counts no batches
         names = {name: here for name, here in names.items() if not here.endswith("num_batches_tracked")}
         weights = {here: value for here, value in weights.items() if not here.endswith("num_batches_tracked")}
-    refuse_other_networks(config, weights, source, origin)
-    return Converted(source, config, weights, names, decisions)
-
-
-def refuse_other_networks(config: Config, weights: Mapping[str, Tensor], source: str, origin: Origin | None) -> None:
-    """Stop where a file has layers that none of these networks has."""
     with torch.device("meta"):
-        known = MaskRCNN(config, ["" for _ in range(class_count(weights))]).state_dict()
-    if others := [name for name in weights if name not in known]:
-        raise UserError(
-            f"{origin.path if origin else 'the checkpoint'}: by its names a two-stage detector of {source} with layers "
-            f"that are not known here, {others[0]} and {len(others) - 1} more; known: {KNOWN}"
-        )
+        network = MaskRCNN(config, ["" for _ in range(class_count(weights))])
+    file = origin.path if origin else "the checkpoint"
+    refuse_other_layers(network, weights, f"a two-stage detector of {source}", KNOWN, file)
+    return Converted(source, config, weights, names, decisions)
 
 
 def spare_outputs_last(weights: dict[str, Tensor], source: str, origin: Origin | None) -> tuple[dict[str, Tensor], int]:

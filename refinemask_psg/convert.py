@@ -16,7 +16,7 @@ from common.errors import UserError
 from maskworks.published.coco_classes import COCO_CLASSES, COCO_STUFF
 from maskworks.published.mmdetection import Read, caffe_style, inputs, lvis, number, refuse_others, said, whole_number
 from maskworks.published.origin import Classes, Origin, Said, at, choose_recipe, plain_dict, settle
-from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, whole
+from maskworks.published.renaming import Converted, Rules, count, missing_counters, refuse_other_layers, rename, whole
 from refinemask_psg import detectron2
 from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config, Model
 from refinemask_psg.network import RefineMask
@@ -127,26 +127,17 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     recipe = choose_recipe(decides, variant, origin, named_recipe(origin, fitting, told))
     config = config_of(weights, recipe.value)
     config.relations = relations
-    refuse_other_networks(config, weights, source, origin)
+    if config.relations.head == "none":
+        with torch.device("meta"):
+            network = RefineMask(config, ["" for _ in range(class_count(weights))])
+        file = origin.path if origin else "the checkpoint"
+        refuse_other_layers(network, weights, f"of the family of {source}", KNOWN, file)
     return Converted(source, config, weights, names, settle(config, recipe, DECIDING, told))
 
 
 @whole
 def class_count(weights: Mapping[str, Tensor]) -> int:
     return len(weights["box_heads.0.classes.weight"]) - 1
-
-
-def refuse_other_networks(config: Config, weights: Mapping[str, Tensor], source: str, origin: Origin | None) -> None:
-    """Stop where a file has layers that none of these networks has."""
-    if config.relations.head != "none":
-        return
-    with torch.device("meta"):
-        known = RefineMask(config, ["" for _ in range(class_count(weights))]).state_dict()
-    if others := [name for name in weights if name not in known]:
-        raise UserError(
-            f"{origin.path if origin else 'the checkpoint'}: by its names of the family of {source}, with layers that "
-            f"are not known here, {others[0]} and {len(others) - 1} more; known: {KNOWN}"
-        )
 
 
 def published_classes(config: Config, count: int) -> Classes | None:

@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Generic, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.errors import UserError
 from maskworks.published.origin import Decision
@@ -34,6 +34,16 @@ def rename(name: str, rules: Rules) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def refuse_other_layers(network: nn.Module, weights: Iterable[str], family: str, known: str, file: str) -> None:
+    """Stop where a file of a known family has layers that its network here has not; `known` says which have none."""
+    ours = network.state_dict()
+    if others := [name for name in weights if name not in ours]:
+        raise UserError(
+            f"{file}: by its names {family}, with layers that are not known here, {others[0]} and {len(others) - 1} "
+            f"more; known: {known}"
+        )
 
 
 def missing_counters(names: Iterable[str]) -> dict[str, Tensor]:
