@@ -6,6 +6,7 @@ file itself, once by what its configuration says and once by its name alone; wha
 """
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,6 +16,8 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import tyro
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
 
 from common.errors import UserError
 from common.run import commands

@@ -35,6 +35,7 @@ RELATIVES = {
     r"sem_seg_head\.": "semantic or panoptic network of Detectron2",
     r"bbox_head\.(retina|atss|gfl)_cls\.": "one-stage detector of MMDetection",
     r"roi_head\.(mask_head\.\d\.conv_res|mask_iou_head)\.": "HTC, SCNet or Mask Scoring R-CNN of MMDetection",
+    r"backbone\.layer1\.0\.conv2\.(bn0|fc1)\.": "detector of MMDetection on ResNeSt",
     r"(transformer|bbox_embed)\.": "DETR",
     r"\d+\.(conv|cv1)\.": "YOLO of Ultralytics",
 }
