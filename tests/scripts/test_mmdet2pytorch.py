@@ -23,6 +23,7 @@ DETECTRON2 = ("backbone.bottom_up.stem.conv1.weight", "proposal_generator.rpn_he
         (("backbone.bottom_up.stem.conv1.weight", "head.cls_subnet.0.weight"), "a RetinaNet of Detectron2"),
         ((*DETECTRON2, "roi_heads.box_predictor.cls_score.weight", "sem_seg_head.p2.0.weight"), "panoptic network"),
         (("neck.lateral_convs.0.conv.weight", "bbox_head.retina_cls.weight"), "a one-stage detector of MMDetection"),
+        (("rpn_head.rpn_conv.weight", "backbone.layer1.0.conv2.fc1.weight"), "a detector of MMDetection on ResNeSt"),
         (("0.conv.weight", "1.conv.weight"), "a YOLO of Ultralytics"),
         (DETECTRON2[:1], "no model known here has its names, though they are Detectron2's: backbone.bottom_up"),
         (("roi_head.bbox_head.0.fc_cls.weight",), "though they are MMDetection's"),

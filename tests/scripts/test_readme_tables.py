@@ -18,6 +18,15 @@ CASES = Path(__file__).resolve().parents[1] / "parity" / "cases"
 PAGE = "before\n<!-- fidelity: by hand -->\nold\nrows\n<!-- end of fidelity -->\nafter\n"
 
 
+PROGRAMS = [path for path in (README.parent / "scripts").glob("*.py") if "\nfrom scripts." in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_a_program_that_uses_another_finds_it_wherever_it_is_started(program: Path) -> None:
+    before, _, _ = program.read_text("utf-8").partition("\nfrom scripts.")
+    assert "\nsys.path.insert(0, str(Path(__file__).resolve().parent.parent))" in before
+
+
 def test_only_what_is_between_the_comments_is_replaced(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     page.write_text(PAGE)
