@@ -118,11 +118,12 @@ class Instances:
             if self.keypoints is not None:
                 points = self.keypoints[index].float().cpu().numpy() * np.array([scale, scale, 1])
                 paint_keypoints(picture, points, colour)
-        names = [self.class_names[labels[index]] for index in shown]
+        # The name of an only class says nothing, and where objects are many it hides them.
+        names = [self.class_names[labels[index]] if len(self.class_names) > 1 else "" for index in shown]
         if with_scores:
-            names = [f"{name} {scores[index]:.2f}" for name, index in zip(names, shown, strict=True)]
+            names = [f"{name} {scores[index]:.2f}".strip() for name, index in zip(names, shown, strict=True)]
         places = [tuple(boxes[index]) for index in shown]
-        paint_tags(picture, [Tag(*each) for each in zip(names, places, colours, strict=True)])
+        paint_tags(picture, [Tag(*each) for each in zip(names, places, colours, strict=True) if each[0]])
         return Image.fromarray(picture)
 
 
