@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import yolact.postprocess
 from yolact.boxes import crop, decode, encode, level_sizes, make_priors, priors_per_level, to_pixels
 from yolact.config import VARIANTS
 from yolact.nms import cross_class_nms, fast_nms, traditional_nms
@@ -144,7 +145,7 @@ def test_masks_enlarged_in_windows_are_those_enlarged_whole(count, size, side, s
     assert torch.equal(enlarge(soft, boxes, size) | near, (whole > 0.5) | near)
     for at_once in (1, 3 * size[0] * size[1]):  # elsewhere; never less than a mask
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("yolact.masks.AT_ONCE", at_once)
+            patch.setattr(yolact.postprocess, "AT_ONCE", at_once)
             assert torch.equal(enlarge(soft.as_subclass(Elsewhere), boxes, size), whole > 0.5)
 
 
