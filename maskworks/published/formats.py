@@ -7,6 +7,7 @@ class and does nothing. Nothing is imported and nothing is called, whatever the 
 import datetime
 import io
 import pickle
+import re
 import tarfile
 import warnings
 import zipfile
@@ -18,7 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy._core import multiarray, numeric
+from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import UserError
@@ -72,6 +73,46 @@ class Ordered(Placeholder):
         pass
 
 
+class Dtype:
+    """What a pickled array's items are; numbers and text only, None for the rest, of which nothing is built."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        known = isinstance(code, str) and re.fullmatch(r"[biufc]\d{1,2}|[SU]\d{1,6}", code)
+        self.value = np.dtype(code) if known else None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if self.value is not None:
+            self.value = self.value.newbyteorder(state[1])
+
+
+class Array:
+    """A pickled array: NumPy's own way to fill one believes what the file says of sizes and references."""
+
+    value: NDArray[Any] | None = None
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        *_, shape, kind, columns_first, content = state
+        self.value = from_bytes(content, kind, shape, "F" if columns_first else "C")
+
+
+def scalar(kind: Dtype, content: Any) -> Any:
+    array = from_bytes(content, kind)
+    return None if array is None else array[()]
+
+
+def from_bytes(content: Any, kind: Dtype, shape: tuple[int, ...] = (), order: Any = "C") -> NDArray[Any] | None:
+    if kind.value is None:
+        return None
+    if isinstance(content, str):  # as Python 2 wrote bytes
+        content = content.encode("latin1")
+    if min(shape, default=0) < 0:  # which reshape would take for "as many as there are"
+        raise ValueError(f"an array {shape}")
+    return np.frombuffer(content, kind.value).reshape(shape, order=order)
+
+
 def tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
     """Of a storage that is in the file: PyTorch would enlarge one that is too small."""
     reach = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
@@ -101,10 +142,10 @@ def rebuilt(function: Callable[..., Any], _: object, args: tuple[Any, ...], *__:
 
 # all that arrays, tensors and plain data need
 MADE: dict[str, Callable[..., Any]] = {
-    "numpy._core.multiarray._reconstruct": lambda *_: np.ndarray(0),
-    "numpy._core.multiarray.scalar": multiarray.scalar,
-    "numpy._core.numeric._frombuffer": numeric._frombuffer,  # type: ignore[attr-defined]
-    "numpy.dtype": np.dtype,
+    "numpy._core.multiarray._reconstruct": Array,
+    "numpy._core.multiarray.scalar": scalar,
+    "numpy._core.numeric._frombuffer": from_bytes,
+    "numpy.dtype": Dtype,
     "torch._utils._rebuild_tensor": tensor,
     "torch._utils._rebuild_tensor_v2": tensor,
     "torch._utils._rebuild_parameter": first,
@@ -238,6 +279,8 @@ def tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 def tensor_in(value: Any) -> Tensor | None:
     """A tensor or an array of numbers, one without dimensions too, in this machine's byte order."""
+    if isinstance(value, Array):
+        value = value.value
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
         return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
     return value.detach() if isinstance(value, Tensor) else None

@@ -9,6 +9,7 @@ import pickle
 import re
 import struct
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +279,43 @@ def test_arrays_keep_shape_and_numbers_whatever_the_format_and_the_suffix(tmp_pa
         "fc.weight": ((2, 2), [[1.0, 2.0], [3.0, 4.0]]),
     }
     assert rest == {"labels": {"a"}}
+
+
+@dataclass
+class Pickled:
+    """An array as a file says it is; with objects in it NumPy itself would follow references that aren't there."""
+
+    shape: tuple[int, ...]
+    code: str
+    content: bytes | list[int]
+
+    def __reduce__(self):
+        dtype = Dtype(self.code)
+        return np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"), (1, self.shape, dtype, True, self.content)
+
+
+@dataclass
+class Dtype:
+    code: str
+
+    def __reduce__(self):
+        flags = (3, "|", None, None, None, -1, -1, 0)  # says that its items are no objects
+        return np.dtype, (self.code, False, True), flags
+
+
+@pytest.mark.parametrize("content", [bytes(32), [1, 2, 3, 4]])
+def test_of_a_pickled_array_of_objects_nothing_is_built(tmp_path, content):
+    file = {"w": torch.ones(2), "b": torch.ones(1), "odd": Pickled((2, 2), "O8", content)}
+    state, rest = read_published(save(file, tmp_path / "odd.pth", "torch"))
+    assert list(state) == ["w", "b"]
+    assert rest["odd"].value is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "code"), [((3,), "f4"), ((10**12,), "u1"), ((2**32, 2**32), "f8"), ((-5,), "f4"), ((2,), "f3")]
+)
+def test_a_pickled_array_that_isnt_in_the_file_is_refused(tmp_path, shape, code):
+    path = tmp_path / "short.pkl"
+    path.write_bytes(pickle.dumps({"w": Pickled(shape, code, bytes(8)), "v": np.ones(2)}))
+    with pytest.raises(UserError, match="broken or of no format known here"):
+        read_published(path)
