@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,15 @@ def cases_below(folder: Path) -> list[Path]:
 
 
 COMMITTED = cases_below(Path(__file__).parent / "cases")
+# what these decide, a cheaper case of the other tool decides too: C4, DC5, ResNeXts, synchronised and group norms
+SLOW = {
+    "maskrcnn-detectron2_r50_c4",
+    "maskrcnn-detectron2_r50_dc5",
+    "maskrcnn-detectron2_r50_fpn_gn",
+    "maskrcnn-detectron2_r50_fpn_syncbn",
+    "maskrcnn-detectron2_x101_32x8d_fpn",
+    "refinemask-mmdet_cascade_mask_x101_32x4d_dconv",
+}
 GIVEN = cases_below(Path(os.environ["MASKWORKS_PARITY"])) if "MASKWORKS_PARITY" in os.environ else []
 
 
@@ -25,7 +35,12 @@ def name_of(folder: Path) -> str:
     return f"{given}{folder.parent.name}-{folder.name}"
 
 
-@pytest.mark.parametrize("folder", COMMITTED + GIVEN, ids=name_of)
+def marked(folder: Path) -> Any:
+    name = name_of(folder)
+    return pytest.param(folder, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+
+
+@pytest.mark.parametrize("folder", [marked(folder) for folder in COMMITTED + GIVEN])
 def test_the_case_is_reproduced(folder: Path) -> None:
     lines, _ = run_case(read_case(folder))
     assert lines
