@@ -27,6 +27,7 @@ from common.run.checkpoint import FORMAT, load, read_tensors, require_file
 
 USUAL = ("state_dict", "model", "model_state_dict", "weight", "blobs", "net", "network")  # the weights' keys, in order
 WRAPPERS = ("module", "model", "net", "network", "student", "teacher")  # what training wraps a network into
+MOST, DEEPEST = 10**7, 200  # plain things beside the weights
 FEWEST = 2  # tensors in a set of weights: a lone one is a step counter or the like
 
 
@@ -224,6 +225,26 @@ def read_file(path: Path) -> Any:
     return read_torch(path) if isinstance(content, int) else content  # PyTorch's older format begins with a number
 
 
+def require_finite(content: Any) -> None:
+    """Refuse what nobody could walk: few bytes can hold a tuple twice in a tuple, that twice in another ..."""
+    measured: dict[int, tuple[int, int]] = {}  # of each container: things below it, as often as they are met, and depth
+    stack = [content]
+    while stack:
+        value = stack[-1]
+        state = list(vars(value).values()) if isinstance(value, Placeholder) else []
+        inside = [*value, *value.values()] if isinstance(value, dict) else value
+        parts = [part for part in (*inside, *state) if isinstance(part, (dict, list, tuple, set, frozenset))]
+        if id(value) not in measured:
+            measured[id(value)] = 0, 0  # until it is known; what holds itself counts once
+            stack += parts
+            continue
+        stack.pop()
+        below = [measured[id(part)] for part in parts]
+        measured[id(value)] = len(inside) + sum(size for size, _ in below), 1 + max((d for _, d in below), default=0)
+        if measured[id(value)][0] > MOST or measured[id(value)][1] > DEEPEST:
+            raise ValueError(f"more than {MOST:,} things in it, or more than {DEEPEST} in one another")
+
+
 def read_published(path: Path, key: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights in somebody else's checkpoint under their own names, and the rest of the file.
 
@@ -234,6 +255,7 @@ def read_published(path: Path, key: str = "") -> tuple[dict[str, Tensor], dict[s
     require_file(path)
     try:
         content = read_file(path)
+        require_finite(content if isinstance(content, Mapping) else ())
     except Exception as error:  # many kinds are raised for a file that is broken
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: not read, since it is broken or of no format known here ({reason})") from error

@@ -11,6 +11,7 @@ import struct
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -319,3 +320,33 @@ def test_a_pickled_array_that_isnt_in_the_file_is_refused(tmp_path, shape, code)
     path.write_bytes(pickle.dumps({"w": Pickled(shape, code, bytes(8)), "v": np.ones(2)}))
     with pytest.raises(UserError, match="broken or of no format known here"):
         read_published(path)
+
+
+def doubled(kind: Any) -> Any:
+    content = kind(None, None)
+    for _ in range(60):
+        content = kind(content, content)
+    return content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        doubled(lambda a, b: (a, b)),
+        doubled(lambda a, b: {"a": a, "b": b}),
+        doubled(lambda a, b: SimpleNamespace(_modules={"a": a, "b": b})),
+        functools.reduce(lambda inside, _: [inside], range(300), []),
+    ],
+    ids=["tuples", "dicts", "modules", "deep"],
+)
+def test_a_small_file_that_nobody_could_walk_is_refused(tmp_path, content):
+    torch.save({"model": STATE, "meta": content}, tmp_path / "bomb.pth")
+    with pytest.raises(UserError, match="more than 10,000,000 things in it, or more than 200 in one another"):
+        read_published(tmp_path / "bomb.pth")
+
+
+def test_what_holds_itself_is_walked_once(tmp_path):
+    content: dict[str, Any] = {}
+    content["self"] = [content]
+    torch.save({"model": STATE, "meta": content}, tmp_path / "circle.pth")
+    assert read_published(tmp_path / "circle.pth")[0].keys() == STATE.keys()
