@@ -183,4 +183,5 @@ def shared_pixels(some: Rectangles, others: Rectangles) -> NDArray[np.int64]:
     """How many pixels each of some rectangles [n, 4] has in common with each of others [m, 4], as [n, m]."""
     first, second = np.asarray(some).reshape(-1, 1, 4), np.asarray(others).reshape(-1, 4)
     sides = np.minimum(first[..., 2:], second[:, 2:]) - np.maximum(first[..., :2], second[:, :2])
-    return sides.clip(min=0).prod(axis=2)
+    pixels: NDArray[np.int64] = sides.clip(min=0).prod(axis=2)
+    return pixels
