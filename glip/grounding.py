@@ -64,7 +64,7 @@ class GroundingSet:
             return item
         image, target = item
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(self.training_set.seed, *key, CAPTION))
+            torch.default_generator.manual_seed(mix(self.training_set.seed, *key, CAPTION))
             caption = self.write(key[1], target.labels.tolist())
         return image, ground(target, caption, self.tokeniser)
 

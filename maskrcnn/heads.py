@@ -15,6 +15,7 @@ from maskrcnn.config import Conventions, Model
 BOX_RESOLUTION = 7
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # a region of ImageNet's size is cut out of P4 (FPN, equation 1)
 FINEST, COARSEST = 2, 5
+MANY_CLASSES = 128  # of which only those that were found get masks
 
 
 class ProposalHead(nn.Module):
@@ -98,12 +99,28 @@ class MaskHead(nn.Module):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
-    def forward(self, regions: Tensor) -> Tensor:
-        """[R, C, h, w] -> logits [R, classes (+ 1), 2 h, 2 w]."""
+    def features(self, regions: Tensor) -> Tensor:
+        """[R, C, h, w] -> [R, width, 2 h, 2 w]"""
         for conv in self.convs:
             regions = F.relu(conv(regions))
-        logits: Tensor = self.logits(F.relu(self.enlarge(regions)))
+        return F.relu(self.enlarge(regions))
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """[R, C, h, w] -> logits [R, classes (+ 1), 2 h, 2 w]."""
+        logits: Tensor = self.logits(self.features(regions))
         return logits
+
+    def of_channels(self, regions: Tensor, channels: Tensor) -> Tensor:
+        """[R, C, h, w] -> each region's logits in its own of the channels [R], [R, 2 h, 2 w]."""
+        every, own = torch.arange(channels.shape[0], device=channels.device), channels
+        if (
+            len(self.logits.weight) < MANY_CLASSES or torch.compiler.is_compiling()
+        ):  # ONNX does not tell which there are
+            return self(regions)[every, own]
+        named, own = channels.unique(return_inverse=True)
+        named = F.pad(named, (0, 16 - len(named) % 16))  # a convolution to fewer channels would round otherwise
+        assert self.logits.bias is not None
+        return F.conv2d(self.features(regions), self.logits.weight[named], self.logits.bias[named])[every, own]
 
 
 def cut_out(

@@ -182,10 +182,8 @@ class MaskRCNN(nn.Module):
 
     def soft_masks(self, features: list[Tensor], found: Detections) -> Tensor:
         """The probabilities [N, m, m] of each object's mask, in its class's channel."""
-        logits = self.mask_head(self.mask_regions(features, [found.boxes]))
         channels = found.labels + int(self.config.conventions.background_first)
-        own: Tensor = logits[torch.arange(channels.shape[0], device=channels.device), channels]
-        return own.float().sigmoid()
+        return self.mask_head.of_channels(self.mask_regions(features, [found.boxes]), channels).float().sigmoid()
 
 
 def feature_pyramid(inputs: list[int], model: Model) -> FeaturePyramidNetwork:

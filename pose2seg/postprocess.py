@@ -69,8 +69,9 @@ def instances_of_people(masks: Tensor, joints: Tensor, scores: Tensor, class_nam
 
 def boxes_around(masks: Tensor) -> Tensor:
     """The tight box [n, 4] x1, y1, x2, y2 around each mask; 0 where a mask is empty."""
-    top, bottom = extent(masks.any(dim=2))
-    left, right = extent(masks.any(dim=1))
+    pixels = masks.view(torch.uint8)  # of which the largest is found several times as fast as any of bools
+    top, bottom = extent(pixels.amax(dim=2).bool())
+    left, right = extent(pixels.amax(dim=1).bool())
     return torch.stack((left, top, right, bottom), dim=1).float()
 
 

@@ -74,10 +74,15 @@ def decided_alike(found: Tensor, values: Tensor | NDArray[np.float32], threshold
 
 
 def test_masks_are_scaled_to_the_pixels_that_opencvs_nearest_takes():
-    for _, (height, width, rows, columns) in draws((1, 90), (1, 90), (1, 90), (1, 90)):
-        pixels = numbered(height, width)
-        expected = cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_NEAREST)
-        assert (nearest(torch.from_numpy(pixels)[None], rows, columns)[0].numpy() == expected).all()
+    for random, (height, width, rows, columns) in draws((1, 200), (1, 200), (1, 200), (1, 200)):
+        masks = random.randint(0, 256, (2, height, width)).astype(np.uint8)
+        # one over the quotient, as OpenCV computes it: the quotient's reciprocal rounds otherwise
+        above = (np.arange(rows) * (1 / (rows / height))).astype(int)
+        left = (np.arange(columns) * (1 / (columns / width))).astype(int)
+        expected = masks[:, above[:, None], left]
+        assert (nearest(torch.from_numpy(masks), rows, columns).numpy() == expected).all()
+        halves = nearest(torch.from_numpy(masks > 127), rows, columns)
+        assert halves.dtype == torch.bool and (halves.numpy() == (expected > 127)).all()
 
 
 def test_upsnets_maps_return_to_the_photograph_as_opencvs_nearest_takes_them_at_the_originals_factor():

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -143,10 +142,11 @@ def _areas(codes: Sequence[Segmentation], sizes: NDArray[np.int32]) -> list[int 
             if list(code.size) == size and counts.min() >= 0 and counts.sum(dtype=np.float64) == size[0] * size[1]:
                 answers[at] = int(counts[1::2].sum())
                 continue
-        entry = msgspec.to_builtins(code)
-        answers[at] = rle.check(entry, *size) or 0
-        if not answers[at]:
-            strings[at] = entry
+        strings[at] = {"size": list(code.size), "counts": code.counts}
+    if rle.first_bad(list(strings.values()), [sizes[at].tolist() for at in strings]):  # then all of them are named
+        faulty = {at: problem for at, entry in strings.items() if (problem := rle.check(entry, *sizes[at].tolist()))}
+        answers = [faulty.get(at, answer) for at, answer in enumerate(answers)]
+        strings = {at: entry for at, entry in strings.items() if at not in faulty}
     for at, area in zip(strings, rle.area(list(strings.values())), strict=True):
         answers[at] = int(area)
     return answers

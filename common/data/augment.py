@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -57,11 +58,11 @@ class RandomScale(v2.Transform):  # type: ignore[misc]
 
 
 def nearest(masks: Tensor, height: int, width: int) -> Tensor:
-    """Masks [n, H, W] resized to the pixels that OpenCV's nearest neighbour takes."""
-    # one over the quotient, as OpenCV computes it: the quotient's reciprocal rounds otherwise
-    rows = torch.arange(height, dtype=torch.float64) * (1 / (height / masks.shape[1]))
-    columns = torch.arange(width, dtype=torch.float64) * (1 / (width / masks.shape[2]))
-    return masks.as_subclass(Tensor)[:, rows.long()[:, None], columns.long()]
+    """Masks [n, H, W] of bytes or bools resized to the pixels that OpenCV's nearest neighbour takes."""
+    resized = torch.empty((len(masks), height, width), dtype=masks.dtype)
+    for mask, place in zip(masks.numpy().view(np.uint8), resized.numpy().view(np.uint8), strict=True):
+        cv2.resize(mask, (width, height), dst=place, interpolation=cv2.INTER_NEAREST)
+    return resized
 
 
 def augmented(

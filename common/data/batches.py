@@ -79,14 +79,15 @@ def collate(items: Sequence[tuple[Tensor, Target]], divisor: int) -> Batch:
     """Pad uint8 images [3, h, w] and their masks to a common size, a multiple of `divisor`."""
     height = round_up(max(image.shape[1] for image, _ in items), divisor)
     width = round_up(max(image.shape[2] for image, _ in items), divisor)
-    images, targets = [], []
-    for image, target in items:
+    images = torch.zeros(len(items), 3, height, width, dtype=torch.uint8)
+    targets = []
+    for place, (image, target) in zip(images, items, strict=True):
         padding = (0, width - image.shape[2], 0, height - image.shape[1])
-        images.append(F.pad(image, padding))
+        place[:, : image.shape[1], : image.shape[2]] = image
         semantic = None if target.semantic is None else F.pad(target.semantic, padding, value=UNLABELLED)
         targets.append(replace(target, masks=F.pad(target.masks, padding), semantic=semantic))
     sizes = torch.tensor([image.shape[1:] for image, _ in items])
-    return Batch(torch.stack(images), sizes, targets)
+    return Batch(images, sizes, targets)
 
 
 def normalise(images: Tensor, sizes: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

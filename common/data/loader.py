@@ -53,7 +53,8 @@ class TrainingSet(Dataset[Item | UserError]):
         except UserError as error:  # returned, not raised, so that it crosses the process border as one line
             return error
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(self.seed, epoch, index))
+            # torch.manual_seed would seed the other devices too, and keep a stack trace for each that isn't there
+            torch.default_generator.manual_seed(mix(self.seed, epoch, index))
             return augmented(sample, self.transforms, polygons)
 
 

@@ -89,6 +89,7 @@ INSTANCES = Scoring()
 
 def run(main: Callable[[], None]) -> None:
     """Run a command; a user's mistake, a full disk and the like are one line on the terminal and exit status 2."""
+    keep_freed_memory()
     try:
         main()
     except (UserError, OSError, RuntimeError) as error:
@@ -158,7 +159,6 @@ def train(
     parameter_group: ParameterGroup | None = None,
 ) -> Path | None:
     """Train and evaluate; the run's folder holds everything afterwards. It is returned if it is to get a report."""
-    keep_freed_memory()
     training_data = training_set.dataset
     refuse_different_classes(training_data, validation_data)
     folder = prepare_run(package, config)

@@ -10,7 +10,6 @@ from typing import Any, Protocol, TextIO, runtime_checkable
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -121,10 +120,13 @@ def write_items(file: TextIO, items: Iterable[Json]) -> None:
 def instance_map(result: Instances) -> NDArray[np.uint16]:
     """[H, W]: 0, or the number (from 1, in the order of the scores) of the best instance at each pixel."""
     assert result.masks is not None
-    if len(result) == 0:
-        return np.zeros(result.size, np.uint16)
-    first = result.masks.to(torch.uint8).argmax(dim=0) + 1
-    return (first * result.masks.any(dim=0)).cpu().numpy().astype(np.uint16)
+    masks = result.masks.cpu().numpy()
+    numbers = np.zeros(result.size, np.uint16)
+    for index in range(len(masks) - 1, -1, -1):  # the best is painted last
+        left, top, width, height = cv2.boundingRect(masks[index].view(np.uint8))
+        window = np.s_[top : top + height, left : left + width]
+        numbers[window][masks[index][window]] = index + 1
+    return numbers
 
 
 def categories(class_names: Sequence[str], category_ids: Sequence[int], thing_count: int | None) -> list[Json]:

@@ -9,8 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
+from common.data.annotation_checks import _areas
+from common.data.annotation_files import RleEntry
 from common.data.coco import CocoDataset, refuse_other_classes
 from common.errors import UserError
+from common.ops import masks as rle
 from tests.common.coco_example import HEIGHT, TRIANGLE, WIDTH, annotation, content, load, write
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -196,3 +199,21 @@ def test_other_classes_than_the_checkpoints_are_refused(images: Path) -> None:
         with pytest.raises(UserError, match=r"\['person', 'cat'\]") as caught:
             refuse_other_classes(dataset, names)
         assert str(names) in str(caught.value)
+
+
+def test_sound_rle_text_is_checked_at_once_and_every_broken_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+    check = rle.check
+    monkeypatch.setattr(rle, "check", lambda *given: looked.append(given) or check(*given))
+    masks = np.random.RandomState(0).rand(5, 6, 9) > 0.5
+    codes = [RleEntry((6, 9), each["counts"]) for each in rle.encode(masks)]
+    codes[1].counts = [4, 50]
+    sizes = np.array([[6, 9]] * 5, np.int32)
+    areas = masks.sum((1, 2)).tolist()
+    areas[1] = 50
+    assert _areas(codes, sizes) == areas
+    assert not looked or rle.compiled() is None
+    codes[2].counts, codes[4].size = "0P", (9, 6)
+    found = _areas(codes, sizes)
+    assert [found[at] for at in (0, 1, 3)] == [areas[at] for at in (0, 1, 3)]
+    assert "cut off" in str(found[2]) and "of size [9, 6]" in str(found[4])

@@ -111,6 +111,13 @@ class Photographs:
         return [[sample().boxes[:1].reshape(2, 2)], []]
 
 
+def test_a_training_picture_seeds_no_other_devices_generator(monkeypatch):
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    loader.TrainingSet(Photographs(), flip_and_scale(64, [8, 16, 32], flip=0.5), seed=1)[3, 1]
+    assert not seeded  # a network that draws on the device would draw the same after each picture
+
+
 def test_a_loader_gives_padded_batches_with_polygons_and_the_error_of_what_cannot_be_read():
     transforms = flip_and_scale(64, [8, 16, 32], flip=0.5)
     images = loader.TrainingSet(Photographs(), transforms, seed=1, polygons=True)

@@ -13,6 +13,7 @@ from pycocotools import mask as oracle
 from common.drawing import Tag, label_colours, paint_mask, paint_tags
 from common.errors import UserError
 from common.results import Instances, Panoptic, Segment, area, inner_point
+from common.run.prediction_files import instance_map
 from refinemask_psg.psg.results import Relation, SceneGraph
 
 GREY = 90
@@ -175,6 +176,15 @@ def test_select_keeps_every_field_aligned() -> None:
     assert entry["mask_score"] == 0.25
     assert "keypoints" in entry
     assert np.array_equal(np.asarray(chosen.draw()), np.asarray(chosen.draw(whole.image)))
+
+
+def test_the_map_of_instances_has_the_number_of_the_best_at_each_pixel() -> None:
+    masks = torch.from_numpy(np.random.RandomState(0).rand(5, 9, 7) > 0.6)
+    masks[2] = False
+    found = Instances(torch.ones(5), torch.zeros(5), torch.zeros(5, 4), masks, (9, 7), ("cat",))
+    best = [[next((n + 1 for n in range(5) if masks[n, y, x]), 0) for x in range(7)] for y in range(9)]
+    assert instance_map(found).tolist() == best
+    assert instance_map(found.select(torch.zeros(5, dtype=torch.bool))).tolist() == np.zeros((9, 7)).tolist()
 
 
 def test_the_small_are_painted_over_the_large_however_sure_they_are() -> None:

@@ -1,6 +1,7 @@
 """Every variant builds, learns and finds; what each part must do whatever its weights."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from common.data.coco import CocoDataset
 from common.ops.batch_norm_folding import fold_batch_norms
 from maskrcnn import demo
 from maskrcnn.config import VARIANTS, Config
+from maskrcnn.heads import MaskHead
 from maskrcnn.network import MaskRCNN
 from maskrcnn.postprocess import Detections, strongest
 from maskrcnn.proposals import Proposed, best_of_batch
@@ -123,6 +125,17 @@ def test_without_masks_it_finds_boxes():
     (found,) = model.eval().predict([np.zeros((48, 80, 3), np.uint8)])
     assert found.masks is None
     assert "segmentation" not in found.to_coco(1, (1, 2, 3))[0]
+
+
+@pytest.mark.parametrize("found", [0, 1, 5, 40])
+def test_of_many_classes_only_those_found_get_masks(found):
+    torch.manual_seed(0)
+    head = MaskHead(8, replace(VARIANTS["shapes"].model, mask_channels=32, mask_depth=1), 300, False).eval()
+    regions, channels = torch.randn(found, 8, 6, 6), torch.randint(0, 300, (found,))
+    with torch.inference_mode():
+        expected = head(regions)[torch.arange(found), channels]
+        head.logits.forward = None  # which computes all
+        torch.testing.assert_close(head.of_channels(regions, channels), expected)
 
 
 def test_a_threshold_above_all_scores_leaves_an_empty_result():

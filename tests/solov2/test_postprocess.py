@@ -6,11 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.data.batches import Prepared
+from solov2 import postprocess
 from solov2.config import Inference as Settings
 from solov2.postprocess import (
     Candidates,
     boxes_around,
     candidates,
+    draw,
     enlarge,
     instances_from_answers,
     points_nms,
@@ -112,3 +114,24 @@ def test_masks_not_larger_than_their_levels_stride_are_dropped_and_equal_ones_ke
     logits, kernels = ([torch.full((depth, side, side), 3.0) for side in (5, 2, 1)] for depth in (3, 1))
     found = candidates(logits, kernels, feature, (31, 32, 31), Settings())
     assert found.labels.tolist() == [0, 1, 2] * (25 + 1)
+
+
+def test_the_mask_of_a_confident_cell_is_made_once_whatever_its_categories(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    logits, kernels = ([torch.randn(depth, 5, 5, generator=generator)] for depth in (6, 4))
+    feature = torch.randn(4, 8, 8, generator=generator)
+    rows = []
+    monkeypatch.setattr(postprocess, "BLOCK", 5)
+    monkeypatch.setattr(postprocess, "draw", lambda *given: rows.append(len(given[0])) or draw(*given))
+    found = candidates(logits, kernels, feature, (1,), Settings(score_threshold=0.5, max_candidates=1000))
+    confident = (points_nms(logits[0].sigmoid()) > 0.5).permute(1, 2, 0).flatten(0, 1)  # [25, 6]
+    cells = torch.einsum("kyx,khw->yxhw", kernels[0], feature).sigmoid().flatten(0, 1)  # [25, 8, 8]
+    large = (cells > 0.5).sum(dim=(1, 2)) > 1
+    assert rows == [confident.any(dim=1).sum()]
+    assert len(found.scores) == confident[large].sum() > rows[0]
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+    for score, label, soft in zip(found.scores, found.labels, found.soft_masks, strict=True):
+        cell = (cells - soft).abs().amax(dim=(1, 2)).argmin()
+        torch.testing.assert_close(soft, cells[cell])
+        torch.testing.assert_close(score, logits[0].sigmoid()[label].flatten()[cell] * soft[soft > 0.5].mean())
+    assert torch.equal(found.masks, found.soft_masks > 0.5)
