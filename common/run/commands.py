@@ -15,6 +15,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from common.data.coco import CocoDataset, LabelledImages
+from common.data.images import described
 from common.data.loader import Trainable, mix
 from common.errors import UserError, surroundings
 from common.files import write_text
@@ -163,6 +164,7 @@ def train(
     refuse_different_classes(training_data, validation_data)
     folder = prepare_run(package, config)
     write_names(folder, training_data, validation_data)
+    describe_pictures(training_data, validation_data)
     latest: list[Evaluated] = []
 
     def describe(module: Learner) -> Checkpoint:
@@ -215,6 +217,12 @@ def write_names(folder: Path, training_data: LabelledImages, validation_data: La
             write_text(folder / f"{name}.txt", "".join(f"{data.path(index)}\n" for index in range(len(data))))
 
 
+def describe_pictures(*datasets: LabelledImages) -> None:
+    """Say how pictures that aren't plain RGB of 8 bits are read."""
+    if is_main() and (line := described([data.path(index) for data in datasets for index in range(len(data))])):
+        print(line)
+
+
 def refuse_different_classes(training_data: LabelledImages, validation_data: LabelledImages) -> None:
     if validation_data.class_names != training_data.class_names:
         raise UserError(
@@ -243,6 +251,7 @@ def evaluate(
 ) -> Path:
     """Print the score tables; write metrics.json and the predictions in COCO's format into the folder returned."""
     folder = evaluation_folder(package, config)
+    describe_pictures(dataset)
     evaluation = score(model, dataset, config.training, scoring)
     if is_main():
         written = [write_scores(folder, evaluation.metrics, evaluation.per_class)]

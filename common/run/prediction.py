@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 import tyro
 
-from common.data.images import frame_rate, is_video, list_images, read_frames, read_image, write_video
+from common.data.images import described, frame_rate, is_video, list_images, read_frames, read_image, write_video
 from common.errors import UserError
 from common.ops.precision import autocast, fastest
 from common.results import Result
@@ -152,7 +152,7 @@ class Work:
     def __init__(self, options: Predict, settings: Json):
         """`settings` are what the results depend on beside the options."""
         join_processes()
-        self.options = options
+        self.options, self.max_pixels = options, int(options.max_megapixels * 1e6)
         out = Path(options.out)
         found, self.others = find_images(options.images, out)
         self.stills = [path for path in found if not is_video(path)][: options.limit or None]
@@ -163,8 +163,11 @@ class Work:
         decisive = {name: value for name, value in everything.items() if name not in NO_MATTER}
         self.journal = Journal(out / "journal", decisive, options.resume)
         self.names = self._name_outputs(self.stills) | self._name_outputs(self.videos)
-        for path in self.others if is_main() else ():
-            skip(path, NO_IMAGE)
+        if is_main():
+            for path in self.others:
+                skip(path, NO_IMAGE)
+            if line := described(self.stills, self.max_pixels):
+                print(line)
 
     def __enter__(self) -> Self:
         return self
@@ -199,7 +202,7 @@ class Work:
         with Bar("predicting", len(share), show=is_main()) as bar:
             for number, path in share:
                 try:
-                    image = read_image(path, int(self.options.max_megapixels * 1e6))
+                    image = read_image(path, self.max_pixels)
                 except UserError as error:
                     self._skip(path, str(error))
                 else:
