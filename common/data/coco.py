@@ -160,6 +160,14 @@ class CocoDataset(Dataset[Sample]):
     def path(self, index: int) -> Path:
         return self.folders[int(self._file_of[index])] / self._name(index)
 
+    def counts(self) -> tuple[Int, Int]:
+        """Of each image, how many objects its commonest class has, and how many there are; crowds aside."""
+        image = np.repeat(np.arange(len(self)), np.diff(self.offsets))[~self.crowd]
+        pairs, counts = np.unique(np.stack([image, self.labels[~self.crowd]]), axis=1, return_counts=True)
+        of_class = np.zeros(len(self), np.int64)
+        np.maximum.at(of_class, pairs[0], counts)
+        return of_class, np.bincount(image, minlength=len(self))
+
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")

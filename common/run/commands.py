@@ -19,6 +19,7 @@ from common.data.images import described
 from common.data.loader import Trainable, mix
 from common.errors import UserError, surroundings
 from common.files import write_text
+from common.metrics.coco import LIMIT, RECALL_LIMITS
 from common.metrics.mistakes import THRESHOLD, Mistakes
 from common.ops.precision import autocast
 from common.run.checkpoint import Checkpoint
@@ -75,17 +76,19 @@ class Evaluated(Protocol):
 class Scoring:
     """How a package's models are scored: of instances by COCO's mAP, unless it says otherwise."""
 
-    evaluate: Callable[[Any, Any, int, int], Evaluated] = evaluate_instances
-    """(model, data set, images at once, workers)"""
+    evaluate: Callable[..., Evaluated] = evaluate_instances
+    """(model, data set, images at once, workers), and `limit` where it is given and `limited`"""
     examples: Callable[[Any, Any, Sequence[int]], list[Example]] = examples
     """(model, data set, numbers of images): pictures for the report."""
     decisive: tuple[str, ...] = ("segm", "AP")
     """Where in the metrics the score stands by which the best weights are kept."""
     threshold: float = THRESHOLD
     """What the report draws and counts of the predictions."""
+    limited: bool = False
+    """Whether it looks at so many detections only, --max-detections, and takes that as `limit`."""
 
 
-INSTANCES = Scoring()
+INSTANCES = Scoring(limited=True)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -162,9 +165,11 @@ def train(
     keep_freed_memory()
     training_data = training_set.dataset
     refuse_different_classes(training_data, validation_data)
+    refuse_limit(config.training.max_detections, scoring.limited)
     folder = prepare_run(package, config)
     write_names(folder, training_data, validation_data)
     describe_pictures(training_data, validation_data)
+    describe_limits(config, validation_data)
     latest: list[Evaluated] = []
 
     def describe(module: Learner) -> Checkpoint:
@@ -223,6 +228,30 @@ def describe_pictures(*datasets: LabelledImages) -> None:
         print(line)
 
 
+def describe_limits(config: Any, dataset: LabelledImages) -> None:
+    """Say it where pictures hold more objects than the score looks at, or than the network answers with."""
+    if not isinstance(dataset, CocoDataset) or not is_main():
+        return
+    test, scored = config.test, config.training.max_detections
+    name = "max_instances" if hasattr(test, "max_instances") else "max_detections"  # GLIP's
+    answered, flag = getattr(test, name, 0), f"--test.{name.replace('_', '-')}"
+    of_class, of_all = dataset.counts()
+    if crowded := int((of_class > scored).sum()):
+        limit = f"and the score looks at {scored} of each: --max-detections {of_class.max()} looks at all"
+        print(f"note: {crowded} of {len(dataset)} pictures hold up to {of_class.max()} objects of a class, {limit}")
+    if answered and (cut := int((of_all > answered).sum())):
+        limit = f"and the network answers with {answered} at most: {flag} {of_all.max()} allows all"
+        print(f"note: {cut} of {len(dataset)} pictures hold up to {of_all.max()} objects, {limit}")
+
+
+def refuse_limit(limit: int, limited: bool) -> None:
+    if limit != LIMIT and (limit <= max(RECALL_LIMITS) or not limited):
+        expected = (
+            f"expected more than {max(RECALL_LIMITS)}" if limited else "these scores have no such limit; leave it out"
+        )
+        raise UserError(f"--max-detections {limit}: {expected}")
+
+
 def refuse_different_classes(training_data: LabelledImages, validation_data: LabelledImages) -> None:
     if validation_data.class_names != training_data.class_names:
         raise UserError(
@@ -234,7 +263,8 @@ def refuse_different_classes(training_data: LabelledImages, validation_data: Lab
 def score(model: Learner, dataset: LabelledImages, settings: Training, scoring: Scoring = INSTANCES) -> Evaluated:
     share = max(1, settings.batch_size // (process_count() * settings.accumulate))  # what fits when training fits
     with autocast(next(model.parameters()).device, settings.precision):
-        return scoring.evaluate(model, dataset, share, settings.workers)
+        limit = {"limit": settings.max_detections} if scoring.limited else {}
+        return scoring.evaluate(model, dataset, share, settings.workers, **limit)
 
 
 def write_details(
@@ -250,8 +280,9 @@ def evaluate(
     package: str, config: Config, model: Learner, dataset: LabelledImages, scoring: Scoring = INSTANCES
 ) -> Path:
     """Print the score tables; write metrics.json and the predictions in COCO's format into the folder returned."""
-    folder = evaluation_folder(package, config)
+    folder = evaluation_folder(package, config, limited=scoring.limited)
     describe_pictures(dataset)
+    describe_limits(config, dataset)
     evaluation = score(model, dataset, config.training, scoring)
     if is_main():
         written = [write_scores(folder, evaluation.metrics, evaluation.per_class)]
@@ -286,8 +317,9 @@ def model_to_evaluate(
     return model, config
 
 
-def evaluation_folder(package: str, config: Config, data: str = "") -> Path:
+def evaluation_folder(package: str, config: Config, data: str = "", limited: bool = False) -> Path:
     """RUN/eval-WEIGHTS-DATA-DIGEST, where the digest is of all that decides the scores; what is there stays there."""
+    refuse_limit(config.training.max_detections, limited)
     weights = Path(config.training.weights)
     named = config.data.val.annotations
     data = data or (Path(named[0]).stem if named else "shapes")

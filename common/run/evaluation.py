@@ -15,6 +15,7 @@ from common.data.images import read_image
 from common.data.loader import single_threaded, worker_count
 from common.errors import UserError
 from common.metrics import CocoDetails, coco_details
+from common.metrics.coco import LIMIT
 from common.metrics.coco_input import Kind
 from common.metrics.mistakes import Mistakes, find_mistakes
 from common.results import Instances, Result
@@ -79,17 +80,24 @@ def evaluate_instances(
     batch_size: int,
     workers: int,
     kinds: tuple[Kind, ...] = ("segm", "bbox"),
+    limit: int = LIMIT,
 ) -> Evaluation:
-    return evaluate_answers(from_pixels(model), dataset, batch_size, workers, kinds)
+    return evaluate_answers(from_pixels(model), dataset, batch_size, workers, kinds, limit)
 
 
 def evaluate_answers(
-    answer: Finder, dataset: AnnotatedImages, batch_size: int, workers: int, kinds: tuple[Kind, ...]
+    answer: Finder,
+    dataset: AnnotatedImages,
+    batch_size: int,
+    workers: int,
+    kinds: tuple[Kind, ...],
+    limit: int = LIMIT,
 ) -> Evaluation:
+    """Of each class in an image, the `limit` best detections count."""
     detections = gather(detect(answer, dataset, batch_size, workers))
     annotations = dataset.annotations_json()
     details: dict[str, CocoDetails] = {
-        kind: coco_details(annotations, scored_for(kind, detections), kind) for kind in kinds
+        kind: coco_details(annotations, scored_for(kind, detections), kind, limit) for kind in kinds
     }
     return Evaluation(details, detections)
 

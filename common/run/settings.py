@@ -42,6 +42,8 @@ class Training:
     """Optimizer steps between resume points."""
     evaluate_every: int = 1
     """Epochs between evaluations; the last epoch is always evaluated; 0: only the last."""
+    max_detections: int = 100
+    """How many detections of each class in an image COCO's score looks at; 100 in published scores."""
     limit: int = 0
     """Use only the first so many images of each data set; 0: all."""
     compile: bool = False

@@ -18,7 +18,6 @@ from common.run.settings import Data
 from maskworks.own_data import checks, fitting, found, splits
 
 T = TypeVar("T")
-SCORED = 100  # detections of a picture, by COCO's evaluation
 OF_A_PATH = ("--recipe", "--data.recipe", "--data.val-fraction", "--data.group-by", "--data.rectangles", "--data.check")
 SMALL = "small"  # the variant that learns own data where none is named
 
@@ -90,8 +89,6 @@ def review(config: Any, m: fitting.Measures, train: checks.Set, val: checks.Set)
             reasons.append(f"{line}; enlarge the input, or cut the pictures into parts")
         else:
             say(f"note: {line}")
-    if crowded := int((val.counts() > SCORED).sum()):
-        say(f"note: {crowded} validation pictures have more than {SCORED} objects, and COCO's score looks at {SCORED}")
     if reasons and config.data.check == "stop":
         raise UserError(f"{' | '.join(reasons)} | --data.check say trains all the same")
     for reason in reasons:
