@@ -17,4 +17,4 @@ def evaluate(model: nn.Module, dataset: CocoDataset, batch_size: int, workers: i
 
 
 def scoring(masks: bool) -> Scoring:
-    return Scoring(evaluate=evaluate, decisive=("segm" if masks else "bbox", "AP"), limited=True)
+    return Scoring(evaluate=evaluate, decisive=("segm" if masks else "bbox", "AP"), limited=True, tiled=True)

@@ -20,6 +20,7 @@ import torch.distributed as dist
 import tyro
 
 from common.data.images import described, frame_rate, is_video, list_images, read_frames, read_image, write_video
+from common.data.tiles import Tiling
 from common.errors import UserError
 from common.ops.precision import autocast, fastest
 from common.results import Result
@@ -29,6 +30,8 @@ from common.run.model import Model, Picture
 from common.run.prediction_files import Output, Remarks, categories
 from common.run.prediction_journal import Journal
 from common.run.runlog import Bar
+from common.run.settings import Data
+from common.run.tiling import in_tiles
 
 Json = dict[str, Any]
 Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why
@@ -66,6 +69,17 @@ class Predict:
     """Go on with a run that was stopped: what OUT/journal lists as finished is kept, not predicted again."""
 
 
+@dataclass
+class PredictInTiles(Predict):
+    """Find the objects in photographs and videos; large ones may be cut into tiles."""
+
+    tile: int = -1
+    """Photographs above so many pixels a side are cut into tiles of that size, and what is found is joined; 0: none;
+    -1: as to train."""
+    overlap: int = -1
+    """Pixels that neighbouring tiles share; -1: as to train."""
+
+
 def predict(
     model: Model[Result],
     class_names: Sequence[str],
@@ -82,11 +96,15 @@ def predict(
     model = model.to(device).to(memory_format=torch.channels_last)
     precision = fastest(device) if options.precision == "auto" else options.precision
 
+    tiling = chosen_tiling(options, model.config.data)
+    if tiling:
+        print(f"photographs above {tiling.tile} pixels a side are predicted in tiles that share {tiling.overlap}")
+
     def answer(_: Path, image: Picture) -> tuple[Result, Notes]:
-        return predict_one(model, image, precision), ()
+        return predict_one(model, image, precision, tiling), ()
 
     def film(path: Path, target: Path) -> Notes:
-        predict_video(lambda frame: predict_one(model, frame, precision), path, target, options)
+        predict_video(lambda frame: predict_one(model, frame, precision, tiling), path, target, options)
         return ()
 
     done = predict_all(options, categories(class_names, category_ids, thing_count), answer, film, remarks)
@@ -287,9 +305,17 @@ def unique_names(paths: Sequence[Path], taken: Iterable[str] = ()) -> list[str]:
     return names
 
 
-def predict_one(model: Model[R], image: Picture, precision: str) -> R:
+def chosen_tiling(options: Predict, trained: Data) -> Tiling | None:
+    """As the command line says, or as the model was trained."""
+    tile, overlap = (options.tile, options.overlap) if isinstance(options, PredictInTiles) else (-1, -1)
+    if tile < 0 <= overlap and not trained.tile:
+        raise UserError(f"--overlap {overlap}: nothing is cut; say with --tile above which size")
+    return Tiling.of(trained.tile if tile == -1 else tile, trained.overlap if overlap == -1 else overlap)
+
+
+def predict_one(model: Model[R], image: Picture, precision: str, tiling: Tiling | None = None) -> R:
     with autocast(next(model.parameters()).device, precision):
-        return model.predict([image])[0]
+        return in_tiles(model.predict, image, tiling)
 
 
 def predict_video(find: Callable[[Picture], Result], source: Path, target: Path, options: Predict) -> None:

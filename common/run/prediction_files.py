@@ -61,7 +61,7 @@ class Output:
     def _write_masks(self, name: str, result: Result) -> list[Json]:
         """A result's masks as a PNG; returns its annotations, in COCO's format but for the image's number."""
         if isinstance(result, Instances):
-            if result.masks is not None:
+            if result.masks is not None or result.codes is not None:
                 self._write("masks", f"{name}.png", cv2.imencode(".png", instance_map(result))[1].tobytes())
             return result.to_coco(0, self.category_ids)
         assert isinstance(result, Segments)
@@ -120,9 +120,11 @@ def write_items(file: TextIO, items: Iterable[Json]) -> None:
 
 def instance_map(result: Instances) -> NDArray[np.uint16]:
     """[H, W]: 0, or the number (from 1, in the order of the scores) of the best instance at each pixel."""
-    assert result.masks is not None
-    if len(result) == 0:
-        return np.zeros(result.size, np.uint16)
+    if result.masks is None or len(result) == 0:  # of encoded masks, one at a time
+        numbers = np.zeros(result.size, np.uint16)
+        for index in reversed(range(len(result))):
+            numbers[result.mask(index)] = index + 1
+        return numbers
     first = result.masks.to(torch.uint8).argmax(dim=0) + 1
     return (first * result.masks.any(dim=0)).cpu().numpy().astype(np.uint16)
 

@@ -75,6 +75,10 @@ class Data:
     """Without validation data at that path, this part of the pictures is it, chosen by a hash of their names."""
     group_by: str = ""
     """A regular expression; pictures in whose names it, or its first group, finds the same stay together."""
+    tile: int = 0
+    """Pictures above so many pixels a side are cut into tiles of that size, to train, evaluate and predict; 0: none."""
+    overlap: int = 128
+    """Pixels that neighbouring tiles share."""
     rectangles: bool = False
     """Objects at that path that have only a box get its rectangle for a mask."""
     check: Literal["stop", "say"] = "stop"

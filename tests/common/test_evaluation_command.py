@@ -15,7 +15,7 @@ from common.data.coco import CocoDataset
 from common.data.loader import worker_count
 from common.errors import UserError
 from common.run import checkpoint
-from common.run.commands import describe_limits, evaluation_folder, model_to_evaluate
+from common.run.commands import INSTANCES, describe_limits, evaluation_folder, model_to_evaluate
 from common.run.configuration import configure, from_dict, to_dict, to_yaml
 from solov2.config import VARIANTS, Config
 
@@ -87,7 +87,7 @@ def test_crowded_pictures_are_spoken_of_and_a_limit_that_nothing_reads_is_refuse
     assert not capsys.readouterr().out
     for package, flags in (("upsnet", "--max-detections 130"), ("solov2", "--max-detections 10")):
         with pytest.raises(UserError, match=f"^{flags}: "):
-            evaluation_folder(package, evaluated(flags), limited=package == "solov2")
+            evaluation_folder(package, evaluated(flags), scoring=INSTANCES if package == "solov2" else None)
 
 
 def test_a_variant_names_its_default_run_and_no_settings() -> None:
