@@ -24,7 +24,7 @@ from common.drawing import (
     paint_tags,
 )
 from common.errors import UserError
-from common.ops.masks import encode
+from common.ops.masks import Rle, decode, encode
 
 PictureSource = Path | NDArray[np.uint8] | None
 Point = tuple[int, int]  # x, y
@@ -43,6 +43,7 @@ class Instances:
     keypoints: Tensor | None = None  # [N, K, 3] x, y, visibility or score
     image: PictureSource = None  # where draw() takes the picture from
     mask_scores: Tensor | None = None  # [N] where a model scores masks on their own; `scores` are the boxes' then
+    codes: list[Rle] | None = None  # [N] the masks of a picture that was predicted in tiles; `masks` is None then
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -59,7 +60,17 @@ class Instances:
             keypoints=None if self.keypoints is None else self.keypoints[index],
             image=self.image,
             mask_scores=None if self.mask_scores is None else self.mask_scores[index],
+            codes=None
+            if self.codes is None
+            else [self.codes[at] for at in torch.arange(len(self))[index.cpu()].tolist()],
         )
+
+    def mask(self, index: int) -> NDArray[np.bool_] | None:
+        """One object's pixels [H, W]; None where there are only boxes."""
+        if self.codes is not None:
+            mask: NDArray[np.bool_] = decode([self.codes[index]])[0]
+            return mask
+        return None if self.masks is None else np.asarray(self.masks[index].cpu())
 
     def to_coco(self, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
         """One entry of COCO's result format for each object; category_ids[label] is the class's id there."""
@@ -72,9 +83,9 @@ class Instances:
             {"image_id": image_id, "category_id": int(category_ids[label]), "bbox": box, "score": score}
             for label, box, score in zip(self.labels.tolist(), boxes.tolist(), self.scores.tolist(), strict=True)
         ]
-        if self.masks is not None:
-            for entry, mask in zip(entries, encode(self.masks), strict=True):
-                entry["segmentation"] = mask
+        if (codes := encode(self.masks) if self.masks is not None else self.codes) is not None:
+            for entry, code in zip(entries, codes, strict=True):
+                entry["segmentation"] = code
         if self.mask_scores is not None:
             for entry, score in zip(entries, self.mask_scores.tolist(), strict=True):
                 entry["mask_score"] = score
@@ -111,8 +122,8 @@ class Instances:
         colours = label_colours([labels[index] for index in shown])
         # Large objects are painted first, or they would cover the small ones.
         for index, colour in sorted(zip(shown, colours, strict=True), key=lambda pair: -area(boxes[pair[0]])):
-            if self.masks is not None:
-                paint_mask(picture, enlarge(self.masks[index].cpu().numpy(), scale), colour)
+            if (mask := self.mask(index)) is not None:
+                paint_mask(picture, enlarge(mask, scale), colour)
             else:
                 paint_box(picture, boxes[index], colour)
             if self.keypoints is not None:

@@ -46,7 +46,7 @@ def scoring_of(model: GLIP, dataset: CocoDataset, text: str) -> Scoring:
             f"--prompt names {len(prompt.names)} things, but the data has {len(dataset.class_names)} classes; name "
             f"each of them in the order of their ids: {list(dataset.class_names)}"
         )
-    return Scoring(evaluate=partial(evaluate_classes, prompt=prompt), decisive=CLASSES.decisive)
+    return Scoring(evaluate=partial(evaluate_classes, prompt=prompt), decisive=CLASSES.decisive, limited=True)
 
 
 if __name__ == "__main__":

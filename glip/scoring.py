@@ -12,6 +12,7 @@ from torchvision.ops import box_iou
 
 from common.data.coco import CocoDataset
 from common.metrics import coco_details
+from common.metrics.coco import LIMIT
 from common.metrics.mistakes import Mistakes
 from common.results import Instances
 from common.run.commands import Scoring
@@ -47,11 +48,16 @@ class CaptionEvaluation:
 
 
 def evaluate_classes(
-    model: GLIP, dataset: CocoDataset | PhraseClasses, batch_size: int, workers: int, prompt: Prompt | None = None
+    model: GLIP,
+    dataset: CocoDataset | PhraseClasses,
+    batch_size: int,
+    workers: int,
+    prompt: Prompt | None = None,
+    limit: int = LIMIT,
 ) -> Evaluation:
     """Boxes of the data set's classes, asked for by their names or, in the same order, by those of a prompt."""
     asked = prompt or class_prompt(dataset.class_names, model.tokeniser, model.config.text)
-    return evaluate_answers(from_prompt(model, asked), dataset, batch_size, workers, ("bbox",))
+    return evaluate_answers(from_prompt(model, asked), dataset, batch_size, workers, ("bbox",), limit)
 
 
 def from_prompt(model: GLIP, prompt: Prompt) -> Finder:
@@ -128,5 +134,5 @@ def caption_examples(model: GLIP, dataset: CaptionedDataset, numbers: Sequence[i
     return examples_of(from_prompt(model, asked), classes, numbers)
 
 
-CLASSES = Scoring(evaluate=evaluate_classes, decisive=("bbox", "AP"), threshold=SURE)
+CLASSES = Scoring(evaluate=evaluate_classes, decisive=("bbox", "AP"), threshold=SURE, limited=True)
 CAPTIONS = Scoring(evaluate=evaluate_captions, examples=caption_examples, decisive=("bbox", "AP"), threshold=SURE)

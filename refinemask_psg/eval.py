@@ -22,7 +22,9 @@ def main() -> None:
     config.data = own_data.located(config.data, sys.argv[1:])
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)
-    boxes_alone = commands.Scoring(evaluate=partial(evaluate_instances, kinds=("bbox",)), decisive=("bbox", "AP"))
+    boxes_alone = commands.Scoring(
+        evaluate=partial(evaluate_instances, kinds=("bbox",)), decisive=("bbox", "AP"), limited=True, tiled=True
+    )
     scoring = commands.INSTANCES if len(model.mask_heads) else boxes_alone
     commands.evaluate("refinemask_psg", config, model.to(device), dataset, scoring)
 

@@ -4,13 +4,13 @@ import tyro
 
 import yolact
 from common.run import commands
-from common.run.prediction import Predict, predict
+from common.run.prediction import PredictInTiles, predict
 from maskworks import report
 from maskworks.published.names import local_file
 
 
 def main() -> None:
-    options = tyro.cli(Predict, prog="predict.py")
+    options = tyro.cli(PredictInTiles, prog="predict.py")
     options.weights = str(local_file(options.weights))
     model = yolact.load(options.weights)
     report.of_predictions(predict(model, model.class_names, model.category_ids, options))

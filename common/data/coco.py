@@ -160,15 +160,19 @@ class CocoDataset(Dataset[Sample]):
     def path(self, index: int) -> Path:
         return self.folders[int(self._file_of[index])] / self._name(index)
 
+    def counts(self) -> tuple[Int, Int]:
+        """Of each image, how many objects its commonest class has, and how many there are; crowds aside."""
+        image = np.repeat(np.arange(len(self)), np.diff(self.offsets))[~self.crowd]
+        pairs, counts = np.unique(np.stack([image, self.labels[~self.crowd]]), axis=1, return_counts=True)
+        of_class = np.zeros(len(self), np.int64)
+        np.maximum.at(of_class, pairs[0], counts)
+        return of_class, np.bincount(image, minlength=len(self))
+
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         index %= len(self)
-        height, width = self.sizes[index].tolist()
-        path = self.path(index)
-        if not leads_inside(path, path_root := self.folders[self._file_of[index]].resolve()):
-            raise UserError(f"{path}: leads out of the images folder {path_root}; use a path inside of it")
-        image = check_image(path, height, width)
+        image = self.image(index)
         own = slice(self.offsets[index], self.offsets[index + 1])
         corners = self.boxes[own].copy()
         corners[:, 2:] += corners[:, :2]
@@ -180,15 +184,22 @@ class CocoDataset(Dataset[Sample]):
             self.crowd[own].copy(),
             None if self.keypoints is None else self.keypoints[own].astype(np.float32),
             int(self.image_ids[index]),
-            path,
+            self.path(index),
         )
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """The picture [H, W, 3], if it is as the annotations say."""
+        path = self.path(index)
+        if not leads_inside(path, path_root := self.folders[self._file_of[index]].resolve()):
+            raise UserError(f"{path}: leads out of the images folder {path_root}; use a path inside of it")
+        return check_image(path, *self.sizes[index].tolist())
 
     def masks(self, index: int) -> NDArray[np.bool_]:
         """The masks of one image [n, H, W], without reading the image."""
         height, width = self.sizes[index].tolist()
         own = range(self.offsets[index], self.offsets[index + 1])
         masks = np.zeros((len(own), height, width), bool)
-        codes = [self._rle(annotation, height, width) for annotation in own]
+        codes = [self.code(annotation, height, width) for annotation in own]
         drawn = [at for at, code in enumerate(codes) if code is not None]
         if len(drawn) == len(own) and drawn:
             return rle.decode([code for code in codes if code is not None])
@@ -231,11 +242,11 @@ class CocoDataset(Dataset[Sample]):
         }
         segmentation = self.segmentation(at)
         if isinstance(segmentation, RleEntry):
-            entry["segmentation"] = self._rle(at, height, width)
+            entry["segmentation"] = self.code(at, height, width)
         elif segmentation:
             entry["segmentation"] = segmentation
         if np.isnan(self.areas[at]):
-            code = self._rle(at, height, width)
+            code = self.code(at, height, width)
             entry["area"] = box[2] * box[3] if code is None else float(rle.area([code])[0])
         if self.keypoints is not None:
             entry["keypoints"] = self.keypoints[at].ravel().tolist()
@@ -252,7 +263,7 @@ class CocoDataset(Dataset[Sample]):
             return [polygon for polygon in segmentation if len(polygon) >= 6]
         return segmentation
 
-    def _rle(self, at: int, height: int, width: int) -> rle.Rle | None:
+    def code(self, at: int, height: int, width: int) -> rle.Rle | None:
         segmentation = self.segmentation(at)
         if not segmentation:
             return None

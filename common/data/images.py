@@ -1,67 +1,156 @@
 """Images and videos in and out: decoded and resized by OpenCV, bit for bit as the originals do.
 
+- What isn't plain RGB of 8 bits is read as it is meant; picture_headers.py says what that is.
 - The size is read from the header first: a file that claims too many pixels is never decoded.
 - OpenCV decodes some truncated files without a word; here they are an error.
 """
 
 import io
-import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
+from PIL import Image, ImageOps
 
+from common.data.picture_headers import (
+    DEEP,
+    SEE_THROUGH,
+    TREATMENT,
+    Header,
+    open_by_class,
+    open_picture,
+    read_header,
+)
 from common.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 MAX_PIXELS = 100_000_000
-ORIENTATION = 0x0112  # the Exif tag; 5 to 8 are turned by a quarter
+DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras have; a picture of 12 lies in a file of 16
+LOOKED_AT, DECODED = 5000, 20  # pictures by which a data set is described
 END_OF_IMAGE = b"\xff\xd9"
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """RGB [H, W, 3], as cv2.imread decodes it: Exif orientation applied, any depth and colours to 8 bits."""
+    """RGB [H, W, 3]. Pictures of 8 bits as cv2.imread decodes them, Exif orientation applied.
+
+    Values of more bits are scaled by the bits that the brightest one needs, what is transparent is laid on white.
+    """
     path = Path(path)
-    data = _read_bytes(path)
-    if _is_truncated(data):
-        raise UserError(f"{path}: the file is truncated (its end is missing); copy or download it again")
-    height, width = _header_size(io.BytesIO(data), path)
-    if height * width > max_pixels:
-        raise UserError(
-            f"{path}: {width} x {height} = {height * width} pixels, the limit is {max_pixels}; "
-            "make the image smaller or raise the limit"
-        )
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise UserError(f"{path}: OpenCV cannot decode it ({error.err}); save it again as JPEG or PNG") from error
-    if image is None:
-        raise UserError(f"{path}: the image is damaged and cannot be decoded; copy or download it again")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    data, header = _checked(path, max_pixels)
+    deep = DEEP in header.kinds
+    image = _scaled(_whole_numbers(data, path), header.white_is_zero) if deep else _decoded(data, path)
+    return _laid_on_white(image, data, path, deep) if SEE_THROUGH in header.kinds else image
 
 
 def read_ids(path: Path) -> NDArray[np.int64]:
     """[H, W] the segment of each pixel of a panoptic PNG, R + 256 G + 65536 B; 0 is none."""
-    ids: NDArray[np.int64] = read_image(path).astype(np.int64) @ np.array([1, 256, 65536])
+    path = Path(path)
+    colours = _decoded(_checked(path, MAX_PIXELS)[0], path)
+    ids: NDArray[np.int64] = colours.astype(np.int64) @ np.array([1, 256, 65536])
     return ids
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) as read_image will return it, from the header alone."""
     path = Path(path)
+    with open_picture(path, MAX_PIXELS) as file:
+        header = read_header(file, path)
+    return header.height, header.width
+
+
+def described(paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> str:
+    """What is done with pictures that aren't plain, in a line; of very many, some are looked at. Empty: all are plain.
+
+    Those that can't be read are named where they are.
+    """
+    paths = paths[:: len(paths) // LOOKED_AT + 1]
+    kinds: dict[str, list[Path]] = {}
+    for path in paths:
+        with suppress(UserError), open_picture(path, max_pixels) as file:
+            for kind in read_header(file, path).kinds:
+                kinds.setdefault(kind, []).append(path)
+    depths: Counter[int] = Counter()
+    for path in kinds.get(DEEP, [])[:: len(kinds.get(DEEP, [])) // DECODED + 1]:
+        with suppress(UserError):
+            depths[_depth(_whole_numbers(_checked(path, max_pixels)[0], path))] += 1
+    found = ", ".join(f"{bits} in {count} looked at" for bits, count in sorted(depths.items()))
+    done = TREATMENT | {DEEP: f"{TREATMENT[DEEP]}: {found}"}
+    parts = [f"{len(kinds[kind])} of {len(paths)} {kind} ({done[kind]})" for kind in TREATMENT if kind in kinds]
+    return f"pictures: {'; '.join(parts)}" if parts else ""
+
+
+def _checked(path: Path, max_pixels: int) -> tuple[bytes, Header]:
+    """A file's content and what its header says, if it is whole and within the limits."""
+    with open_picture(path, max_pixels) as file:
+        data = file.read()
+    if _is_truncated(data):
+        raise UserError(f"{path}: the file is truncated (its end is missing); copy or download it again")
+    header = read_header(io.BytesIO(data), path)
+    pixels = header.height * header.width
+    if pixels > max_pixels:
+        raise UserError(
+            f"{path}: {header.width} x {header.height} = {pixels} pixels, the limit is {max_pixels}; "
+            "make the image smaller or raise the limit"
+        )
+    return data, header
+
+
+def _decoded(data: bytes, path: Path, flags: int = cv2.IMREAD_COLOR) -> NDArray[Any]:
+    """As OpenCV decodes it, but in the order RGB."""
     try:
-        with path.open("rb") as file:
-            return _header_size(file, path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise UserError(f"{path}: OpenCV cannot decode it ({error.err}); save it again as JPEG or PNG") from error
+    if image is None:
+        raise UserError(f"{path}: the image is damaged and cannot be decoded; copy or download it again")
+    if image.ndim == 2:
+        return np.repeat(image[:, :, None], 3, axis=2)
+    return np.asarray(cv2.cvtColor(image[:, :, :3], cv2.COLOR_BGR2RGB))
+
+
+def _scaled(values: NDArray[Any], white_is_zero: bool) -> NDArray[np.uint8]:
+    """The largest number of the bits that a picture needs becomes 255."""
+    white = 2 ** _depth(values) - 1
+    table = np.rint(np.arange(white + 1) * (255 / white)).astype(np.uint8)
+    scaled: NDArray[np.uint8] = (255 - table if white_is_zero else table)[values]
+    return scaled
+
+
+def _depth(values: NDArray[Any]) -> int:
+    """The bits that the brightest value needs; they tell cameras apart whose pictures all lie in files of 16."""
+    return next(bits for bits in DEPTHS if values.max(initial=0) < 2**bits)
+
+
+def _whole_numbers(data: bytes, path: Path) -> NDArray[np.uint16]:
+    """The values [H, W, 3] of a picture of more than 8 bits; fractions are of 65535."""
+    png = data.startswith(b"\x89PNG")
+    values = _decoded(data, path, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR if png else cv2.IMREAD_UNCHANGED)
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if not 0 <= low <= high < 2**16:  # NaN neither
+        raise UserError(f"{path}: its values go from {low:g} to {high:g}; expected 0 to 1, or 0 to 65535")
+    if values.dtype.kind == "f":
+        values = np.rint(values * (2**16 - 1) if high <= 1 else values)
+    return values.astype(np.uint16)
+
+
+def _laid_on_white(image: NDArray[np.uint8], data: bytes, path: Path, deep: bool) -> NDArray[np.uint8]:
+    """What is transparent shows white, as on paper, and not the colours that a program left under it."""
+    try:
+        layers = np.asarray(ImageOps.exif_transpose(open_by_class(io.BytesIO(data), path)).convert("RGBA"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: the image is damaged ({error}); copy or download it again") from error
+    opacity = layers[:, :, 3:].astype(np.float32) / 255
+    if opacity.min() == opacity.max():  # all of it opaque, or a channel that nobody filled
+        return image
+    colours = image if deep else layers[:, :, :3]  # OpenCV has darkened a TIFF's already
+    return np.rint(colours * opacity + 255 * (1 - opacity)).astype(np.uint8)
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -181,51 +270,6 @@ def _open_video(path: str | Path) -> cv2.VideoCapture:
     if not capture.isOpened():
         raise UserError(f"{path}: not a video that OpenCV can read; convert it to MP4")
     return capture
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> UserError:
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"{path}: no such image; check the path")
-    return UserError(f"{path}: cannot be read ({error.strerror or error}); expected an image file")
-
-
-def _header_size(file: BinaryIO, path: Path) -> tuple[int, int]:
-    start = file.read(8)
-    file.seek(0)
-    if not start:
-        raise UserError(f"{path}: the file is empty (0 bytes); copy or download it again")
-    try:
-        # Opened by their own classes, JPEG and PNG are free of Pillow's global limit: the caller's holds.
-        if start.startswith(b"\xff\xd8\xff"):
-            image: Image.Image = JpegImageFile(file)
-        elif start == b"\x89PNG\r\n\x1a\n":
-            image = PngImageFile(file)
-        else:
-            image = Image.open(file)
-        orientation = _orientation(image)
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path}: far too many pixels ({error}); make the image smaller") from error
-    except (OSError, SyntaxError, ValueError, struct.error, IndexError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not an image, or one with a damaged header; expected JPEG or PNG") from error
-    width, height = image.size
-    turned = orientation in range(5, 9) and image.format != "TIFF"  # Pillow has turned a TIFF's size itself
-    return (width, height) if turned else (height, width)
-
-
-def _orientation(image: Image.Image) -> object:
-    if isinstance(image, PngImageFile):  # its getexif() would decode the pixels
-        exif = Image.Exif()
-        if "exif" in image.info:
-            exif.load(image.info["exif"])
-        return exif.get(ORIENTATION)
-    return image.getexif().get(ORIENTATION)
 
 
 def _is_truncated(data: bytes) -> bool:

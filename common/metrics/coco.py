@@ -12,7 +12,9 @@ from common.metrics.coco_input import Detections, Kind, Truth, read_detections, 
 
 Source = str | Path | dict[str, Any] | list[dict[str, Any]]
 Floats = NDArray[np.float64]
+LIMIT = 100  # detections of a class in an image that are looked at, the best ones; of key points 20, always
 IOU_THRESHOLDS = 10  # .50, .55, ... .95
+RECALL_LIMITS = (1, 10)  # recall is given with so few detections too
 RECALLS = 101  # 0, .01, ... 1
 
 
@@ -23,7 +25,7 @@ class CocoDetails:
     precision: dict[str, Floats]  # [101] at recall 0, .01, ... 1 for IoU .5, of each class with ground truth
 
 
-def evaluate_coco(annotations: Source, detections: Source, kind: Kind = "segm") -> dict[str, float]:
+def evaluate_coco(annotations: Source, detections: Source, kind: Kind = "segm", limit: int = LIMIT) -> dict[str, float]:
     """The summary numbers of pycocotools for masks ("segm"), boxes ("bbox") or "keypoints".
 
     annotations: ground truth in COCO format, detections: a list in COCO's result format; each a path or the object.
@@ -32,14 +34,14 @@ def evaluate_coco(annotations: Source, detections: Source, kind: Kind = "segm") 
     Broken input is a UserError: unknown image or category ids, RLE that does not fit its image, NaN, ...
     """
     truth = read_truth(annotations, kind)
-    precision, recall = _curves(truth, read_detections(detections, truth, kind), kind)
-    return _summary(precision, recall, kind)
+    precision, recall = _curves(truth, read_detections(detections, truth, kind), kind, limit)
+    return _summary(precision, recall, kind, limit)
 
 
-def coco_details(annotations: Source, detections: Source, kind: Kind = "segm") -> CocoDetails:
+def coco_details(annotations: Source, detections: Source, kind: Kind = "segm", limit: int = LIMIT) -> CocoDetails:
     """The summary, and AP and precision curve of every class, for reports."""
     truth = read_truth(annotations, kind)
-    precision, recall = _curves(truth, read_detections(detections, truth, kind), kind)
+    precision, recall = _curves(truth, read_detections(detections, truth, kind), kind, limit)
     everything = precision[..., 0, -1]  # [10, 101, classes]: objects of all sizes, most detections
     per_class, curves = {}, {}
     for index, name in enumerate(_distinct(truth)):
@@ -47,13 +49,13 @@ def coco_details(annotations: Source, detections: Source, kind: Kind = "segm") -
         per_class[name] = _mean(everything[:, :, index]) if known else float("nan")
         if known:
             curves[name] = everything[0, :, index]
-    return CocoDetails(_summary(precision, recall, kind), per_class, curves)
+    return CocoDetails(_summary(precision, recall, kind, limit), per_class, curves)
 
 
-def _curves(truth: Truth, detections: Detections, kind: Kind) -> tuple[Floats, Floats]:
+def _curves(truth: Truth, detections: Detections, kind: Kind, limit: int) -> tuple[Floats, Floats]:
     """Precision [IoU, recall, class, size, detections] and recall [IoU, class, size, detections]; -1 is undefined."""
     dataset = {"images": truth.images, "annotations": truth.annotations, "categories": truth.categories}
-    evaluation = _evaluate(COCO(dataset), detections, kind)
+    evaluation = _evaluate(COCO(dataset), detections, kind, limit)
     curves = evaluation.eval
     if curves is None or not truth.images or not truth.categories:
         sizes, limits = (3, 1) if kind == "keypoints" else (4, 3)
@@ -62,7 +64,7 @@ def _curves(truth: Truth, detections: Detections, kind: Kind) -> tuple[Floats, F
     return np.asarray(curves["precision"], np.float64), np.asarray(curves["recall"], np.float64)
 
 
-def _evaluate(truth: COCO, detections: Detections, kind: Kind) -> COCOeval:
+def _evaluate(truth: COCO, detections: Detections, kind: Kind, limit: int) -> COCOeval:
     if detections.keypoints is not None:
         points = detections.keypoints.tolist()
         found = truth.load_res(
@@ -82,12 +84,14 @@ def _evaluate(truth: COCO, detections: Detections, kind: Kind) -> COCOeval:
     if detections.areas is not None:
         found.update_anns(ids=np.arange(1, len(detections.areas) + 1), area=detections.areas)
     evaluation = COCOeval(truth, found, kind)
+    if kind != "keypoints":
+        evaluation.params.max_dets = [*RECALL_LIMITS, limit]
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation
 
 
-def _summary(precision: Floats, recall: Floats, kind: Kind) -> dict[str, float]:
+def _summary(precision: Floats, recall: Floats, kind: Kind, limit: int) -> dict[str, float]:
     """Means over everything that is defined, as pycocotools' summarize takes them."""
     people = kind == "keypoints"
     suffixes = {"": 0, "m": 1, "l": 2} if people else {"": 0, "s": 1, "m": 2, "l": 3}
@@ -103,7 +107,7 @@ def _summary(precision: Floats, recall: Floats, kind: Kind) -> dict[str, float]:
         result["AR50"] = _mean(recall[0, ..., 0, -1])
         result["AR75"] = _mean(recall[5, ..., 0, -1])
     else:
-        result |= {f"AR{limit}": _mean(recall[..., 0, index]) for index, limit in enumerate((1, 10, 100))}
+        result |= {f"AR{most}": _mean(recall[..., 0, at]) for at, most in enumerate((*RECALL_LIMITS, limit))}
     return result | {f"AR{suffix}": _mean(recall[..., index, -1]) for suffix, index in sizes.items()}
 
 

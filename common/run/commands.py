@@ -15,9 +15,12 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from common.data.coco import CocoDataset, LabelledImages
+from common.data.images import described
 from common.data.loader import Trainable, mix
+from common.data.tiles import TiledDataset, Tiling
 from common.errors import UserError, surroundings
 from common.files import write_text
+from common.metrics.coco import LIMIT, RECALL_LIMITS
 from common.metrics.mistakes import THRESHOLD, Mistakes
 from common.ops.precision import autocast
 from common.run.checkpoint import Checkpoint
@@ -74,17 +77,21 @@ class Evaluated(Protocol):
 class Scoring:
     """How a package's models are scored: of instances by COCO's mAP, unless it says otherwise."""
 
-    evaluate: Callable[[Any, Any, int, int], Evaluated] = evaluate_instances
-    """(model, data set, images at once, workers)"""
+    evaluate: Callable[..., Evaluated] = evaluate_instances
+    """(model, data set, images at once, workers), and `limit` where it is given and `limited`"""
     examples: Callable[[Any, Any, Sequence[int]], list[Example]] = examples
     """(model, data set, numbers of images): pictures for the report."""
     decisive: tuple[str, ...] = ("segm", "AP")
     """Where in the metrics the score stands by which the best weights are kept."""
     threshold: float = THRESHOLD
     """What the report draws and counts of the predictions."""
+    limited: bool = False
+    """Whether it looks at so many detections only, --max-detections, and takes that as `limit`."""
+    tiled: bool = False
+    """Whether large pictures are cut where --data.tile says so."""
 
 
-INSTANCES = Scoring()
+INSTANCES = Scoring(limited=True, tiled=True)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -128,10 +135,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def open_dataset(data: Data, split: Literal["train", "val"], settings: Training) -> CocoDataset:
-    """The training or validation set that the configuration names."""
+def open_dataset(data: Data, split: Literal["train", "val"], settings: Training) -> LabelledImages:
+    """The training or validation set that the configuration names; large pictures are cut to train, not to validate."""
     images, annotations = files_of(data, split)
-    return CocoDataset(images, annotations, limit=settings.limit or None, keep_empty=data.keep_empty or split == "val")
+    keep_empty = data.keep_empty or split == "val"
+    dataset = CocoDataset(images, annotations, limit=settings.limit or None, keep_empty=keep_empty)
+    tiling = Tiling.of(data.tile, data.overlap)
+    return TiledDataset(dataset, tiling) if tiling and split == "train" else dataset
 
 
 def files_of(data: Data, split: Literal["train", "val"]) -> tuple[list[str], list[str]]:
@@ -161,8 +171,11 @@ def train(
     """Train and evaluate; the run's folder holds everything afterwards. It is returned if it is to get a report."""
     training_data = training_set.dataset
     refuse_different_classes(training_data, validation_data)
+    refuse_unread(config, scoring)
     folder = prepare_run(package, config)
     write_names(folder, training_data, validation_data)
+    describe_pictures(training_data, validation_data)
+    describe_limits(config, validation_data)
     latest: list[Evaluated] = []
 
     def describe(module: Learner) -> Checkpoint:
@@ -212,7 +225,52 @@ def write_names(folder: Path, training_data: LabelledImages, validation_data: La
     """train.txt and val.txt: which pictures a run learnt from, and which it was scored on."""
     if is_main():
         for name, data in (("train", training_data), ("val", validation_data)):
-            write_text(folder / f"{name}.txt", "".join(f"{data.path(index)}\n" for index in range(len(data))))
+            write_text(folder / f"{name}.txt", "".join(f"{path}\n" for path in pictures_of(data)))
+
+
+def pictures_of(data: LabelledImages) -> list[Path]:
+    """Each once, also where there are several tiles of it."""
+    return list(dict.fromkeys(data.path(index) for index in range(len(data))))
+
+
+def describe_pictures(*datasets: LabelledImages) -> None:
+    """Say how pictures that aren't plain RGB of 8 bits are read."""
+    if is_main() and (line := described([path for data in datasets for path in pictures_of(data)])):
+        print(line)
+    for data in datasets if is_main() else ():
+        if isinstance(data, TiledDataset):
+            cut = (
+                f"{data.cut} of {len(data.dataset)} pictures are cut to train, which makes {len(data)} with the others"
+            )
+            print(
+                f"tiles of {data.tiling.tile} pixels that share {data.tiling.overlap}: {cut}; scores are of the whole"
+            )
+
+
+def describe_limits(config: Any, dataset: LabelledImages) -> None:
+    """Say it where pictures hold more objects than the score looks at, or than the network answers with."""
+    if not isinstance(dataset, CocoDataset) or not is_main():
+        return
+    test, scored = config.test, config.training.max_detections
+    name = "max_instances" if hasattr(test, "max_instances") else "max_detections"  # GLIP's
+    answered, flag = getattr(test, name, 0), f"--test.{name.replace('_', '-')}"
+    of_class, of_all = dataset.counts()
+    if crowded := int((of_class > scored).sum()):
+        limit = f"and the score looks at {scored} of each: --max-detections {of_class.max()} looks at all"
+        print(f"note: {crowded} of {len(dataset)} pictures hold up to {of_class.max()} objects of a class, {limit}")
+    if answered and not config.data.tile and (cut := int((of_all > answered).sum())):
+        limit = f"and the network answers with {answered} at most: {flag} {of_all.max()} allows all"
+        print(f"note: {cut} of {len(dataset)} pictures hold up to {of_all.max()} objects, {limit}")
+
+
+def refuse_unread(config: Config, scoring: Scoring) -> None:
+    """Stop at settings that nothing would look at."""
+    limit, least = config.training.max_detections, max(RECALL_LIMITS) + 1
+    if limit != LIMIT and (limit < least or not scoring.limited):
+        expected = f"expected {least} or more" if scoring.limited else "these scores have no such limit; leave it out"
+        raise UserError(f"--max-detections {limit}: {expected}")
+    if getattr(config.data, "tile", 0) and not scoring.tiled:
+        raise UserError(f"--data.tile {config.data.tile}: nothing is joined of tiles here; leave it out")
 
 
 def refuse_different_classes(training_data: LabelledImages, validation_data: LabelledImages) -> None:
@@ -226,7 +284,8 @@ def refuse_different_classes(training_data: LabelledImages, validation_data: Lab
 def score(model: Learner, dataset: LabelledImages, settings: Training, scoring: Scoring = INSTANCES) -> Evaluated:
     share = max(1, settings.batch_size // (process_count() * settings.accumulate))  # what fits when training fits
     with autocast(next(model.parameters()).device, settings.precision):
-        return scoring.evaluate(model, dataset, share, settings.workers)
+        limit = {"limit": settings.max_detections} if scoring.limited else {}
+        return scoring.evaluate(model, dataset, share, settings.workers, **limit)
 
 
 def write_details(
@@ -242,7 +301,9 @@ def evaluate(
     package: str, config: Config, model: Learner, dataset: LabelledImages, scoring: Scoring = INSTANCES
 ) -> Path:
     """Print the score tables; write metrics.json and the predictions in COCO's format into the folder returned."""
-    folder = evaluation_folder(package, config)
+    folder = evaluation_folder(package, config, scoring=scoring)
+    describe_pictures(dataset)
+    describe_limits(config, dataset)
     evaluation = score(model, dataset, config.training, scoring)
     if is_main():
         written = [write_scores(folder, evaluation.metrics, evaluation.per_class)]
@@ -277,8 +338,9 @@ def model_to_evaluate(
     return model, config
 
 
-def evaluation_folder(package: str, config: Config, data: str = "") -> Path:
+def evaluation_folder(package: str, config: Config, data: str = "", scoring: Scoring | None = None) -> Path:
     """RUN/eval-WEIGHTS-DATA-DIGEST, where the digest is of all that decides the scores; what is there stays there."""
+    refuse_unread(config, scoring or Scoring())
     weights = Path(config.training.weights)
     named = config.data.val.annotations
     data = data or (Path(named[0]).stem if named else "shapes")

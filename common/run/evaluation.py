@@ -13,14 +13,17 @@ from torch.utils.data import DataLoader, Dataset
 from common.data.coco import AnnotatedImages, LabelledImages, Sample
 from common.data.images import read_image
 from common.data.loader import single_threaded, worker_count
+from common.data.tiles import Tiling
 from common.errors import UserError
 from common.metrics import CocoDetails, coco_details
+from common.metrics.coco import LIMIT
 from common.metrics.coco_input import Kind
 from common.metrics.mistakes import Mistakes, find_mistakes
 from common.results import Instances, Result
 from common.run.distributed import gather, is_main, process_count, process_index
 from common.run.model import Model, Picture
 from common.run.runlog import Bar
+from common.run.tiling import in_tiles
 
 Detection = dict[str, Any]
 
@@ -40,7 +43,10 @@ Finder = Callable[[Sequence[int], Sequence[Picture]], Sequence[Instances]]
 
 
 def from_pixels(model: Model[Instances]) -> Finder:
-    """The usual way to a model's results; others know more than the photographs."""
+    """The usual way to a model's results, in tiles if its settings say so; others know more than the photographs."""
+    data = model.config.data
+    if tiling := Tiling.of(data.tile, data.overlap):
+        return lambda numbers, images: [in_tiles(model.predict, image, tiling) for image in images]
     return lambda numbers, images: model.predict(images)
 
 
@@ -79,17 +85,24 @@ def evaluate_instances(
     batch_size: int,
     workers: int,
     kinds: tuple[Kind, ...] = ("segm", "bbox"),
+    limit: int = LIMIT,
 ) -> Evaluation:
-    return evaluate_answers(from_pixels(model), dataset, batch_size, workers, kinds)
+    return evaluate_answers(from_pixels(model), dataset, batch_size, workers, kinds, limit)
 
 
 def evaluate_answers(
-    answer: Finder, dataset: AnnotatedImages, batch_size: int, workers: int, kinds: tuple[Kind, ...]
+    answer: Finder,
+    dataset: AnnotatedImages,
+    batch_size: int,
+    workers: int,
+    kinds: tuple[Kind, ...],
+    limit: int = LIMIT,
 ) -> Evaluation:
+    """Of each class in an image, the `limit` best detections count."""
     detections = gather(detect(answer, dataset, batch_size, workers))
     annotations = dataset.annotations_json()
     details: dict[str, CocoDetails] = {
-        kind: coco_details(annotations, scored_for(kind, detections), kind) for kind in kinds
+        kind: coco_details(annotations, scored_for(kind, detections), kind, limit) for kind in kinds
     }
     return Evaluation(details, detections)
 

@@ -19,7 +19,8 @@ import torch
 import torch.distributed as dist
 import tyro
 
-from common.data.images import frame_rate, is_video, list_images, read_frames, read_image, write_video
+from common.data.images import described, frame_rate, is_video, list_images, read_frames, read_image, write_video
+from common.data.tiles import Tiling
 from common.errors import UserError
 from common.ops.precision import autocast, fastest
 from common.results import Result
@@ -29,6 +30,8 @@ from common.run.model import Model, Picture
 from common.run.prediction_files import Output, Remarks, categories
 from common.run.prediction_journal import Journal
 from common.run.runlog import Bar
+from common.run.settings import Data
+from common.run.tiling import in_tiles
 
 Json = dict[str, Any]
 Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why
@@ -66,6 +69,17 @@ class Predict:
     """Go on with a run that was stopped: what OUT/journal lists as finished is kept, not predicted again."""
 
 
+@dataclass
+class PredictInTiles(Predict):
+    """Find the objects in photographs and videos; large ones may be cut into tiles."""
+
+    tile: int = -1
+    """Photographs above so many pixels a side are cut into tiles of that size, and what is found is joined; 0: none;
+    -1: as to train."""
+    overlap: int = -1
+    """Pixels that neighbouring tiles share; -1: as to train."""
+
+
 def predict(
     model: Model[Result],
     class_names: Sequence[str],
@@ -82,11 +96,15 @@ def predict(
     model = model.to(device).to(memory_format=torch.channels_last)
     precision = fastest(device) if options.precision == "auto" else options.precision
 
+    tiling = chosen_tiling(options, model.config.data)
+    if tiling:
+        print(f"photographs above {tiling.tile} pixels a side are predicted in tiles that share {tiling.overlap}")
+
     def answer(_: Path, image: Picture) -> tuple[Result, Notes]:
-        return predict_one(model, image, precision), ()
+        return predict_one(model, image, precision, tiling), ()
 
     def film(path: Path, target: Path) -> Notes:
-        predict_video(lambda frame: predict_one(model, frame, precision), path, target, options)
+        predict_video(lambda frame: predict_one(model, frame, precision, tiling), path, target, options)
         return ()
 
     done = predict_all(options, categories(class_names, category_ids, thing_count), answer, film, remarks)
@@ -152,7 +170,7 @@ class Work:
     def __init__(self, options: Predict, settings: Json):
         """`settings` are what the results depend on beside the options."""
         join_processes()
-        self.options = options
+        self.options, self.max_pixels = options, int(options.max_megapixels * 1e6)
         out = Path(options.out)
         found, self.others = find_images(options.images, out)
         self.stills = [path for path in found if not is_video(path)][: options.limit or None]
@@ -163,8 +181,11 @@ class Work:
         decisive = {name: value for name, value in everything.items() if name not in NO_MATTER}
         self.journal = Journal(out / "journal", decisive, options.resume)
         self.names = self._name_outputs(self.stills) | self._name_outputs(self.videos)
-        for path in self.others if is_main() else ():
-            skip(path, NO_IMAGE)
+        if is_main():
+            for path in self.others:
+                skip(path, NO_IMAGE)
+            if line := described(self.stills, self.max_pixels):
+                print(line)
 
     def __enter__(self) -> Self:
         return self
@@ -199,7 +220,7 @@ class Work:
         with Bar("predicting", len(share), show=is_main()) as bar:
             for number, path in share:
                 try:
-                    image = read_image(path, int(self.options.max_megapixels * 1e6))
+                    image = read_image(path, self.max_pixels)
                 except UserError as error:
                     self._skip(path, str(error))
                 else:
@@ -284,9 +305,17 @@ def unique_names(paths: Sequence[Path], taken: Iterable[str] = ()) -> list[str]:
     return names
 
 
-def predict_one(model: Model[R], image: Picture, precision: str) -> R:
+def chosen_tiling(options: Predict, trained: Data) -> Tiling | None:
+    """As the command line says, or as the model was trained."""
+    tile, overlap = (options.tile, options.overlap) if isinstance(options, PredictInTiles) else (-1, -1)
+    if tile < 0 <= overlap and not trained.tile:
+        raise UserError(f"--overlap {overlap}: nothing is cut; say with --tile above which size")
+    return Tiling.of(trained.tile if tile == -1 else tile, trained.overlap if overlap == -1 else overlap)
+
+
+def predict_one(model: Model[R], image: Picture, precision: str, tiling: Tiling | None = None) -> R:
     with autocast(next(model.parameters()).device, precision):
-        return model.predict([image])[0]
+        return in_tiles(model.predict, image, tiling)
 
 
 def predict_video(find: Callable[[Picture], Result], source: Path, target: Path, options: Predict) -> None:

@@ -60,7 +60,7 @@ class Output:
     def _write_masks(self, name: str, result: Result) -> list[Json]:
         """A result's masks as a PNG; returns its annotations, in COCO's format but for the image's number."""
         if isinstance(result, Instances):
-            if result.masks is not None:
+            if result.masks is not None or result.codes is not None:
                 self._write("masks", f"{name}.png", cv2.imencode(".png", instance_map(result))[1].tobytes())
             return result.to_coco(0, self.category_ids)
         assert isinstance(result, Segments)
@@ -119,13 +119,12 @@ def write_items(file: TextIO, items: Iterable[Json]) -> None:
 
 def instance_map(result: Instances) -> NDArray[np.uint16]:
     """[H, W]: 0, or the number (from 1, in the order of the scores) of the best instance at each pixel."""
-    assert result.masks is not None
-    masks = result.masks.cpu().numpy()
     numbers = np.zeros(result.size, np.uint16)
-    for index in range(len(masks) - 1, -1, -1):  # the best is painted last
-        left, top, width, height = cv2.boundingRect(masks[index].view(np.uint8))
+    for index in reversed(range(len(result))):  # the best is painted last
+        mask = result.mask(index)
+        left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
         window = np.s_[top : top + height, left : left + width]
-        numbers[window][masks[index][window]] = index + 1
+        numbers[window][mask[window]] = index + 1
     return numbers
 
 

@@ -42,6 +42,8 @@ class Training:
     """Optimizer steps between resume points."""
     evaluate_every: int = 1
     """Epochs between evaluations; the last epoch is always evaluated; 0: only the last."""
+    max_detections: int = 100
+    """How many detections of each class in an image COCO's score looks at; 100 in published scores."""
     limit: int = 0
     """Use only the first so many images of each data set; 0: all."""
     compile: bool = False
@@ -73,6 +75,10 @@ class Data:
     """Without validation data at that path, this part of the pictures is it, chosen by a hash of their names."""
     group_by: str = ""
     """A regular expression; pictures in whose names it, or its first group, finds the same stay together."""
+    tile: int = 0
+    """Pictures above so many pixels a side are cut into tiles of that size, to train, evaluate and predict; 0: none."""
+    overlap: int = 128
+    """Pixels that neighbouring tiles share."""
     rectangles: bool = False
     """Objects at that path that have only a box get its rectangle for a mask."""
     check: Literal["stop", "say"] = "stop"

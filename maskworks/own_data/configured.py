@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from common.data.tiles import Tiling
 from common.errors import UserError
 from common.files import here_or_above
 from common.run.configuration import UNPREFIXED, changed, choose, configure, flags
@@ -18,7 +19,6 @@ from common.run.settings import Data
 from maskworks.own_data import checks, fitting, found, splits
 
 T = TypeVar("T")
-SCORED = 100  # detections of a picture, by COCO's evaluation
 OF_A_PATH = ("--recipe", "--data.recipe", "--data.val-fraction", "--data.group-by", "--data.rectangles", "--data.check")
 SMALL = "small"  # the variant that learns own data where none is named
 
@@ -38,9 +38,11 @@ def configured(variants: Mapping[str, T], arguments: Sequence[str] | None = None
     asked = configure({base.variant: base}, arguments, prog=prog)
     data = located(asked.data, arguments)
     train, val = checks.opened(data.train), checks.opened(data.val)
-    measures = fitting.Measures.of(train)
-    if asked.training.limit:
-        measures = replace(measures, pictures=min(asked.training.limit, measures.pictures))
+    tiling = Tiling.of(data.tile, data.overlap)
+    measures = fitting.Measures.of(train, tiling)
+    if limit := asked.training.limit:
+        first = train.a.sizes[:limit].tolist()
+        measures = replace(measures, pictures=sum(len(tiling.windows(*size)) if tiling else 1 for size in first))
     settings = fitting.fitted(measures) if base.variant == SMALL else {}
     if asked.data.recipe != "published":
         scaled = getattr(base, "recipe_batch_size", 0)  # then its learning rate is for the asked batch already
@@ -73,25 +75,25 @@ def located(data: Data, arguments: Sequence[str] = ()) -> Data:
 
 def review(config: Any, m: fitting.Measures, train: checks.Set, val: checks.Set) -> None:
     """Print what was found and what will be done; stop for what would waste it."""
+    tiling = Tiling.of(config.data.tile, config.data.overlap)
     say(
         f"data: {len(train.a.image_ids)} pictures train, with {m.objects} objects of {len(train.class_names)} classes, "
-        f"up to {m.most} in one; {len(val.a.image_ids)} pictures validate, with {val.objects()} objects"
+        f"up to {m.most} in {'a tile' if tiling else 'one'}; {len(val.a.image_ids)} pictures validate, "
+        f"with {val.objects()} objects"
     )
     if config.variant == SMALL:
         say(f"fitted to them: {' '.join(flags({n: value_of(config, n) for n in fitting.fitted(m) if has(config, n)}))}")
     say(f"plan: {plan(config, m.pictures)}")
     reasons = checks.wasted(train, val, masks=getattr(config.model, "masks", True))
-    scales = network_scales(config, train.a.sizes)
+    scales = network_scales(config, fitting.seen_sizes(train.a.sizes, tiling))
     small = {name: part for name, part in checks.too_small(train, scales).items() if part >= checks.SOME}
     if small:
         listed = ", ".join(f"{part:.0%} of {name}" for name, part in small.items())
         line = f"at the network's input these all but vanish, with less than {checks.SMALLEST} pixels a side: {listed}"
         if max(small.values()) >= checks.MANY:
-            reasons.append(f"{line}; enlarge the input, or cut the pictures into parts")
+            reasons.append(f"{line}; enlarge the input, or cut the pictures: --data.tile")
         else:
             say(f"note: {line}")
-    if crowded := int((val.counts() > SCORED).sum()):
-        say(f"note: {crowded} validation pictures have more than {SCORED} objects, and COCO's score looks at {SCORED}")
     if reasons and config.data.check == "stop":
         raise UserError(f"{' | '.join(reasons)} | --data.check say trains all the same")
     for reason in reasons:

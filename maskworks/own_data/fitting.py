@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from common.data.annotation_files import Annotations
+from common.data.tiles import Tiling
 from common.run.settings import Optimizer, Training
 from maskworks.own_data.checks import Set
 
@@ -35,20 +38,40 @@ class Measures:
     most: int  # objects in one picture
 
     @classmethod
-    def of(cls, train: Set) -> "Measures":
+    def of(cls, train: Set, tiling: Tiling | None = None) -> "Measures":
+        """Of the pictures, or of the tiles that they are cut into."""
         a = train.a
         own = np.flatnonzero(a.usable & ~a.crowd)
-        sides = np.sqrt(a.boxes[own, 2:].prod(axis=1)) / a.sizes.max(axis=1)[a.image_index[own]]
-        long_sides = a.sizes.max(axis=1)
+        sizes = seen_sizes(a.sizes, tiling)
+        long_sides = sizes.max(axis=1)
+        sides = np.sqrt(a.boxes[own, 2:].prod(axis=1)) / long_sides[a.image_index[own]]
         small = float(np.quantile(sides, 0.2)) if len(own) else 1.0
-        aspect = float(np.median(a.sizes.min(axis=1) / long_sides))
-        most = int(train.counts().max(initial=0))
-        return cls(len(a.image_ids), len(own), float(np.median(long_sides)), aspect, small, most)
+        aspect = float(np.median(sizes.min(axis=1) / long_sides))
+        counts = counts_in_tiles(a, tiling) if tiling else train.counts()
+        return cls(len(counts), len(own), float(np.median(long_sides)), aspect, small, int(counts.max(initial=0)))
 
     @property
     def input_side(self) -> int:
         wanted = min(max(WANTED / self.small, 256), 512, max(256, 2 * self.long_side))
         return round(wanted / 32) * 32
+
+
+def seen_sizes(sizes: NDArray[np.int32], tiling: Tiling | None) -> NDArray[np.int32]:
+    """How large the network is shown pictures [n, 2]."""
+    return np.minimum(sizes, tiling.tile) if tiling else sizes
+
+
+def counts_in_tiles(a: Annotations, tiling: Tiling) -> NDArray[np.int64]:
+    """The objects of each tile: those whose centre is in it."""
+    centres = a.boxes[:, 1::-1] + a.boxes[:, :1:-1] / 2  # y, x
+    order = np.argsort(np.where(a.usable, a.image_index, len(a.sizes)), kind="stable")
+    ends = np.cumsum(np.bincount(a.image_index[a.usable], minlength=len(a.sizes)))
+    counts = []
+    for own, size in zip(np.split(order, ends)[:-1], a.sizes.tolist(), strict=True):
+        for window in tiling.windows(*size):
+            inside = (centres[own] >= window[:2]) & (centres[own] < window[2:])
+            counts.append(int(inside.all(axis=1).sum()))
+    return np.array(counts, np.int64)
 
 
 def fitted(m: Measures) -> dict[str, Any]:

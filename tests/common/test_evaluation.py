@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from common.run.evaluation import (
     ground_truth,
     photographs,
 )
+from common.run.settings import Data
 from maskworks import shapes
 
 
@@ -30,6 +32,7 @@ class Oracle(nn.Module):
 
     def __init__(self, dataset: CocoDataset):
         super().__init__()
+        self.config = SimpleNamespace(data=Data())
         self.truths = {sample.image.tobytes(): ground_truth(sample, dataset.class_names) for sample in dataset}
         self.given: list[weakref.ref] = []
         self.most_alive = 0

@@ -1,5 +1,6 @@
 """What eval.py evaluates and where it writes: flags before the file, the file before the checkpoint's own settings."""
 
+import json
 import shlex
 from copy import deepcopy
 from functools import cache
@@ -8,11 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
+from common.data.coco import CocoDataset
 from common.data.loader import worker_count
 from common.errors import UserError
 from common.run import checkpoint
-from common.run.commands import evaluation_folder, model_to_evaluate
+from common.run.commands import INSTANCES, describe_limits, evaluation_folder, model_to_evaluate
 from common.run.configuration import configure, from_dict, to_dict, to_yaml
 from solov2.config import VARIANTS, Config
 
@@ -59,6 +62,32 @@ def test_the_file_names_the_checkpoint_unless_a_flag_does(folder: Path, file: st
     (folder / "my.yaml").write_text(file)
     assert evaluated(f"--config my.yaml {flags}").training.weights == expected
     assert evaluated(f"{flags} --config=my.yaml").training.weights == expected
+
+
+def test_crowded_pictures_are_spoken_of_and_a_limit_that_nothing_reads_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
+    image = {"id": 1, "file_name": "a.png", "height": 20, "width": 40}
+    entry = {"image_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
+    labels = [1] * 130 + [2] * 20
+    entries = [entry | {"id": at, "category_id": label} for at, label in enumerate(labels, start=1)]
+    classes = [{"id": 1, "name": "cell"}, {"id": 2, "name": "spot"}]
+    text = json.dumps({"images": [image], "annotations": entries, "categories": classes})
+    (tmp_path / "a.json").write_text(text)
+    dataset = CocoDataset([tmp_path], [tmp_path / "a.json"])
+    describe_limits(configure(VARIANTS, []), dataset)
+    assert capsys.readouterr().out.splitlines() == [
+        "note: 1 of 1 pictures hold up to 130 objects of a class, and the score looks at 100 of each: "
+        "--max-detections 130 looks at all",
+        "note: 1 of 1 pictures hold up to 150 objects, and the network answers with 100 at most: "
+        "--test.max-instances 150 allows all",
+    ]
+    describe_limits(configure(VARIANTS, shlex.split("--max-detections 130 --test.max-instances 150")), dataset)
+    assert not capsys.readouterr().out
+    for package, flags in (("upsnet", "--max-detections 130"), ("solov2", "--max-detections 10")):
+        with pytest.raises(UserError, match=f"^{flags}: "):
+            evaluation_folder(package, evaluated(flags), scoring=INSTANCES if package == "solov2" else None)
 
 
 def test_a_variant_names_its_default_run_and_no_settings() -> None:

@@ -23,7 +23,7 @@ from tests.given import given_folder
 Json = dict[str, Any]
 
 
-def with_pycocotools(truth: Json, detections: list[Json], kind: str) -> COCOeval:
+def with_pycocotools(truth: Json, detections: list[Json], kind: str, limit: int = 100) -> COCOeval:
     """pycocotools on ids + 1: to it, 0 would mean "not matched"."""
     dataset = COCO()
     dataset.dataset = copy.deepcopy(truth)
@@ -37,6 +37,8 @@ def with_pycocotools(truth: Json, detections: list[Json], kind: str) -> COCOeval
         if detections:  # loadRes fails on an empty list
             found = dataset.loadRes(copy.deepcopy(detections))
         evaluation = COCOeval(dataset, found, kind)
+        if limit != 100:
+            evaluation.params.maxDets = [1, 10, limit]
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -47,6 +49,29 @@ def assert_equal(truth: Json, detections: list[Json], kind: Any) -> None:
     ours = evaluate_coco(truth, detections, kind)
     theirs = with_pycocotools(truth, detections, kind).stats
     np.testing.assert_allclose(list(ours.values()), theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["segm", "bbox"])
+@pytest.mark.parametrize("limit", [11, 60, 100, 400])
+def test_more_or_fewer_detections_count_as_pycocotools_counts_them(kind: Any, limit: int) -> None:
+    random = np.random.default_rng(0)
+    images = [{"id": 1, "height": 160, "width": 160}, {"id": 2, "height": 160, "width": 160}]
+    annotations: list[Json] = []
+    for x, y in np.ndindex(15, 15):  # 225 of a class in an image
+        mask = np.zeros((1, 160, 160), bool)
+        mask[0, 10 * y : 10 * y + 8, 10 * x : 10 * x + 8] = True
+        entry = {"category_id": 1 + (y == 14), "bbox": [10 * x, 10 * y, 8, 8], "area": 64, "iscrowd": 0}
+        code = rle.encode(mask)[0]
+        annotations.append(entry | {"id": len(annotations), "image_id": 1 + (x > 12), "segmentation": code})
+    truth = {"images": images, "annotations": annotations, "categories": [{"id": 1}, {"id": 2}]}
+    keys = ("image_id", "category_id", "bbox", "segmentation")
+    detections = [{key: each[key] for key in keys} | {"score": random.random()} for each in annotations * 2]
+    details = coco_details(truth, detections, kind, limit)
+    theirs = with_pycocotools(truth, detections, kind, limit).eval
+    assert details.summary["AP"] == pytest.approx(theirs["precision"][..., 0, 2].mean(), abs=1e-12)
+    assert details.summary[f"AR{limit}"] == pytest.approx(theirs["recall"][..., 0, 2].mean(), abs=1e-12)
+    assert details.summary["AR10"] == pytest.approx(theirs["recall"][..., 0, 1].mean(), abs=1e-12)
+    assert evaluate_coco(truth, detections, kind, limit) == details.summary
 
 
 # ---- COCO: generated sets ----

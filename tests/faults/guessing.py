@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -12,6 +13,7 @@ from torch import nn
 
 from common.results import Instances
 from common.run.prediction import Predict, predict
+from common.run.settings import Data
 from maskworks.report import of_predictions
 
 CLASSES = ("dark", "light")
@@ -22,6 +24,7 @@ class Guess(nn.Module):
 
     def __init__(self, before: Callable[[int], None] = lambda asked: None):
         super().__init__()
+        self.config = SimpleNamespace(data=Data())
         self.weight = nn.Parameter(torch.zeros(1))
         self.asked, self.before = 0, before
 

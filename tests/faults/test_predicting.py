@@ -238,7 +238,7 @@ def test_nothing_to_predict_is_one_line_and_status_2(
     Path("notes/notes.txt").touch()
     cv2.imwrite("out/drawings/0.png", np.zeros((4, 4, 3), np.uint8))  # what a run wrote
     model = Guess()
-    model.scene_graph, model.config = object(), SimpleNamespace(relations=SimpleNamespace(things=1))
+    model.scene_graph, model.config.relations = object(), SimpleNamespace(things=1)
     model.backbone = torch.nn.Identity()
     for package in (maskrcnn, refinemask_psg, solov2):
         monkeypatch.setattr(package, "load", lambda weights: model)

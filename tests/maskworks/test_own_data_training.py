@@ -10,6 +10,7 @@ import pytest
 import maskrcnn
 import solov2
 import yolact
+from common.data.tiles import Tiling
 from common.errors import UserError
 from common.run.configuration import configure, to_yaml
 from common.run.settings import Data, Images, Optimizer, Training
@@ -115,6 +116,25 @@ def test_the_rules_of_fitting(capsys: pytest.CaptureFixture[str]) -> None:
     assert (large.input_side, fitting.fitted(large)["test.max_instances"]) == (256, 100)
     tiny = fitting.Measures(pictures=80, objects=100, long_side=4000, aspect=0.75, small=0.001, most=3)
     assert tiny.input_side == 512
+
+
+def test_settings_are_fitted_to_the_tiles_that_pictures_are_cut_into(tmp_path: Path) -> None:
+    train, _ = sets(tmp_path, (["a"], [[("a", 5), ("a", 9)], [("a", 5)]]), (["a"], [[("a", 5)]]))
+    whole = fitting.Measures.of(train)
+    height, width = train.a.sizes[0].tolist()
+    assert fitting.Measures.of(train, Tiling(max(height, width), 0)) == whole
+    tile = max(height, width) // 2
+    cut = fitting.Measures.of(train, Tiling(tile, 0))
+    windows = Tiling(tile, 0).windows(height, width)
+    assert (cut.pictures, cut.objects, cut.long_side) == (2 * len(windows), 3, tile)
+    assert cut.small == pytest.approx(whole.small * whole.long_side / tile)
+    centres = train.a.boxes[:, :2] + train.a.boxes[:, 2:] / 2
+    inside = [
+        sum(w.left <= x < w.right and w.top <= y < w.bottom for x, y in centres[train.a.image_index == picture])
+        for picture in (0, 1)
+        for w in windows
+    ]
+    assert cut.most == max(inside)
 
 
 def test_every_fitted_setting_is_one_of_some_package() -> None:

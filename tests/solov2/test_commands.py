@@ -188,3 +188,22 @@ def test_the_exported_file_finds_what_pytorch_finds_and_a_wrong_one_is_refused(w
     session = onnxruntime.InferenceSession(wrong.SerializeToString())
     with pytest.raises(UserError, match="not to be trusted"):
         check(graph, session, export.padded(photograph), found, outside_both, "a scene")
+
+
+def test_tiles_of_training_are_those_of_evaluation_and_prediction(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    quick = ["--steps", 1, "--batch-size", 2, "--workers", 0, "--limit", 2, "--device", "cpu", "--no-report"]
+    tiles = ["--data.tile", 96, "--data.overlap", 32, "--run", "run"]
+    done = run("solov2/train.py", *SMALL, *quick, *tiles, *small_data(tmp_path, 2), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "tiles of 96 pixels that share 32: 2 of 2 pictures are cut to train" in done.stdout
+    assert len((tmp_path / "run/train.txt").read_text().split()) == 2
+    weights, data = ["--weights", "run/best.safetensors"], small_data(tmp_path, 2)
+    done = run("solov2/eval.py", *weights, "--workers", 0, *data, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    scored = json.loads((evaluation(done.stdout, tmp_path) / "metrics.json").read_text())
+    assert scored == json.loads((tmp_path / "run/metrics.json").read_text())
+    done = run("solov2/predict.py", *weights, data[5], "--out", "found", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "photographs above 96 pixels a side are predicted in tiles that share 32" in done.stdout
+    assert len(list((tmp_path / "found/masks").iterdir())) == 2
