@@ -9,8 +9,9 @@ import tyro
 import glip
 from common.errors import UserError
 from common.results import Instances, Result
-from common.run import commands
+from common.run import command_line, commands
 from common.run.prediction import Predict, predict
+from common.run.ranges import Share
 from glip.network import GLIP
 from glip.prompts import Prompt, class_prompt, read_prompt
 from glip.scoring import SURE
@@ -22,7 +23,7 @@ from maskworks.published.names import local_file
 class PredictBoxes(Predict):
     """Find boxes in photographs and videos."""
 
-    threshold: float = SURE
+    threshold: Share = SURE
     """Boxes with a lower score are not drawn; predictions.json holds all."""
 
 
@@ -40,7 +41,7 @@ class Options:
 
 
 def main() -> None:
-    options = tyro.cli(Options, prog="predict.py")
+    options = command_line.read(Options, "predict.py")
     if options.spans and not options.prompt:
         raise UserError("--spans: the characters of a caption; name it with --prompt")
     options.predict.weights = str(local_file(options.predict.weights))

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
-
 import refinemask_psg
 from common.errors import UserError
-from common.run import commands
+from common.run import command_line, commands
 from common.run.prediction import Predict, predict
+from common.run.ranges import Whole
 from maskworks import report
 from maskworks.published.names import local_file
 from refinemask_psg.psg.predict import PredictScenes, submit
@@ -21,12 +20,12 @@ class Options(PredictScenes):
 
     model: Literal["detector", "u2net"] = "detector"
     """u2net: WEIGHTS is the published u2net.pth or u2netp.pth; writes maps of how salient each pixel is."""
-    size: int = 0
+    size: Whole = 0
     """Side of U-2-Net's square input; 0: as the checkpoint says, 320 for the published ones."""
 
 
 def main() -> None:
-    options = tyro.cli(Options, prog="predict.py")
+    options = command_line.read(Options, "predict.py")
     refuse_unread(options)
     if options.model == "u2net":
         predict_saliency(options, options.size)

@@ -116,7 +116,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # of meta, which computes nothing, there is none
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"--device {name}: not to be had here ({str(error).splitlines()[0]}); try --device cpu"

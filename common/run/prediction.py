@@ -28,6 +28,7 @@ from common.run.distributed import is_main, process_count, process_index
 from common.run.model import Model, Picture
 from common.run.prediction_files import Output, Remarks, categories
 from common.run.prediction_journal import Journal
+from common.run.ranges import Positive, Share, Whole
 from common.run.runlog import Bar
 
 Json = dict[str, Any]
@@ -50,17 +51,17 @@ class Predict:
     """A checkpoint of ours, or the name of a published one (python -m common.run.weights)."""
     out: str = "predictions"
     """Folder to write to: drawings/, masks/ or panoptic/, predictions.json, report.html."""
-    threshold: float = 0.3
+    threshold: Share = 0.3
     """Instances with a lower score are not drawn; predictions.json holds all."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the best there is."""
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     """Number format of the forward pass; auto: bf16 where a trial finds it clearly faster."""
-    limit: int = 0
+    limit: Whole = 0
     """Use only the first so many images; 0: all."""
-    max_megapixels: float = 100.0
+    max_megapixels: Positive = 100.0
     """Larger photographs are skipped before they are decoded."""
-    report_images: int = 500
+    report_images: Whole = 500
     """report.html shows at most so many photographs; predictions.json holds all."""
     resume: bool = False
     """Go on with a run that was stopped: what OUT/journal lists as finished is kept, not predicted again."""

@@ -166,13 +166,6 @@ def test_training_goes_on_from_other_classes_and_from_a_torchvision_backbone(fol
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["train", "eval", "predict", "export"])
-def test_help_lists_the_settings(name, tmp_path):
-    done = run(f"solov2/{name}.py", "--help", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert ("--optimizer.lr" if name in ("train", "eval") else "--weights") in done.stdout
-
-
 def test_the_exported_file_finds_what_pytorch_finds_and_a_wrong_one_is_refused(weights, tmp_path, monkeypatch, capsys):
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
