@@ -2,16 +2,18 @@
 
 import yolact
 from common.run import command_line, commands
-from common.run.prediction import Predict, predict
-from maskworks import report
+from common.run.prediction import predict
+from maskworks import own_data, report
 from maskworks.published.names import local_file
 
 
 def main() -> None:
-    options = command_line.read(Predict, "predict.py")
+    options = command_line.read(own_data.PredictToCorrect, "predict.py")
+    own_data.refuse_to_replace(options)
     options.weights = str(local_file(options.weights))
     model = yolact.load(options.weights)
-    report.of_predictions(predict(model, model.class_names, model.category_ids, options))
+    folder = predict(model, model.class_names, model.category_ids, options)
+    report.of_predictions(own_data.to_correct(folder, options))
 
 
 if __name__ == "__main__":

@@ -35,8 +35,20 @@ Json = dict[str, Any]
 Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why
 Find = Callable[[Path, Picture], tuple[Result, Notes]]  # a file and its picture -> what is found
 Film = Callable[[Path, Path], Notes]  # a video and the file to draw it to
-KINDS = ("drawings", "diagrams", "masks", "panoptic", "journal")  # the folders under --out
-NO_MATTER = {"images", "out", "device", "limit", "max_megapixels", "report_images", "resume"}  # to an image's result
+KINDS = (  # the folders under --out; from "coco" on, those of --format
+    *("drawings", "diagrams", "masks", "panoptic", "journal"),
+    *("coco", "labelme", "yolo", "cvat", "label-images"),
+)
+NO_MATTER = {
+    "images",
+    "out",
+    "device",
+    "limit",
+    "max_megapixels",
+    "report_images",
+    "resume",
+    "format",
+}  # to an image's result
 NO_IMAGE = "not an image or a video"
 R = TypeVar("R", bound=Result)
 

@@ -82,9 +82,10 @@ def test_eval_without_a_run_says_what_to_do(tmp_path):
 
 def test_predict_names_each_bad_file_and_handles_the_rest(weights, tmp_path):
     make_photographs(tmp_path / "in")
-    done = run("solov2/predict.py", "--weights", weights, "in", "--out", "out", cwd=tmp_path)
+    done = run("solov2/predict.py", "--weights", weights, "in", "--out", "out", "--format", "labelme", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert skipped_files(done.stderr) == SKIPPED
+    assert {path.stem for path in (tmp_path / "out" / "labelme").glob("*.json")} == READ
     assert "5 photographs done, 3 files skipped" in done.stdout
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     sizes = {Path(image["file_name"]).name: (image["height"], image["width"]) for image in content["images"]}
