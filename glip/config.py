@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from common.run.ranges import Count, Decay, Depth, NotNegative, Positive, Share, Whole, WholeOrUnset, Width
 from common.run.settings import Data, Images, Optimizer, Schedule, Training
 
 BERT = "bert-base-uncased"  # the vocabulary that all published variants were trained with; it comes with the package
@@ -15,58 +16,58 @@ BUILT_IN = "built-in"  # that of the built-in captions
 class Model:
     """The image's side of the network, and the head where image and text meet."""
 
-    swin_width: int = 96
+    swin_width: Width = 96
     """Channels of Swin's first stage; each further one has twice as many."""
-    swin_depths: tuple[int, ...] = (2, 2, 6, 2)
+    swin_depths: tuple[Depth, ...] = (2, 2, 6, 2)
     """Blocks of each stage."""
-    swin_heads: tuple[int, ...] = (3, 6, 12, 24)
+    swin_heads: tuple[Width, ...] = (3, 6, 12, 24)
     """Attention heads of each stage."""
-    window: int = 7
+    window: Width = 7
     """Side of the attention windows."""
-    drop_path: float = 0.2
+    drop_path: Decay = 0.2
     """How often the last block is left out in training; earlier ones less often."""
-    frozen_stages: int = -1
+    frozen_stages: WholeOrUnset = -1
     """0: Swin's patch embedding is not trained; 2, 3, ..: nor are its first 1, 2, .. stages; -1: all of it is."""
     checkpointing: bool = False
     """Compute the activations of Swin, BERT and the dynamic head again in the backward pass, to save memory."""
-    channels: int = 256
+    channels: Width = 256
     """Width of the feature pyramid and the head."""
-    drop_block: float = 0.3
+    drop_block: Decay = 0.3
     """Share of the pyramid's places that are blanked in training, in squares of 3 x 3; 0: none."""
-    blocks: int = 6
+    blocks: Depth = 6
     """Blocks of the dynamic head."""
-    groups: int = 16
+    groups: Width = 16
     """Groups of the head's group norms."""
     deformable: Literal["torchvision", "sampled"] = "torchvision"
     """Who computes deformable convolutions: torchvision's operator, or grid sampling, which trains four times as fast
     on processors."""
     early_fusion: bool = True
     """Whether image and text attend to each other before each block; without, text is read once for all images."""
-    fusion_width: int = 2048
+    fusion_width: Width = 2048
     """Width of that attention."""
-    fusion_heads: int = 8
+    fusion_heads: Width = 8
     """Its heads."""
-    fusion_dropout: float = 0.1
+    fusion_dropout: Decay = 0.1
     """Dropout on its attention maps."""
-    anchor_scale: float = 8.0
+    anchor_scale: Positive = 8.0
     """Side of the anchors, in strides of their level."""
-    box_scale: float = 1.0
+    box_scale: Positive = 1.0
     """What predicted deltas are multiplied by at the start of training; each level learns its own factor."""
-    alignment_scale: float = 1.0
+    alignment_scale: Positive = 1.0
     """What the alignment of places and tokens is multiplied by at the start of training; the factor is learned."""
     head_identity: float = 0.0
     """How much of its input each convolution of the dynamic head passes on unchanged at the start of training."""
-    token_loss_weight: float = 1.0
+    token_loss_weight: NotNegative = 1.0
     """Weight of the focal loss on the alignment of places and tokens."""
-    box_loss_weight: float = 2.0
+    box_loss_weight: NotNegative = 2.0
     """Weight of the GIoU loss."""
-    masked_language_weight: float = 0.0
+    masked_language_weight: NotNegative = 0.0
     """Weight of the masked language model's loss, in which hidden words are guessed; 0: it is switched off."""
-    masked_words: float = 0.15
+    masked_words: Share = 0.15
     """Share of the words that are hidden for it."""
     mean: tuple[float, float, float] = (103.53, 116.28, 123.675)
     """Subtracted from the BGR values."""
-    std: tuple[float, float, float] = (57.375, 57.12, 58.395)
+    std: tuple[Positive, Positive, Positive] = (57.375, 57.12, 58.395)
     """What they are divided by then."""
 
 
@@ -77,29 +78,29 @@ class Text:
     vocabulary: str = BERT
     """A WordPiece vocabulary: BERT's or `built-in`, which come with the package, a file or folder, or `hub:NAME` to get
     it from the Hugging Face hub."""
-    words: int = 30522
+    words: Width = 30522
     """Size of the vocabulary."""
-    width: int = 768
+    width: Width = 768
     """Width of BERT."""
-    layers: int = 12
+    layers: Depth = 12
     """Its layers."""
-    heads: int = 12
+    heads: Width = 12
     """Its attention heads."""
-    inner_width: int = 3072
+    inner_width: Width = 3072
     """Width between the two linear layers of each of its layers."""
-    positions: int = 512
+    positions: Width = 512
     """Places that it has embeddings for."""
-    dropout: float = 0.1
+    dropout: Decay = 0.1
     """Its dropout in training."""
-    embedding_std: float = 0.02
+    embedding_std: NotNegative = 0.02
     """Spread of its word embeddings at the start of training; those of places start with 0.02."""
-    max_tokens: int = 256
+    max_tokens: Width = 256
     """Longest caption, in tokens; longer class lists are split into several captions."""
     separator: str = ". "
     """What stands between class names."""
-    chunk: int = 0
+    chunk: Whole = 0
     """So many class names in a caption; 0: as many as it holds."""
-    prompt_rows: int = 0
+    prompt_rows: Whole = 0
     """Rows of the trainable prompt that is added to BERT's answer (prompt tuning); 0: none."""
 
 
@@ -109,19 +110,19 @@ class Inference:
 
     conventions: Literal["microsoft", "mmdetection"] = "microsoft"
     """Whose rounding of sizes, order of candidates and measure of overlap to follow."""
-    short_side: int = 800
+    short_side: Width = 800
     """A photograph is scaled to this short side ..."""
-    long_side: int = 1333
+    long_side: Width = 1333
     """... unless its long side would exceed this."""
     aggregation: Literal["mean", "max", "onehot"] = "mean"
     """A phrase's score from those of its tokens; onehot: token k is the score of class k."""
-    score_threshold: float = 0.05
+    score_threshold: Share = 0.05
     """Places with a lower phrase score are not looked at."""
-    max_candidates: int = 1000
+    max_candidates: Count = 1000
     """How many boxes of each level enter NMS."""
-    nms_iou: float = 0.6
+    nms_iou: Share = 0.6
     """Of two boxes of one phrase that overlap more, the better one stays."""
-    max_detections: int = 100
+    max_detections: Count = 100
     """How many boxes an image may have, for each caption."""
 
 
@@ -129,17 +130,17 @@ class Inference:
 class Augment:
     """What training does to photographs and captions."""
 
-    long_side: int = 1333
+    long_side: Width = 1333
     """Longest long side after scaling."""
-    short_sides: tuple[int, ...] = (480, 560, 640, 720, 800)
+    short_sides: tuple[Width, ...] = (480, 560, 640, 720, 800)
     """The short side is drawn from these."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """How often an image is mirrored."""
     shuffle: bool = False
     """Name the classes in a random order in each caption."""
-    negatives: int = -1
+    negatives: WholeOrUnset = -1
     """So many classes at most that are not in the image are named in its caption; -1: all, always."""
-    listed: float = 0.0
+    listed: Share = 0.0
     """How often a caption is replaced by the list of its phrases, with phrases of other captions among them."""
 
 
@@ -150,7 +151,7 @@ class Tuning:
     mode: Literal["full", "frozen_language", "linear_probe", "language", "prompt"] = "full"
     """full: all; frozen_language: all but BERT; linear_probe: the head's last layers; language: BERT only;
     prompt: only a vector for each token that is added to BERT's answer (needs --text.prompt-rows)."""
-    language_lr_scale: float = 0.1
+    language_lr_scale: NotNegative = 0.1
     """BERT's learning rate, as a factor of lr."""
 
 

@@ -9,20 +9,21 @@ import tyro
 import glip
 from common.errors import UserError
 from common.results import Instances, Result
-from common.run import commands
-from common.run.prediction import Predict, predict
+from common.run import command_line, commands
+from common.run.prediction import predict
+from common.run.ranges import Share
 from glip.network import GLIP
 from glip.prompts import Prompt, class_prompt, read_prompt
 from glip.scoring import SURE
-from maskworks import report
+from maskworks import own_data, report
 from maskworks.published.names import local_file
 
 
 @dataclass
-class PredictBoxes(Predict):
+class PredictBoxes(own_data.PredictToCorrect):
     """Find boxes in photographs and videos."""
 
-    threshold: float = SURE
+    threshold: Share = SURE
     """Boxes with a lower score are not drawn; predictions.json holds all."""
 
 
@@ -40,9 +41,10 @@ class Options:
 
 
 def main() -> None:
-    options = tyro.cli(Options, prog="predict.py")
+    options = command_line.read(Options, "predict.py")
     if options.spans and not options.prompt:
         raise UserError("--spans: the characters of a caption; name it with --prompt")
+    own_data.refuse_to_replace(options.predict)
     options.predict.weights = str(local_file(options.predict.weights))
     model = glip.load(options.predict.weights)
     model.config.text.vocabulary = options.vocabulary or model.config.text.vocabulary
@@ -51,7 +53,7 @@ def main() -> None:
     folder = predict(
         model, prompt.names, tuple(numbers), options.predict, remarks=lambda result: remarks(result, prompt)
     )
-    report.of_predictions(folder)
+    report.of_predictions(own_data.to_correct(folder, options.predict))
 
 
 def chosen_prompt(model: GLIP, options: Options) -> Prompt:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from common.run.ranges import Count, Depth, NotNegative, Positive, Share, Whole, WholeOrUnset, Width
 from common.run.settings import Data, Images, Optimizer, Schedule, Training
 
 Convention = Literal["detectron", "mmdetection", "torchvision"]
@@ -29,42 +30,42 @@ class Model:
     norm: Literal["frozen_batch", "batch", "live_batch", "group"] = "frozen_batch"
     """Batch norm of constants; batch norm with fixed statistics whose scale is trained; of each batch's own statistics;
     group norm (from scratch)."""
-    norm_eps: float = 0.0
+    norm_eps: NotNegative = 0.0
     """Added to batch norm's variance: 0 in maskrcnn-benchmark and torchvision's COCO weights, 1e-5 elsewhere."""
     deformable: Literal["none", "offsets", "modulated"] = "none"
     """Whether the 3x3 convolutions of stages 3 to 5 sample at learned offsets (DCN), and weigh them (DCNv2)."""
-    deformable_groups: int = 1
+    deformable_groups: Width = 1
     """So many groups of their channels have offsets of their own."""
-    frozen_stages: int = 1
+    frozen_stages: WholeOrUnset = 1
     """The stem and so many stages of the backbone are not trained; -1: all of it is."""
-    fpn_channels: int = 256
+    fpn_channels: Width = 256
     """Width of the feature pyramid."""
     head_norm: Literal["none", "live_batch", "group"] = "none"
     """Norm of the convolutions of the pyramid, the box head and the mask head."""
-    proposal_convs: int = 1
+    proposal_convs: Depth = 1
     """3x3 convolutions of the proposal head."""
-    box_convs: int = 0
+    box_convs: Whole = 0
     """3x3 convolutions of the box head, as wide as the features, before ..."""
-    box_layers: int = 2
+    box_layers: Whole = 2
     """... so many fully connected ones; c4 has none."""
-    box_channels: int = 1024
+    box_channels: Width = 1024
     """Width of these."""
     class_agnostic: bool = False
     """The box head corrects a region in one way for all classes."""
-    mask_channels: int = 256
+    mask_channels: Width = 256
     """Width of the mask head."""
-    mask_resolution: int = 14
+    mask_resolution: Width = 14
     """Side of the regions cut out for the mask head, which draws at twice that; with c4 at this itself."""
-    mask_depth: int = 4
+    mask_depth: Whole = 4
     """Convolutions of the mask head before it enlarges; c4 has none."""
     masks: bool = True
     """Whether there is a mask head; without it this is Faster R-CNN."""
-    spare_outputs: int = 0
+    spare_outputs: Whole = 0
     """So many of the last classes have no name, as the ids that COCO leaves out in torchvision's files: they compete
     for scores and for places among an image's detections, and are never reported."""
     mean: tuple[float, float, float] = (102.9801, 115.9465, 122.7717)
     """Subtracted from the values 0 to 255, in the order of `conventions.channels`."""
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
     """What they are divided by then."""
 
 
@@ -76,7 +77,7 @@ class Conventions:
     """Order of the colours in the network's input."""
     resize: Literal["pillow", "opencv", "torch", "detectron2"] = "pillow"
     """Who scales photographs: antialiased bytes (the last too), plain bytes, or floats; each rounds sizes its way."""
-    size_divisor: int = 32
+    size_divisor: Width = 32
     """Inputs are padded to a multiple of this; 1: not at all."""
     inclusive_corners: bool = True
     """A box ends at its last pixel, not after it: width = x2 - x1 + 1 in areas, overlaps, deltas and clipping."""
@@ -92,11 +93,11 @@ class Conventions:
     """Where the 1e-6 (1e-8) lies that keeps a region on the border of two pyramid levels from rounding down."""
     aligned: bool = False
     """RoIAlign shifts its samples by half a pixel."""
-    sampling_ratio: int = 2
+    sampling_ratio: Whole = 2
     """RoIAlign's samples along each side of a bin; 0: as many as the bin has feature pixels."""
     background_first: bool = True
     """Class 0 is the background, in boxes and masks too; otherwise it is the classifier's last and nowhere else."""
-    smallest_detection: float = 0.0
+    smallest_detection: NotNegative = 0.0
     """Detections whose width or height is less (in network-input pixels) are dropped before NMS."""
     fitted: bool = False
     """At the very end boxes are clipped to the photograph once more, and those without width or height dropped."""
@@ -106,7 +107,7 @@ class Conventions:
     """Outlines drawn at the mask head's resolution; the object's pixels averaged by RoIAlign, thresholded; or not."""
     claims: Literal["best", "own"] = "best"
     """Anchors that an object claims as its best ones learn the object best for them, or the claiming one."""
-    smallest_claim: float = 0.0
+    smallest_claim: Share = 0.0
     """The least overlap by which an object may claim anchors."""
     boxes_claimed: bool = False
     """The same for regions in the box head: an object's best regions learn that object, not the one nearest to them."""
@@ -116,41 +117,41 @@ class Conventions:
 class Proposals:
     """The region proposal network: anchors, what it learns, and what it proposes."""
 
-    anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
+    anchor_sizes: tuple[Width, ...] = (32, 64, 128, 256, 512)
     """Anchor sides in network-input pixels: one for each level, or all of them on the only level."""
-    anchor_strides: tuple[int, ...] = (4, 8, 16, 32, 64)
+    anchor_strides: tuple[Width, ...] = (4, 8, 16, 32, 64)
     """The levels' strides."""
-    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    aspect_ratios: tuple[Positive, ...] = (0.5, 1.0, 2.0)
     """Height over width."""
-    before_nms: int = 1000
+    before_nms: Count = 1000
     """Of each level, so many of the best proposals enter NMS ..."""
-    after_nms: int = 1000
+    after_nms: Count = 1000
     """... and at most so many leave it."""
-    kept: int = 1000
+    kept: Count = 1000
     """Proposals of an image, of all levels together."""
-    nms_threshold: float = 0.7
+    nms_threshold: Share = 0.7
     """Overlap (IoU) above which the worse of two proposals is dropped."""
-    smallest: float = 0.0
+    smallest: NotNegative = 0.0
     """Proposals whose width or height is less are dropped."""
-    training_before_nms: int = 2000
+    training_before_nms: Count = 2000
     """before_nms in training."""
-    training_after_nms: int = 2000
+    training_after_nms: Count = 2000
     """after_nms in training."""
-    training_kept: int = 2000
+    training_kept: Count = 2000
     """kept in training."""
     kept_of_batch: bool = True
     """training_kept counts the proposals of all of a process's images together (1000 for each image as published)."""
     inside_only: bool = True
     """Anchors that reach over the image's border are not trained."""
-    foreground_iou: float = 0.7
+    foreground_iou: Share = 0.7
     """An anchor that overlaps an object by at least this must find it."""
-    background_iou: float = 0.3
+    background_iou: Share = 0.3
     """An anchor that overlaps each object by less than this must find none."""
-    samples: int = 256
+    samples: Count = 256
     """Anchors of an image that the loss looks at."""
-    positive_fraction: float = 0.5
+    positive_fraction: Share = 0.5
     """At most this part of them finds something."""
-    smooth_l1_beta: float = 1 / 9
+    smooth_l1_beta: NotNegative = 1 / 9
     """Where the box loss turns from quadratic to linear; 0: it never is quadratic."""
 
 
@@ -158,17 +159,17 @@ class Proposals:
 class Regions:
     """What the box and mask heads learn."""
 
-    foreground_iou: float = 0.5
+    foreground_iou: Share = 0.5
     """A region that overlaps an object by at least this must be classified as it, any other as background."""
-    samples: int = 512
+    samples: Count = 512
     """Regions of an image that the losses look at."""
-    positive_fraction: float = 0.25
+    positive_fraction: Share = 0.25
     """At most this part of them is foreground."""
-    smooth_l1_beta: float = 1.0
+    smooth_l1_beta: NotNegative = 1.0
     """Where the box loss turns from quadratic to linear; 0: it never is quadratic."""
-    delta_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    delta_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
     """What the box head's dx, dy, dw, dh are multiplied by."""
-    mask_loss_weight: float = 1.0
+    mask_loss_weight: NotNegative = 1.0
     """Weight of the mask loss; the other four have 1."""
 
 
@@ -176,17 +177,17 @@ class Regions:
 class Inference:
     """From answers to results."""
 
-    long_side: int = 1333
+    long_side: Width = 1333
     """A photograph is scaled so that its short side is `short_side`, unless its long side would exceed this."""
-    short_side: int = 800
+    short_side: Width = 800
     """See `long_side`."""
-    score_threshold: float = 0.05
+    score_threshold: Share = 0.05
     """Boxes that score this or less are not looked at."""
-    nms_threshold: float = 0.5
+    nms_threshold: Share = 0.5
     """Overlap (IoU) above which the worse of two boxes of a class is dropped."""
-    max_instances: int = 100
+    max_instances: Count = 100
     """How many objects an image may have."""
-    mask_threshold: float = 0.5
+    mask_threshold: Share = 0.5
     """Where a soft mask becomes foreground."""
 
 
@@ -194,11 +195,11 @@ class Inference:
 class Augment:
     """What training does to the photographs."""
 
-    long_side: int = 1333
+    long_side: Width = 1333
     """Longest long side after scaling."""
-    short_sides: tuple[int, ...] = (800,)
+    short_sides: tuple[Width, ...] = (800,)
     """The short side is drawn from these."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """How often an image is mirrored."""
 
 

@@ -16,7 +16,7 @@ import maskrcnn
 from common.data.images import list_images, read_image
 from common.errors import UserError
 from common.results import Instances
-from common.run import commands
+from common.run import command_line, commands
 from common.run.prediction import unique_names
 
 CONFIDENCE = 0.7  # the demo's threshold
@@ -41,7 +41,7 @@ class Demo:
 
 
 def main() -> None:
-    options = tyro.cli(Demo, prog="demo.py")
+    options = command_line.read(Demo, "demo.py")
     model = maskrcnn.load(options.weights).to(commands.choose_device(options.device))
     found, out = list_images(options.images), Path(options.out)
     drawn = 0

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -21,7 +20,7 @@ import maskrcnn
 from common.data.batches import round_up
 from common.data.images import read_image
 from common.errors import UserError
-from common.run import commands
+from common.run import command_line, commands
 from common.run.onnx_export import Found, check, export_onnx, fixed_count, found, padded
 from maskrcnn.network import MaskRCNN
 from maskrcnn.preprocessing import normalised, scaled, scaled_size
@@ -64,7 +63,7 @@ class Graph(nn.Module):
 
 
 def main() -> None:
-    options = tyro.cli(Export, prog="export.py")
+    options = command_line.read(Export, "export.py")
     model = maskrcnn.load(options.weights)
     refuse_what_cannot_be_exported(model)
     graph = Graph(model).eval()

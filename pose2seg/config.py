@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from common.run.ranges import Count, Depth, NotNegative, Positive, Share, Width
 from common.run.settings import Data, Images, Optimizer, Schedule, Training
 
 
@@ -16,27 +17,27 @@ class Model:
     """A torchvision residual network; resnet10 has one basic block for each stage."""
     norm: Literal["batch", "group"] = "batch"
     """Batch norm, as published, or group norm, which doesn't need many images at a time."""
-    input_size: int = 512
+    input_size: Width = 512
     """Side of the square that a photograph is scaled and padded to."""
-    window: int = 64
+    window: Width = 64
     """Side of the square in which a person stands upright and is segmented."""
-    fpn_channels: int = 256
+    fpn_channels: Width = 256
     """Width of the feature pyramid."""
-    stem_kernel: int = 7
+    stem_kernel: Width = 7
     """Side of the segmentation module's first convolution."""
-    segmentation_channels: int = 256
+    segmentation_channels: Width = 256
     """Width inside the segmentation module's residual blocks; they put out four times as many."""
-    segmentation_blocks: int = 10
+    segmentation_blocks: Depth = 10
     """Residual blocks at half the window's size."""
-    decoder_channels: int = 128
+    decoder_channels: Width = 128
     """Width inside the last residual block, at the window's size."""
-    joint_spread: float = 3.0
+    joint_spread: Positive = 3.0
     """Standard deviation of the bell that is drawn at a joint, in window pixels."""
-    limb_width: float = 1.0
+    limb_width: Positive = 1.0
     """Half the width of the limbs that are drawn between joints, in window pixels."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Subtracted from the RGB values."""
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)
     """What they are divided by then."""
 
 
@@ -44,15 +45,15 @@ class Model:
 class Inference:
     """From answers to results."""
 
-    people_at_once: int = 8
+    people_at_once: Count = 8
     """So many people go through the segmentation module together; memory grows with it, time doesn't."""
-    smallest_confidence: float = 0.0
+    smallest_confidence: NotNegative = 0.0
     """A joint of a keypoint results file counts as seen if its confidence is larger."""
-    smallest_score: float = 0.7
+    smallest_score: Share = 0.7
     """A person that the detector finds counts if it scores at least this."""
     smallest_joint_score: float = 2.0
     """A joint of such a person counts as seen if its score, a logit, is larger."""
-    occlusion: tuple[float, ...] = (0.0, 0.5, 0.75, 1.0)
+    occlusion: tuple[Share, ...] = (0.0, 0.5, 0.75, 1.0)
     """Scores are also given for people whose box overlaps another's (largest IoU) by at least one and less than the
     next of these."""
     maps: str = ""
@@ -63,13 +64,13 @@ class Inference:
 class Augment:
     """What training does to each person's window."""
 
-    people: int = 8
+    people: Count = 8
     """At most so many people of a batch are trained on, drawn anew each time."""
-    rotation: float = 30.0
+    rotation: NotNegative = 30.0
     """Largest turn, in degrees, either way."""
-    scale: tuple[float, float] = (0.8, 1.2)
+    scale: tuple[Positive, Positive] = (0.8, 1.2)
     """Smallest and largest scale."""
-    shift: float = 0.1
+    shift: Share = 0.1
     """Largest shift along each axis, as a part of the window."""
 
 

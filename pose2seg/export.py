@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import pose2seg
 from common.errors import UserError
-from common.run import commands
+from common.run import command_line, commands
 from common.run.onnx_export import Found, check, export_onnx, outside_both
 from maskworks.shapes.scenes import Scene, draw_scene
 from pose2seg.geometry import letterbox_matrix, letterboxed, moved_joints
@@ -54,7 +53,7 @@ class Graph(nn.Module):
 
 
 def main() -> None:
-    options = tyro.cli(Export, prog="export.py")
+    options = command_line.read(Export, "export.py")
     if options.people < 1:
         raise UserError(f"--people {options.people}: expected at least 1")
     model = pose2seg.load(options.weights)

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 
 import pose2seg
 from common.errors import UserError
 from common.ops.precision import autocast, fastest
 from common.results import Instances
-from common.run import commands
+from common.run import command_line, commands
 from common.run.prediction import Notes, Predict, predict_all, predict_video
 from common.run.prediction_files import categories
+from common.run.ranges import NotNegative, Share
 from maskworks import report
 from maskworks.published.names import local_file
 from pose2seg.alignment import NEEDED_JOINTS
@@ -34,9 +34,9 @@ class PredictPeople(Predict):
     """COCO keypoint annotations (found by file name) or results (by the number in it) of these photographs."""
     detector: str = ""
     """Weights of torchvision's keypointrcnn_resnet50_fpn, which then finds people and joints."""
-    smallest_confidence: float = 0.0
+    smallest_confidence: NotNegative = 0.0
     """A joint of keypoint results counts as seen if its confidence is larger."""
-    smallest_score: float = 0.7
+    smallest_score: Share = 0.7
     """A person that the detector finds counts if it scores at least this."""
     smallest_joint_score: float = 2.0
     """A joint of such a person counts as seen if its score, a logit, is larger."""
@@ -59,7 +59,7 @@ def enough_joints(found: Found, name: str) -> tuple[Found, Notes]:
 
 
 def main() -> None:
-    options = tyro.cli(PredictPeople, prog="predict.py")
+    options = command_line.read(PredictPeople, "predict.py")
     if bool(options.keypoints) == bool(options.detector):
         raise UserError("people are segmented from their joints: expected either --keypoints or --detector")
     refuse_unread(options)

@@ -34,6 +34,7 @@ def main() -> None:
         validation_data,
         config.model.input_size,
         scoring=people_scoring(config.test.occlusion),
+        predicting=("--keypoints", str(validation_data.annotation_files[0])),
     )
     report.of_run(folder)
 

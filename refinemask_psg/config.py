@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from common.run.ranges import Count, Decay, NotNegative, Positive, Share, Whole, WholeOrUnset, Width
 from common.run.settings import Data, Images, Optimizer, Schedule, Training
 from refinemask_psg.psg.relation_config import Relations, shapes_relations
 
@@ -32,49 +33,49 @@ class Model:
     """A ResNet's bottlenecks halve the resolution in their first 1x1 convolution (Caffe), not in the 3x3."""
     deformable: Literal["none", "v1", "v2"] = "none"
     """Deformable 3x3 convolutions in a ResNet's last three stages; v2 modulates them."""
-    frozen_stages: int = 1
+    frozen_stages: WholeOrUnset = 1
     """The stem and so many stages of a ResNet are not trained; -1: all of it is."""
-    drop_path: float = 0.0
+    drop_path: Decay = 0.0
     """How often Swin's last block is left out in training; earlier blocks less often."""
     absolute_positions: bool = False
     """Swin adds a learned embedding of each patch's position."""
     checkpoint_backbone: bool = False
     """Compute Swin's blocks again in the backward pass instead of keeping their activations."""
-    fpn_channels: int = 256
+    fpn_channels: Width = 256
     """Width of the feature pyramid."""
     fpn_upsampling: Literal["nearest", "bilinear"] = "nearest"
     """How the pyramid's coarser levels are added to the finer ones; published weights fit only one of them."""
-    assistant_weight: float = 0.5
+    assistant_weight: NotNegative = 0.5
     """Weight of the losses on a composite backbone's first pyramid."""
-    anchor_scale: int = 8
+    anchor_scale: Width = 8
     """Side of a square anchor, in its level's strides."""
-    finest_scale: int = 56
+    finest_scale: Width = 56
     """Regions below twice this side take their features from P2, below four times from P3, ..."""
-    rpn_samples: int = 256
+    rpn_samples: Count = 256
     """Anchors of an image that the proposal losses look at, at most half of them positive."""
     rpn_sampling: Literal["random", "even"] = "random"
     """Which anchors: any, or every so many-th (for comparisons)."""
-    proposals_before_nms: int = 2000
+    proposals_before_nms: Count = 2000
     """Proposals of each level that enter NMS in training ..."""
-    proposals: int = 1000
+    proposals: Count = 1000
     """... and how many of an image are left after it."""
-    box_ious: tuple[float, ...] = (0.5,)
+    box_ious: tuple[Share, ...] = (0.5,)
     """Overlap that makes a proposal an object, for each stage of the box heads; several make a cascade."""
-    box_stds: tuple[tuple[float, float, float, float], ...] = CASCADE_STDS[:1]
+    box_stds: tuple[tuple[Positive, Positive, Positive, Positive], ...] = CASCADE_STDS[:1]
     """What each stage's deltas are divided by: x, y, width, height."""
-    box_stage_weights: tuple[float, ...] = (1.0,)
+    box_stage_weights: tuple[NotNegative, ...] = (1.0,)
     """Weight of each stage's losses; the masks, which only the last stage has, get their sum."""
     box_class_agnostic: bool = False
     """One box for each proposal instead of one for each class."""
-    box_channels: int = 1024
+    box_channels: Width = 1024
     """Width of the box heads' two layers."""
-    box_class_weight: float = 1.0
+    box_class_weight: NotNegative = 1.0
     """Weight of the classification loss."""
     box_loss: Literal["l1", "smooth_l1", "giou"] = "l1"
     """L1 distance of the deltas, quadratic below 1 if smooth, or generalised IoU of the boxes (arXiv 1902.09630)."""
-    box_loss_weight: float = 1.0
+    box_loss_weight: NotNegative = 1.0
     """Weight of the box loss."""
-    box_samples: int = 512
+    box_samples: Count = 512
     """Proposals of an image that the box losses look at, at most a quarter of them positive."""
     box_low_quality: bool = True
     """An object claims the proposal that overlaps it best, even if another object overlaps that one more."""
@@ -82,27 +83,27 @@ class Model:
     """Which proposals: any, those with the highest loss (arXiv 1604.03540), or every so many-th."""
     mask_head: Literal["refine", "plain"] = "refine"
     """RefineMask's head in stages, or Mask R-CNN's."""
-    mask_heads: int = 1
+    mask_heads: Whole = 1
     """Several heads' probabilities are averaged (MMDetection's Cascade Mask R-CNN has three); 0: boxes only."""
-    mask_channels: int = 256
+    mask_channels: Width = 256
     """Width of the mask head; each refinement stage halves it."""
     mask_final_agnostic: bool = False
     """RefineMask's last stage draws one mask for all classes, as for LVIS."""
-    mask_stage_weights: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    mask_stage_weights: tuple[NotNegative, ...] = (0.25, 0.5, 0.75, 1.0)
     """Weight of the instance loss at 14, 28, 56 and 112 pixels."""
-    mask_semantic_weight: float = 1.0
+    mask_semantic_weight: NotNegative = 1.0
     """Weight of the mask head's loss of foreground against background."""
-    mask_loss_weight: float = 1.0
+    mask_loss_weight: NotNegative = 1.0
     """Weight of all mask losses."""
     mask_targets: Literal["polygons", "bitmaps"] = "polygons"
     """Whether an object's outlines are drawn into each proposal, or its mask's pixels averaged."""
     semantic_head: bool = False
     """U-2-Net's stages on P2 say each pixel's class, things and stuff."""
-    semantic_channels: int = 512
+    semantic_channels: Width = 512
     """Width of its deepest stages."""
     semantic_weights: str = ""
     """Start them from this file, the published u2net.pth."""
-    semantic_weight: float = 2.5
+    semantic_weight: NotNegative = 2.5
     """Weight of their loss."""
     conventions: Literal["mmdetection", "detectron2"] = "mmdetection"
     """Detectron2 scales photographs by Pillow, ranks proposals by logits, lets boxes shrink at will, averages a
@@ -111,7 +112,7 @@ class Model:
     """Order of the colours in the network's input."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Subtracted from the values 0 to 255, in that order."""
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)
     """What they are divided by then."""
     pad_before_normalising: bool = False
     """Padding is black instead of 0 after normalisation (wangqixun/psg)."""
@@ -121,23 +122,23 @@ class Model:
 class Inference:
     """From answers to results."""
 
-    long_side: int = 1333
+    long_side: Width = 1333
     """A photograph is scaled so that its long side is at most this ..."""
-    short_side: int = 800
+    short_side: Width = 800
     """... and its short side at most this."""
-    proposals_before_nms: int = 1000
+    proposals_before_nms: Count = 1000
     """Proposals of each level that enter NMS ..."""
-    proposals: int = 1000
+    proposals: Count = 1000
     """... and how many of an image are left after it."""
-    proposal_nms: float = 0.7
+    proposal_nms: Share = 0.7
     """Overlap at which NMS drops a proposal."""
-    score_threshold: float = 0.05
+    score_threshold: Share = 0.05
     """Lower class scores are not looked at."""
-    nms: float = 0.5
+    nms: Share = 0.5
     """Overlap at which NMS drops a detection of the same class."""
-    max_instances: int = 100
+    max_instances: Count = 100
     """How many detections an image may have."""
-    mask_threshold: float = 0.5
+    mask_threshold: Share = 0.5
     """Where a soft mask becomes foreground."""
     nms_in: Literal["photograph", "input"] = "photograph"
     """Whose pixels NMS measures boxes in: MMDetection 2 the photograph's, MMDetection 3 the network input's."""
@@ -149,17 +150,17 @@ class Inference:
 class Augment:
     """What training does to the photographs."""
 
-    long_side: int = 1333
+    long_side: Width = 1333
     """Longest long side after scaling."""
-    short_sides: tuple[int, ...] = (800,)
+    short_sides: tuple[Width, ...] = (800,)
     """The short side is drawn from these."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """How often an image is mirrored."""
-    crop: float = 0.0
+    crop: Share = 0.0
     """How often an image is first scaled to one of `crop_short_sides`, then cropped."""
-    crop_short_sides: tuple[int, ...] = (400, 500, 600)
+    crop_short_sides: tuple[Width, ...] = (400, 500, 600)
     """Short sides before cropping."""
-    crop_sides: tuple[int, int] = (384, 600)
+    crop_sides: tuple[Width, Width] = (384, 600)
     """Smallest and largest side of a crop."""
     colours: bool = False
     """Change brightness, contrast, saturation and hue."""

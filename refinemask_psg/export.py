@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -21,7 +20,7 @@ import refinemask_psg
 from common.data.batches import round_up
 from common.data.images import fit_within, read_image, resize
 from common.errors import UserError
-from common.run import commands
+from common.run import command_line, commands
 from common.run.onnx_export import Found, check, export_onnx, fixed_count, found, padded
 from maskworks import shapes
 from refinemask_psg.network import DIVISOR, RefineMask
@@ -62,7 +61,7 @@ class Graph(nn.Module):
 
 
 def main() -> None:
-    options = tyro.cli(Export, prog="export.py")
+    options = command_line.read(Export, "export.py")
     model = refinemask_psg.load(options.weights)
     if model.scene_graph is not None:
         raise UserError(f"{options.weights}: scene graphs are not exported; export a detector's checkpoint")

@@ -3,30 +3,29 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
-
 import refinemask_psg
 from common.errors import UserError
-from common.run import commands
+from common.run import command_line, commands
 from common.run.prediction import Predict, predict
-from maskworks import report
+from common.run.ranges import Whole
+from maskworks import own_data, report
 from maskworks.published.names import local_file
 from refinemask_psg.psg.predict import PredictScenes, submit
 from refinemask_psg.u2net.predict import predict_saliency
 
 
 @dataclass
-class Options(PredictScenes):
+class Options(PredictScenes, own_data.PredictToCorrect):
     """Find the objects in photographs and videos; with relations, scene graphs; with U-2-Net, what is salient."""
 
     model: Literal["detector", "u2net"] = "detector"
     """u2net: WEIGHTS is the published u2net.pth or u2netp.pth; writes maps of how salient each pixel is."""
-    size: int = 0
+    size: Whole = 0
     """Side of U-2-Net's square input; 0: as the checkpoint says, 320 for the published ones."""
 
 
 def main() -> None:
-    options = tyro.cli(Options, prog="predict.py")
+    options = command_line.read(Options, "predict.py")
     refuse_unread(options)
     if options.model == "u2net":
         predict_saliency(options, options.size)
@@ -36,8 +35,12 @@ def main() -> None:
     if options.submission:
         submit(model, options)
         return
+    if options.format and model.scene_graph is not None:
+        raise UserError(f"--format: {options.weights} makes scene graphs; it is for a detector's objects")
+    own_data.refuse_to_replace(options)
     things = None if model.scene_graph is None else model.config.relations.things
-    report.of_predictions(predict(model, model.class_names, model.category_ids, options, thing_count=things))
+    folder = predict(model, model.class_names, model.category_ids, options, thing_count=things)
+    report.of_predictions(own_data.to_correct(folder, options))
 
 
 def refuse_unread(options: Options) -> None:
@@ -48,6 +51,8 @@ def refuse_unread(options: Options) -> None:
         raise UserError("--submission: U-2-Net finds no relations; leave out --model u2net")
     if options.annotations and not options.submission:
         raise UserError("--annotations: the order of a submission's images; name its folder with --submission")
+    if options.format and (options.submission or options.model == "u2net"):
+        raise UserError("--format: it is for a detector's objects; leave out --submission and --model u2net")
     if options.submission and options.out != Predict.out:
         raise UserError("--submission and --out: a submission is written instead of drawings; leave out --out")
 

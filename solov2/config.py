@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from common.run.ranges import Count, Depth, NotNegative, Positive, Share, WholeOrUnset, Width
 from common.run.settings import Data, Images, Optimizer, Schedule, Training
 
 COCO_STRIDES = (8, 8, 16, 32, 32)
@@ -21,7 +22,7 @@ class Model:
     """A torchvision residual network; resnet10 is resnet18 with one block for each stage."""
     norm: Literal["frozen_batch", "group"] = "frozen_batch"
     """The backbone's normalisation: batch norm with fixed statistics (pretrained), or group norm (from scratch)."""
-    frozen_stages: int = 1
+    frozen_stages: WholeOrUnset = 1
     """The stem and so many stages of the backbone are not trained; -1: all of it is."""
     deformable: Literal["none", "v1", "v2"] = "none"
     """Deformable 3x3 convolutions in the backbone's last three stages; v2 modulates them."""
@@ -29,25 +30,25 @@ class Model:
     """Which convolutions of the category and kernel towers are deformable."""
     deformable_mask_feature: bool = False
     """Whether the mask feature head is deformable."""
-    fpn_channels: int = 256
+    fpn_channels: Width = 256
     """Width of the feature pyramid."""
-    tower_channels: int = 512
+    tower_channels: Width = 512
     """Width of the category and kernel towers."""
-    tower_depth: int = 4
+    tower_depth: Depth = 4
     """Convolutions in each tower."""
-    mask_head_channels: int = 128
+    mask_head_channels: Width = 128
     """Width inside the mask feature head."""
-    mask_channels: int = 256
+    mask_channels: Width = 256
     """Channels of the mask feature, and so of each predicted kernel."""
-    grids: tuple[int, ...] = (40, 36, 24, 16, 12)
+    grids: tuple[Width, ...] = (40, 36, 24, 16, 12)
     """Cells along each side, for each level."""
-    strides: tuple[int, ...] = COCO_STRIDES
+    strides: tuple[Width, ...] = COCO_STRIDES
     """Each level's stride; a mask must cover more stride-4 pixels than this to be kept."""
-    scale_ranges: tuple[tuple[float, float], ...] = FULL_RANGES
+    scale_ranges: tuple[tuple[NotNegative, NotNegative], ...] = FULL_RANGES
     """Which object sizes (square root of the box's area, in network-input pixels) a level learns."""
-    centre_fraction: float = 0.2
+    centre_fraction: Share = 0.2
     """The part of an object's box, around its centre of mass, whose cells must predict it."""
-    mask_loss_weight: float = 3.0
+    mask_loss_weight: NotNegative = 3.0
     """Weight of the dice loss against the focal loss."""
     stride_in_1x1: bool = False
     """The backbone's bottlenecks halve the resolution in their first 1x1 convolution (Caffe), not in the 3x3."""
@@ -55,7 +56,7 @@ class Model:
     """Order of the colours in the network's input."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Subtracted from the values 0 to 255, in that order."""
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)
     """What they are divided by then."""
 
 
@@ -63,25 +64,25 @@ class Model:
 class Inference:
     """From answers to results."""
 
-    long_side: int = 1333
+    long_side: Width = 1333
     """A photograph is scaled so that its long side is at most this ..."""
-    short_side: int = 800
+    short_side: Width = 800
     """... and its short side at most this."""
     resize: Literal["opencv", "detectron2"] = "opencv"
     """Who scales it: OpenCV, without antialiasing, or Pillow, with it, to sizes that Detectron2 rounds."""
-    score_threshold: float = 0.1
+    score_threshold: Share = 0.1
     """Cells with a lower category score are not looked at."""
-    mask_threshold: float = 0.5
+    mask_threshold: Share = 0.5
     """Where a soft mask becomes foreground."""
-    update_threshold: float = 0.05
+    update_threshold: Share = 0.05
     """Masks whose score falls below this in matrix NMS are dropped."""
     kernel: Literal["gaussian", "linear"] = "gaussian"
     """How matrix NMS turns overlap into decay."""
-    sigma: float = 2.0
+    sigma: Positive = 2.0
     """Sharpness of the gaussian."""
-    max_candidates: int = 500
+    max_candidates: Count = 500
     """How many masks enter matrix NMS."""
-    max_instances: int = 100
+    max_instances: Count = 100
     """How many masks an image may have."""
 
 
@@ -89,11 +90,11 @@ class Inference:
 class Augment:
     """What training does to the photographs."""
 
-    long_side: int = 1333
+    long_side: Width = 1333
     """Longest long side after scaling."""
-    short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
+    short_sides: tuple[Width, ...] = (640, 672, 704, 736, 768, 800)
     """The short side is drawn from these."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """How often an image is mirrored."""
 
 

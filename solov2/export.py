@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
@@ -19,7 +18,7 @@ from torch.export import Dim
 import solov2
 from common.data.images import read_image, resize
 from common.ops import matrix_nms_from_intersections
-from common.run import commands
+from common.run import command_line, commands
 from common.run.onnx_export import check, export_onnx, fixed_count, found, outside_both
 from maskworks import shapes
 from solov2.network import DIVISOR, SOLOv2
@@ -72,7 +71,7 @@ class Graph(nn.Module):
 
 
 def main() -> None:
-    options = tyro.cli(Export, prog="export.py")
+    options = command_line.read(Export, "export.py")
     model = solov2.load(options.weights)
     graph = Graph(model).eval()
     photograph = scaled(model, options.image)

@@ -1,19 +1,26 @@
 """Predict with SOLOv2: python predict.py --weights FILE IMAGES... --out DIR."""
 
-import tyro
+from dataclasses import dataclass
 
 import solov2
-from common.run import commands
+from common.run import command_line, commands
 from common.run.prediction import PredictInTiles, predict
-from maskworks import report
+from maskworks import own_data, report
 from maskworks.published.names import local_file
 
 
+@dataclass
+class Options(PredictInTiles, own_data.PredictToCorrect):
+    """Find the objects in photographs and videos; large ones may be cut into tiles."""
+
+
 def main() -> None:
-    options = tyro.cli(PredictInTiles, prog="predict.py")
+    options = command_line.read(Options, "predict.py")
+    own_data.refuse_to_replace(options)
     options.weights = str(local_file(options.weights))
     model = solov2.load(options.weights)
-    report.of_predictions(predict(model, model.class_names, model.category_ids, options))
+    folder = predict(model, model.class_names, model.category_ids, options)
+    report.of_predictions(own_data.to_correct(folder, options))
 
 
 if __name__ == "__main__":

@@ -37,13 +37,14 @@ NOT_RUN = {  # how the line begins: the reason
 }
 AFTER = {  # what a line needs that has this in it: what another line leaves that has that in it
     r"solov2\.train light_r18_448|check_dataset": "labelme2coco",
-    r"solov2\.eval": "solov2.train light_r18_448",
+    r"solov2\.eval|--format labelme|--data found/labelme": "solov2.train light_r18_448 --weights torchvision",
     r"train\.py psg(_pairs)? |eval\.py --weights psg": "prepare_psg",
     r"resnet101_cityscapes": "prepare_cityscapes_panoptic",
     r"--OCHuman": "prepare_ochuman",
     r"submission (check|score)": "--submission out",
     r"report FOLDER": "solov2.predict --weights solov2.safetensors",
 }
+STANDS_FOR = {"FOLDER": "drawn", "found/labelme": "my/photographs"}  # what a line left, or people corrected
 LIMITS = {  # program: the flags that limit it, to an image for each process
     "train": "--steps 1 --limit {count} --batch-size {count} --workers 0 --precision fp32",
     "eval": "--limit {count} --workers 0 --precision fp32",
@@ -158,8 +159,9 @@ def provide(command: Command, folder: Path, stock: Path) -> None:
             (folder / word).symlink_to(stock / word)
     if words[1:] == ("eval.py",):
         readme_files.of_a_default_run(folder / f"runs/{folder.name}/shapes/best.safetensors", folder.name)
-    if "FOLDER" in words:
-        (folder / "FOLDER").symlink_to("drawn")
+    for name in STANDS_FOR.keys() & set(words):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(folder / STANDS_FOR[name])
 
 
 def left(words: list[str], said: str, folder: Path) -> bool:

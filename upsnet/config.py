@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from common.run.ranges import Count, Depth, NotNegative, Positive, Share, Whole, WholeOrUnset, Width
 from common.run.settings import Data, Images, Optimizer, Schedule, Training
 
 
@@ -12,11 +13,11 @@ from common.run.settings import Data, Images, Optimizer, Schedule, Training
 class Proposals:
     """From anchors to region proposals."""
 
-    candidates: int
+    candidates: Count
     """So many of each level's best anchors are looked at ..."""
-    kept: int
+    kept: Count
     """... and so many proposals kept, of a level as of all."""
-    iou_threshold: float = 0.7
+    iou_threshold: Share = 0.7
     """A proposal that overlaps a better one of its level by more is dropped."""
 
 
@@ -28,37 +29,37 @@ class Model:
     """A torchvision network; resnet10 has one basic block for each stage."""
     norm: Literal["frozen_batch", "group"] = "frozen_batch"
     """The backbone's normalisation: batch norm with fixed statistics (pretrained), or group norm (from scratch)."""
-    batch_norm_eps: float = 1e-5
+    batch_norm_eps: NotNegative = 1e-5
     """What batch norm adds to the variance; 1e-3 for weights of efficientnet-pytorch."""
     tensorflow_padding: bool = False
     """Pad EfficientNet's strided convolutions at the right and the bottom only, as efficientnet-pytorch does."""
-    frozen_stages: int = 1
+    frozen_stages: WholeOrUnset = 1
     """The stem and so many stages of the backbone are not trained; -1: all of it is."""
     deformable: bool = False
     """Deformable 3x3 convolutions in the backbone's last three stages."""
     global_context: bool = True
     """Add the averaged coarsest feature to the top of the pyramid."""
-    fpn_channels: int = 256
+    fpn_channels: Width = 256
     """Width of the feature pyramid, and of the region proposal head."""
-    box_channels: int = 1024
+    box_channels: Width = 1024
     """Width of the box head's two layers."""
-    mask_channels: int = 256
+    mask_channels: Width = 256
     """Width of the mask head."""
-    semantic_channels: int = 128
+    semantic_channels: Width = 128
     """Width of the semantic head's last two layers."""
-    semantic_layers: int = 3
+    semantic_layers: Depth = 3
     """Convolutions in the semantic head."""
     semantic_deformable: bool = True
     """Whether they are deformable."""
     head_norm: Literal["none", "group"] = "none"
     """Normalisation in the semantic and mask heads; group helps from scratch."""
-    things: int = 0
+    things: Whole = 0
     """So many of the classes are things, the first ones; 0: as many as the training data has."""
     colours: Literal["bgr", "rgb"] = "bgr"
     """The order of the colours in the network's input."""
     mean: tuple[float, float, float] = (122.7717, 115.9465, 102.9801)
     """Subtracted from the RGB values."""
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
     """What they are divided by then."""
 
 
@@ -66,23 +67,23 @@ class Model:
 class Inference:
     """From answers to results."""
 
-    long_side: int = 1333
+    long_side: Width = 1333
     """A photograph is scaled so that its short side is `short_side`, unless its long side became longer than this."""
-    short_side: int = 800
+    short_side: Width = 800
     """Short side of the network's input."""
     proposals: Proposals = field(default_factory=lambda: Proposals(1000, 1000))
     """The region proposals."""
-    score_threshold: float = 0.05
+    score_threshold: Share = 0.05
     """Instances with a lower score are dropped."""
-    nms_threshold: float = 0.5
+    nms_threshold: Share = 0.5
     """An instance that overlaps a better one by more is dropped: of its class, in the panoptic head of any class."""
-    max_instances: int = 100
+    max_instances: Count = 100
     """How many instances an image may have."""
-    panoptic_score_threshold: float = 0.6
+    panoptic_score_threshold: Share = 0.6
     """Instances with a lower score do not enter the panoptic head."""
-    covered_fraction: float = 0.3
+    covered_fraction: Share = 0.3
     """An instance covered by more than this by better ones of its class is removed from the panoptic map."""
-    smallest_stuff: int = 4096
+    smallest_stuff: Whole = 4096
     """Stuff of fewer pixels in the photograph becomes void."""
 
 
@@ -92,27 +93,27 @@ class Train:
 
     proposals: Proposals = field(default_factory=lambda: Proposals(2000, 2000))
     """The region proposals."""
-    anchors: int = 256
+    anchors: Count = 256
     """How many anchors of an image the region proposal head learns from."""
-    positive_anchors: float = 0.5
+    positive_anchors: Share = 0.5
     """At most this part of them covers objects."""
-    positive_iou: float = 0.7
+    positive_iou: Share = 0.7
     """An anchor that overlaps an object by this much covers it."""
-    negative_iou: float = 0.3
+    negative_iou: Share = 0.3
     """An anchor that overlaps every object by less covers none."""
-    rois: int = 512
+    rois: Count = 512
     """How many regions of an image the box head learns from."""
-    positive_rois: float = 0.25
+    positive_rois: Share = 0.25
     """At most this part of them covers objects."""
-    roi_iou: float = 0.5
+    roi_iou: Share = 0.5
     """A region that overlaps an object by this much covers it."""
-    panoptic_boxes: float = 0.7
+    panoptic_boxes: Share = 0.7
     """The part of the objects whose boxes the panoptic head is given; the others are to become void."""
-    semantic_weight: float = 0.2
+    semantic_weight: NotNegative = 0.2
     """Weight of the semantic loss."""
-    roi_semantic_weight: float = 0.04
+    roi_semantic_weight: NotNegative = 0.04
     """Weight of the semantic loss inside the objects' boxes; 0: there is none."""
-    panoptic_weight: float = 0.1
+    panoptic_weight: NotNegative = 0.1
     """Weight of the panoptic loss."""
 
 
@@ -120,11 +121,11 @@ class Train:
 class Augment:
     """What training does to the photographs."""
 
-    long_side: int = 1333
+    long_side: Width = 1333
     """Longest long side after scaling."""
-    short_sides: tuple[int, ...] = (800,)
+    short_sides: tuple[Width, ...] = (800,)
     """The short side is drawn from these."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """How often an image is mirrored."""
 
 

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import upsnet
 from common.data.images import read_image
-from common.run import commands
+from common.run import command_line, commands
 from common.run.onnx_export import Found as Segments
 from common.run.onnx_export import compare, export_onnx, fixed_count, outside_both, padded
 from maskworks import shapes
@@ -97,7 +96,7 @@ class Graph(nn.Module):
 
 
 def main() -> None:
-    options = tyro.cli(Export, prog="export.py")
+    options = command_line.read(Export, "export.py")
     model = upsnet.load(options.weights)
     model.config.test = replace(model.config.test, max_instances=options.instances)
     graph = Graph(model, options.instances).eval()

@@ -1,16 +1,14 @@
 """Predict with UPSNet: python predict.py --weights FILE IMAGES... --out DIR."""
 
-import tyro
-
 import upsnet
-from common.run import commands
+from common.run import command_line, commands
 from common.run.prediction import Predict, predict
 from maskworks import report
 from maskworks.published.names import local_file
 
 
 def main() -> None:
-    options = tyro.cli(Predict, prog="predict.py")
+    options = command_line.read(Predict, "predict.py")
     options.weights = str(local_file(options.weights))
     model = upsnet.load(options.weights)
     report.of_predictions(predict(model, model.class_names, model.category_ids, options, thing_count=model.things))

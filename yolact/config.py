@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from common.run.ranges import Count, Factor, NotNegative, Positive, Share, Whole, Width
 from common.run.settings import Data, Images, Optimizer, Schedule, Training
 
 SCALES = (24.0, 48.0, 96.0, 192.0, 384.0)  # of the priors on P3..P7, in pixels of a 550 x 550 input
@@ -18,25 +19,25 @@ class Model:
     """A torchvision residual network (resnet10: resnet18 with one block for each stage), or Darknet-53."""
     norm: Literal["batch", "group"] = "batch"
     """The backbone's normalisation: batch norm (pretrained), or group norm (from scratch)."""
-    freeze_batch_norm_below: int = 6
+    freeze_batch_norm_below: Whole = 6
     """Batch norms are neither trained nor updated where a process sees fewer images at once than this."""
-    deformable_interval: int = 0
+    deformable_interval: Whole = 0
     """In the last three stages, each so many-th residual block has a deformable convolution; 0: none has."""
-    input_size: int = 550
+    input_size: Width = 550
     """Photographs are stretched to a square of this side."""
-    channels: int = 256
+    channels: Width = 256
     """Width of the feature pyramid, the protonet and the prediction head."""
     rectified_pyramid: bool = True
     """A ReLU after P3, P4 and P5; MMDetection's has none."""
     coarse_levels_from: Literal["p5", "c5"] = "p5"
     """What P6 is made of; MMDetection takes the backbone's C5."""
-    prototypes: int = 32
+    prototypes: Width = 32
     """Prototype masks, and so mask coefficients of each prediction."""
-    scales: tuple[float, ...] = SCALES
+    scales: tuple[Positive, ...] = SCALES
     """Size of the priors of each level, in network-input pixels."""
-    scale_factors: tuple[float, ...] = (1.0,)
+    scale_factors: tuple[Positive, ...] = (1.0,)
     """Each level has priors of its size times each of these."""
-    aspect_ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
+    aspect_ratios: tuple[Positive, ...] = (1.0, 0.5, 2.0)
     """Width over height of the priors of each size."""
     square_priors: bool = True
     """The height of a prior is its width, whatever the aspect ratio: YOLACT 1.0 was published with that."""
@@ -44,7 +45,7 @@ class Model:
     """YOLACT++: a small network predicts each mask's IoU, which its score is multiplied by."""
     mean: tuple[float, float, float] = (123.68, 116.78, 103.94)
     """Subtracted from the RGB values."""
-    std: tuple[float, float, float] = (58.40, 57.12, 57.38)
+    std: tuple[Positive, Positive, Positive] = (58.40, 57.12, 57.38)
     """What they are divided by then."""
 
 
@@ -52,25 +53,25 @@ class Model:
 class Losses:
     """Which priors learn what, and the weights of the loss terms."""
 
-    positive_iou: float = 0.5
+    positive_iou: Share = 0.5
     """From this overlap with an object a prior learns it."""
-    negative_iou: float = 0.4
+    negative_iou: Share = 0.4
     """Below this overlap a prior learns the background; in between it learns nothing."""
-    crowd_overlap: float = 0.7
+    crowd_overlap: Share = 0.7
     """A prior with more of its area than this inside a crowd region learns no background."""
-    negatives_per_positive: int = 3
+    negatives_per_positive: Whole = 3
     """How many of the hardest background priors learn, for each that learns an object."""
-    box_weight: float = 1.5
+    box_weight: NotNegative = 1.5
     """Weight of the smooth L1 loss of the boxes."""
-    mask_weight: float = 6.125
+    mask_weight: NotNegative = 6.125
     """Weight of the masks' binary cross entropy."""
-    semantic_weight: float = 1.0
+    semantic_weight: NotNegative = 1.0
     """Weight of the semantic segmentation loss."""
-    mask_iou_weight: float = 25.0
+    mask_iou_weight: NotNegative = 25.0
     """Weight of the smooth L1 loss of the predicted mask IoUs."""
-    max_masks: int = 100
+    max_masks: Count = 100
     """So many priors of an image learn their mask, drawn at random where there are more."""
-    smallest_mask: int = 25
+    smallest_mask: Whole = 25
     """Masks with so many pixels at the prototypes' size, or fewer, teach no mask IoU."""
 
 
@@ -80,17 +81,17 @@ class Inference:
 
     resize: Literal["float", "bytes"] = "float"
     """Photographs are stretched in floating point, or in bytes as MMDetection does."""
-    score_threshold: float = 0.05
+    score_threshold: Share = 0.05
     """Priors whose best class scores no more than this are not looked at."""
     nms: Literal["fast", "cross_class", "traditional"] = "fast"
     """fast: in parallel, for each class; cross_class: each box with its best class only; traditional: greedy."""
-    iou_threshold: float = 0.5
+    iou_threshold: Share = 0.5
     """A box that overlaps a better one by more is dropped."""
-    top_k: int = 200
+    top_k: Count = 200
     """How many boxes (of each class) enter fast NMS."""
-    max_instances: int = 100
+    max_instances: Count = 100
     """How many instances an image may have; cross-class NMS does not look at it."""
-    level_candidates: int = 0
+    level_candidates: Whole = 0
     """At most so many priors of each level are looked at; 0: all. MMDetection: 1000, whatever their score."""
     threshold_after_nms: bool = False
     """Apply the score threshold to each box's own class as well, as MMDetection does."""
@@ -100,7 +101,7 @@ class Inference:
     """Cut the boxes' coordinates to whole pixels."""
     drop_empty_boxes: bool = True
     """Drop boxes without area, as the original does when it writes COCO's format."""
-    min_score: float = 0.0
+    min_score: Share = 0.0
     """Instances must score more than this in the end."""
 
 
@@ -110,13 +111,13 @@ class Augment:
 
     photometric: bool = True
     """Change brightness, contrast, saturation and hue."""
-    expand: float = 4.0
+    expand: Factor = 4.0
     """Half of the photographs are put somewhere on a canvas up to this many times as wide and high; 1: none."""
-    crop: float = 5 / 6
+    crop: Share = 5 / 6
     """How often a part with at least one object's centre is cut out."""
-    smallest_crop: float = 0.3
+    smallest_crop: Share = 0.3
     """The least width and height of that part, as a fraction of the photograph's."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """How often an image is mirrored."""
 
 
@@ -127,7 +128,7 @@ class Config:
     variant: str = "shapes"
     """The published variant that these settings started from."""
     training: Annotated[Training, tyro.conf.arg(name="")] = field(default_factory=Training)
-    recipe_batch_size: int = 0
+    recipe_batch_size: Whole = 0
     """The variant's lr, steps and milestones are for batches of this size and scaled to --batch-size; 0: are not. What
     is given by hand, as a flag or in --config, is taken as it is."""
     model: Model = field(default_factory=Model)

@@ -1,12 +1,12 @@
 """Score YOLACT, draw what it finds, or measure how fast it is.
 
-python eval.py [--weights FILE] [--flags]          the table of scores; metrics.json, predictions in COCO's format
-python eval.py --image street.jpg:found.jpg        a photograph with what was found drawn onto it; without the second
-                                                   name, as also below, it is written to a new one beside the first
-python eval.py --images photographs:found          each photograph of a folder
-python eval.py --video film.mp4:found.mp4          each frame, with the measured frames per second on it
-python eval.py --benchmark                         milliseconds and frames per second of each stage
-python eval.py --benchmark --help                  the flags of the last four; --help alone: those of the first
+python eval.py [--weights FILE] [--flags]    scores; metrics.json, predictions in COCO's format
+python eval.py --image street.jpg:found.jpg  a photograph with what was found drawn onto it; without
+                                             a second name, as below too, to one beside the first
+python eval.py --images photographs:found    each photograph of a folder
+python eval.py --video film.mp4:found.mp4    each frame, with the measured frames per second on it
+python eval.py --benchmark                   milliseconds and frames per second of each stage
+python eval.py --benchmark --help            the flags of the last four; --help alone: of the first
 """
 
 import json
@@ -19,7 +19,7 @@ import tyro
 import yolact
 from common.data.coco import refuse_other_classes
 from common.files import write_text
-from common.run import commands
+from common.run import command_line, commands
 from common.run.distributed import is_main
 from maskworks import own_data, shapes
 from yolact.config import VARIANTS
@@ -30,7 +30,7 @@ from yolact.stages import benchmark
 def main() -> None:
     options, others = tyro.cli(Show, prog="eval.py", return_unknown_args=True, add_help=False)
     if options.image or options.images or options.video or options.benchmark:
-        show(tyro.cli(Show, prog="eval.py") if others else options)  # says which flag it doesn't know, or helps
+        show(command_line.read(Show, "eval.py") if others else options)  # says which flag it doesn't know, or helps
         return
     if {"-h", "--help"} & set(others):
         print(__doc__)

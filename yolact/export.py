@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import yolact
 from common.data.images import read_image, resize
 from common.errors import UserError
-from common.run import commands
+from common.run import command_line, commands
 from common.run.onnx_export import Found, compare, export_onnx, fixed_count, outside_both
 from maskworks import shapes
 from yolact.backbone import DeformableConv2d
@@ -98,7 +97,7 @@ class GridDeformableConv2d(nn.Module):
 
 
 def main() -> None:
-    options = tyro.cli(Export, prog="export.py")
+    options = command_line.read(Export, "export.py")
     model = yolact.load(options.weights)
     if model.config.test.nms == "traditional":  # in double precision, which ONNX's has not
         raise UserError(f"{options.weights}: its test.nms is traditional, which cannot be exported")

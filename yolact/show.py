@@ -18,6 +18,7 @@ from common.data.images import frame_rate, is_video, list_images, read_frames, r
 from common.errors import UserError
 from common.ops.precision import autocast
 from common.results import Instances
+from common.run.ranges import Count, Share
 from common.run.runlog import Bar
 from yolact.network import YOLACT
 
@@ -39,15 +40,15 @@ class Show:
     """Print milliseconds and frames per second of each stage, with percentiles."""
     photographs: list[str] = field(default_factory=list)
     """What to measure with: files, folders, globs; without any, scenes of the built-in data set."""
-    max_images: int = 100
+    max_images: Count = 100
     """Measure with so many of them."""
     weights: str = ""
     """A checkpoint of ours; without it: best.safetensors of the default run."""
-    score_threshold: float = 0.15
+    score_threshold: Share = 0.15
     """Instances that score less are not drawn."""
-    top_k: int = 15
+    top_k: Count = 15
     """Draw at most so many instances, the best."""
-    batch_size: int = 1
+    batch_size: Count = 1
     """Frames of a video that go through the network together."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the best there is."""

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -124,7 +126,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # of meta, which computes nothing, there is none
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"--device {name}: not to be had here ({str(error).splitlines()[0]}); try --device cpu"
@@ -167,8 +169,13 @@ def train(
     *,
     scoring: Scoring = INSTANCES,
     parameter_group: ParameterGroup | None = None,
+    predicting: Sequence[str] = (),
+    exports: bool = True,
 ) -> Path | None:
-    """Train and evaluate; the run's folder holds everything afterwards. It is returned if it is to get a report."""
+    """Train and evaluate; the run's folder holds everything afterwards. It is returned if it is to get a report.
+
+    `predicting` is what predict.py needs beside weights and pictures; `exports` says whether export.py takes the model.
+    """
     training_data = training_set.dataset
     refuse_different_classes(training_data, validation_data)
     refuse_unread(config, scoring)
@@ -203,11 +210,29 @@ def train(
     metrics = trainer.metrics if latest else evaluate(trained)  # a run resumed after its end has none yet
     if not is_main():
         return None
-    write_scores(folder, metrics)
+    write_scores(folder, metrics, latest[0].per_class)
     if config.training.report:
         write_details(folder, f"{package} {config.variant}", trained, validation_data, latest[0], scoring)
     print(f"weights: {(folder / 'best.safetensors').resolve()}")
+    print("to go on:")
+    for command in next_commands(model, folder, validation_data.path(0).parent, predicting, exports):
+        print(f"  {command}")
     return folder if config.training.report else None
+
+
+def next_commands(
+    model: Learner, folder: Path, pictures: Path, predicting: Sequence[str], exports: bool
+) -> Iterator[str]:
+    """Lines that evaluate, predict and export with a run's weights, started in the way that this one was."""
+    home = type(model).__module__.rpartition(".")[0]
+    weights = ["--weights", str(folder / "best.safetensors")]
+    wanted = {"eval": [], "predict": [str(pictures), *predicting, "--out", str(folder / "predictions")]}
+    if exports and find_spec(f"{home}.export"):
+        wanted["export"] = ["--out", str(folder / "model.onnx")]
+    as_module = getattr(sys.modules["__main__"], "__spec__", None) is not None  # python -m
+    for name, more in wanted.items():
+        program = ["-m", f"{home}.{name}"] if as_module else [str(Path(sys.argv[0]).with_name(f"{name}.py"))]
+        yield shlex.join(["python", *program, *weights, *more])
 
 
 def prepare_run(package: str, config: Config) -> Path:

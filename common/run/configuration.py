@@ -4,10 +4,11 @@
 flags'. To evaluate, the checkpoint's own settings stand in for the variant's.
 """
 
-import difflib
 import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,10 +17,24 @@ import tyro
 import yaml
 
 from common.errors import UserError
+from common.run import command_line
 
 T = TypeVar("T")
 UNSET = -1  # stands for a number that nobody gave
 UNPREFIXED = "training"  # the section whose flags and keys have no prefix
+# What people change; the help without --help-all shows these.
+TO_TRAIN = (
+    *("--data", "--weights", "--run", "--resume", "--epochs", "--minutes", "--batch-size", "--optimizer.lr"),
+    *("--workers", "--device"),
+)
+TO_EVALUATE = (
+    *("--weights", "--data", "--data.val.images", "--data.val.annotations", "--run", "--overwrite", "--limit"),
+    *("--batch-size", "--workers", "--device"),
+)
+OF_NO_ONE_ELSE = {
+    "shapes": "learns the built-in data set from scratch, in minutes",
+    "small": "for own data (--data), which says sizes and steps",
+}
 # Of one machine or one call: a checkpoint must not bring them to another. The precision stays: scores depend on it.
 NOT_KEPT = {"run", "resume", "weights", "device", "workers", "overwrite"}
 # What a checkpoint's weights are made for; what of it is only looked up while predicting; what only training reads.
@@ -40,7 +55,7 @@ def configure(
     variants: Mapping[str, T],
     arguments: Sequence[str] | None = None,
     default: T | None = None,
-    prog: str | None = None,
+    prog: str = "train.py",
     *,
     evaluating: bool = False,
 ) -> T:
@@ -51,16 +66,22 @@ def configure(
     own: Any = variant if default is None else default
     if named and own.variant != variant.variant:
         raise UserError(f"{variant.variant}: the checkpoint is one of {own.variant}; leave out the variant's name")
+    if command_line.HELP & set(arguments):
+        print("\n".join(help_page(variants, own, prog, everything="--help-all" in arguments)))
+        raise SystemExit(0)
     config: T = deepcopy(own)
-    from_file, from_line = yaml_as_flags(arguments, evaluating)
+    file, from_file, from_line = yaml_as_flags(arguments, evaluating)
+    refuse_variant_flag(from_line, variants, prog)
     if from_file:
-        config = changed(config, from_file, prog)
+        filed: Any = changed(config, from_file, prog, file)
+        choose(variants, filed.variant)
+        config = filed
     return changed(config, from_line, prog)
 
 
-def changed(base: T, words: Sequence[str], prog: str | None) -> T:
+def changed(base: T, words: Sequence[str], prog: str, file: str = "") -> T:
     """`base` changed by flags. Where these say how many epochs, but not how many steps, no steps of the base stay."""
-    config: Any = tyro.cli(type(base), args=words, default=base, prog=prog)
+    config: Any = command_line.read(type(base), prog, words, base, file)
     if config.training.steps:
         unset: Any = deepcopy(base)
         unset.training.epochs = unset.training.steps = UNSET
@@ -72,17 +93,55 @@ def changed(base: T, words: Sequence[str], prog: str | None) -> T:
 
 def choose(variants: Mapping[str, T], name: str) -> T:
     if name not in variants:
-        near = difflib.get_close_matches(name, variants, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"no variant is called {name!r}; {hint}there are {', '.join(variants)}")
+        hint = command_line.nearest(name, variants).removeprefix(";")
+        raise UserError(f"no variant is called {name!r};{hint} there are {', '.join(variants)}")
     return variants[name]
 
 
-def yaml_as_flags(arguments: Sequence[str], evaluating: bool = False) -> tuple[list[str], list[str]]:
-    """The settings of `--config FILE` as flags, and the other flags."""
+def refuse_variant_flag(words: Sequence[str], variants: Mapping[str, Any], prog: str) -> None:
+    """The setting says where a run's other settings came from; as a flag it would change its name alone."""
+    for word, after in pairwise([*words, ""]):
+        if command_line.flag_of(word) == "--variant":
+            name = word.partition("=")[2] or after
+            choose(variants, name)
+            raise UserError(f"--variant {name}: a variant is named first, without a flag: {prog} {name} [--flags]")
+
+
+def help_page(variants: Mapping[str, Any], own: Any, prog: str, everything: bool) -> Iterator[str]:
+    """Usage, variants and the settings that people change, on a screen; or every setting."""
+    settings = list(command_line.settings_of(type(own), own))
+    yield f"usage: {prog} [VARIANT] [--config FILE.yaml] [--flags]"
+    yield ""
+    if everything:
+        yield from command_line.in_full(setting for setting in settings if setting.flag != "--variant")
+        return
+    yield from textwrap.wrap(f"{type(own).__doc__} Without VARIANT: {next(iter(variants))}.", command_line.COLUMNS)
+    for name, config in variants.items():
+        yield from command_line.entry(name, [described(config)])
+    yield ""
+    by_flag = {setting.flag: setting for setting in settings}
+    yield from command_line.in_brief(by_flag[flag] for flag in (TO_TRAIN if prog == "train.py" else TO_EVALUATE))
+    yield ""
+    yield f"All {len(by_flag)} settings, with their ranges and defaults: {prog} [VARIANT] --help-all"
+
+
+def described(config: Any) -> str:
+    """A variant in a line: its body, the size of its input, and how long it trains."""
+    model, test, training = config.model, config.test, config.training
+    if config.variant in OF_NO_ONE_ELSE:
+        return OF_NO_ONE_ELSE[config.variant]
+    side = getattr(model, "input_size", None) or getattr(test, "size", None)
+    size = f"{side} x {side}" if side else f"{test.long_side} x {test.short_side}"
+    length = f"{training.steps} steps" if training.steps else f"{training.epochs} epochs"
+    line = [getattr(model, "backbone", ""), f"{size} pixels", f"{length} of {training.batch_size} pictures a step"]
+    return ", ".join(filter(None, line))
+
+
+def yaml_as_flags(arguments: Sequence[str], evaluating: bool = False) -> tuple[str, list[str], list[str]]:
+    """The file of `--config FILE`, its settings as flags, and the other flags."""
     words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     if "--config" not in words:
-        return [], words
+        return "", [], words
     place = words.index("--config")
     if place + 1 == len(words):
         raise UserError("--config needs a YAML file after it")
@@ -90,7 +149,7 @@ def yaml_as_flags(arguments: Sequence[str], evaluating: bool = False) -> tuple[l
     content = read_settings(path)
     if evaluating and path.name == "config.yaml" and (path.parent / "best.safetensors").exists():
         content |= {"run": str(path.parent), "weights": ""}  # a run's own file says what the run started from
-    return flags(content), words[:place] + words[place + 2 :]
+    return str(path), flags(content), words[:place] + words[place + 2 :]
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from common.run.distributed import is_main, process_count, process_index
 from common.run.model import Model, Picture
 from common.run.prediction_files import Output, Remarks, categories
 from common.run.prediction_journal import Journal
+from common.run.ranges import Positive, Share, Whole, WholeOrUnset
 from common.run.runlog import Bar
 from common.run.settings import Data
 from common.run.tiling import in_tiles
@@ -37,8 +38,20 @@ Json = dict[str, Any]
 Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why
 Find = Callable[[Path, Picture], tuple[Result, Notes]]  # a file and its picture -> what is found
 Film = Callable[[Path, Path], Notes]  # a video and the file to draw it to
-KINDS = ("drawings", "diagrams", "masks", "panoptic", "journal")  # the folders under --out
-NO_MATTER = {"images", "out", "device", "limit", "max_megapixels", "report_images", "resume"}  # to an image's result
+KINDS = (  # the folders under --out; from "coco" on, those of --format
+    *("drawings", "diagrams", "masks", "panoptic", "journal"),
+    *("coco", "labelme", "yolo", "cvat", "label-images"),
+)
+NO_MATTER = {
+    "images",
+    "out",
+    "device",
+    "limit",
+    "max_megapixels",
+    "report_images",
+    "resume",
+    "format",
+}  # to an image's result
 NO_IMAGE = "not an image or a video"
 R = TypeVar("R", bound=Result)
 
@@ -53,17 +66,17 @@ class Predict:
     """A checkpoint of ours, or the name of a published one (python -m common.run.weights)."""
     out: str = "predictions"
     """Folder to write to: drawings/, masks/ or panoptic/, predictions.json, report.html."""
-    threshold: float = 0.3
+    threshold: Share = 0.3
     """Instances with a lower score are not drawn; predictions.json holds all."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the best there is."""
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     """Number format of the forward pass; auto: bf16 where a trial finds it clearly faster."""
-    limit: int = 0
+    limit: Whole = 0
     """Use only the first so many images; 0: all."""
-    max_megapixels: float = 100.0
+    max_megapixels: Positive = 100.0
     """Larger photographs are skipped before they are decoded."""
-    report_images: int = 500
+    report_images: Whole = 500
     """report.html shows at most so many photographs; predictions.json holds all."""
     resume: bool = False
     """Go on with a run that was stopped: what OUT/journal lists as finished is kept, not predicted again."""
@@ -73,10 +86,10 @@ class Predict:
 class PredictInTiles(Predict):
     """Find the objects in photographs and videos; large ones may be cut into tiles."""
 
-    tile: int = -1
+    tile: WholeOrUnset = -1
     """Photographs above so many pixels a side are cut into tiles of that size, and what is found is joined; 0: none;
     -1: as to train."""
-    overlap: int = -1
+    overlap: WholeOrUnset = -1
     """Pixels that neighbouring tiles share; -1: as to train."""
 
 

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from common.run.ranges import Count, Decay, NotNegative, Seed, Share, Whole, WholeOrUnset
+
 
 @dataclass
 class Training:
@@ -18,33 +20,33 @@ class Training:
     """Evaluate once more what was evaluated before: eval.py replaces the files that it wrote then."""
     weights: str = ""
     """Start from this file (a checkpoint, or a torchvision backbone's state dict) or name; what eval.py evaluates."""
-    seed: int = 0
+    seed: Seed = 0
     """All randomness follows from this number, the epoch and the image's index."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the best there is."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Number format of the forward pass; fp16 scales the loss."""
-    epochs: int = 12
+    epochs: Whole = 12
     """Passes over the training images. Given without --steps it counts, whatever the variant's steps are."""
-    steps: int = 0
+    steps: Whole = 0
     """Stop after so many optimizer steps; 0: when the epochs are done."""
-    start_step: int = 0
+    start_step: WholeOrUnset = 0
     """Begin the schedule at this step: to go on from another program's checkpoint (--weights)."""
-    minutes: float = 0.0
+    minutes: NotNegative = 0.0
     """Stop training after so many minutes, evaluate and finish; 0: no limit."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Images for each optimizer step, over all processes and accumulated batches."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Split each step's images into so many batches whose gradients add up."""
-    workers: int = -1
+    workers: WholeOrUnset = -1
     """Processes that load images, for each training process; 0: load in the training process; -1: what is to spare."""
-    save_every: int = 500
+    save_every: Count = 500
     """Optimizer steps between resume points."""
-    evaluate_every: int = 1
+    evaluate_every: Whole = 1
     """Epochs between evaluations; the last epoch is always evaluated; 0: only the last."""
-    max_detections: int = 100
+    max_detections: Count = 100
     """How many detections of each class in an image COCO's score looks at; 100 in published scores."""
-    limit: int = 0
+    limit: Whole = 0
     """Use only the first so many images of each data set; 0: all."""
     compile: bool = False
     """Compile the network with torch.compile."""
@@ -69,15 +71,15 @@ class Data:
     """Where the images and annotations are."""
 
     path: Annotated[str, tyro.conf.arg(aliases=["--data"])] = ""
-    """A folder or file of own data: COCO, YOLO, labelme, Pascal VOC, label images, Hugging Face's imagefolder; it is
-    found out which. Instead of the four settings of train and val."""
-    val_fraction: float = 0.2
+    """Own data of solov2, yolact, maskrcnn, refinemask_psg: a folder or file of COCO, YOLO, labelme, Pascal VOC, label
+    images, Hugging Face's imagefolder; it is found out which. Instead of the four settings of train and val."""
+    val_fraction: Share = 0.2
     """Without validation data at that path, this part of the pictures is it, chosen by a hash of their names."""
     group_by: str = ""
     """A regular expression; pictures in whose names it, or its first group, finds the same stay together."""
-    tile: int = 0
+    tile: Whole = 0
     """Pictures above so many pixels a side are cut into tiles of that size, to train, evaluate and predict; 0: none."""
-    overlap: int = 128
+    overlap: Whole = 128
     """Pixels that neighbouring tiles share."""
     rectangles: bool = False
     """Objects at that path that have only a box get its rectangle for a mask."""
@@ -88,7 +90,7 @@ class Data:
     variant has them."""
     train: Images = field(default_factory=Images)
     val: Images = field(default_factory=Images)
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the built-in data set; another seed gives another data set."""
     keep_empty: bool = True
     """Train on images without objects too."""
@@ -100,23 +102,23 @@ class Optimizer:
 
     name: Literal["sgd", "adamw", "apex_sgd", "apex_adam"] = "sgd"
     """apex_*: apex's fused optimizers, if apex is installed."""
-    lr: float = 0.01
+    lr: NotNegative = 0.01
     """Learning rate for `batch_size` images."""
-    momentum: float = 0.9
+    momentum: Share = 0.9
     """Momentum of SGD."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Running averages of Adam."""
-    weight_decay: float = 1e-4
+    weight_decay: NotNegative = 1e-4
     """Weight decay."""
     norm_and_bias_decay: bool = True
     """Decay the parameters of normalisation layers and biases as well."""
-    backbone_lr_scale: float = 1.0
+    backbone_lr_scale: NotNegative = 1.0
     """The backbone's learning rate, as a factor of lr."""
-    bias_lr_scale: float = 1.0
+    bias_lr_scale: NotNegative = 1.0
     """The biases' learning rate, as a factor of lr."""
-    clip: float = 0.0
+    clip: NotNegative = 0.0
     """Largest norm of all gradients together; 0: no clipping."""
-    ema: float = 0.0
+    ema: Decay = 0.0
     """Decay of the moving average of the weights that is evaluated and saved; 0: none."""
 
 
@@ -126,13 +128,13 @@ class Schedule:
 
     name: Literal["step", "cosine"] = "step"
     """step: multiplied by `factor` after each of `milestones`; cosine: down to 0 at the last step."""
-    milestones: list[float] = field(default_factory=list)
+    milestones: list[NotNegative] = field(default_factory=list)
     """Epochs (or optimizer steps) after which the learning rate drops."""
-    factor: float = 0.1
+    factor: NotNegative = 0.1
     """What it is multiplied by."""
-    warmup: int = 500
+    warmup: Whole = 500
     """Optimizer steps of linear warm-up."""
-    warmup_ratio: float = 0.01
+    warmup_ratio: Share = 0.01
     """The first step's learning rate, as a fraction."""
     unit: Literal["epochs", "steps"] = "epochs"
     """What `milestones` counts."""

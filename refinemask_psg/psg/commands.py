@@ -71,6 +71,7 @@ def train(config: Config) -> None:
         DIVISOR,
         scoring=SCORING,
         parameter_group=parameter_group,
+        exports=False,
     )
     report.of_run(folder)
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from common.run.ranges import Count, Decay, Depth, NotNegative, Positive, Share, Whole, Width
+
 PSG_PREDICATES = (
     *("over", "in front of", "beside", "on", "in", "attached to", "hanging from", "on back of", "falling off"),
     *("going down", "painted on", "walking on", "running on", "crossing", "standing on", "lying on", "sitting on"),
@@ -22,37 +24,37 @@ class Relations:
     """none: instances only; bert: segments look at each other through BERT's layers; pairs: each pair by itself."""
     predicates: tuple[str, ...] = PSG_PREDICATES
     """What the relations are called; taken from the data set when training starts."""
-    things: int = 80
+    things: Whole = 80
     """So many of the classes, the first ones, are things; the others are stuff. Taken from the data set, too."""
-    predicate_counts: tuple[int, ...] = ()
+    predicate_counts: tuple[Whole, ...] = ()
     """How often the training set has each predicate; the baseline that evaluation prints needs it."""
     bert: str = ""
     """Start from this BERT: a folder with a checkpoint of transformers, or a name on its hub; empty: from scratch."""
-    layers: int = 6
+    layers: Depth = 6
     """How many of BERT's layers are used."""
-    hidden: int = 768
+    hidden: Width = 768
     """Width of BERT, and of the segments' vectors before they are paired."""
-    attention_heads: int = 12
+    attention_heads: Width = 12
     """Attention heads in each of BERT's layers."""
-    intermediate: int = 3072
+    intermediate: Width = 3072
     """Width inside BERT's layers."""
-    positions: int = 512
+    positions: Width = 512
     """Rows of BERT's table of positions; segments have no order, so all of them use the same row."""
-    token_types: int = 2
+    token_types: Width = 2
     """Rows of BERT's table of token types; segments are of the first."""
-    norm_epsilon: float = 1e-12
+    norm_epsilon: Positive = 1e-12
     """Of BERT's layer norms."""
-    dropout: float = 0.1
+    dropout: Decay = 0.1
     """Dropout inside BERT."""
-    pair_channels: int = 128
+    pair_channels: Width = 128
     """Width of the vectors whose product says how well a predicate fits a subject and an object."""
-    loss_weight: float = 5.0
+    loss_weight: NotNegative = 5.0
     """Weight of the relation loss."""
-    max_entities: int = 30
+    max_entities: Count = 30
     """Training uses the first so many segments of an image."""
-    max_relations: int = 100
+    max_relations: Count = 100
     """How many relations an image gets; a submission has the first 20."""
-    score_threshold: float = 0.3
+    score_threshold: Share = 0.3
     """Instances with a lower score get no segment."""
     freeze_detector: bool = False
     """Train the relation head alone; the detector and the semantic network stay as they are."""

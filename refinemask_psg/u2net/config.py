@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from common.run.ranges import Share, Width
 from common.run.settings import Data, Images, Optimizer, Schedule, Training
 
 INPUT_SIZE = 320
@@ -22,7 +23,7 @@ class Model:
 class Inference:
     """From photographs to maps."""
 
-    size: int = INPUT_SIZE
+    size: Width = INPUT_SIZE
     """Side of the square that a photograph is scaled to."""
 
 
@@ -30,13 +31,13 @@ class Inference:
 class Augment:
     """What training does to photographs."""
 
-    size: int = INPUT_SIZE
+    size: Width = INPUT_SIZE
     """Side of the square that a photograph is scaled to."""
-    crop: int = 288
+    crop: Width = 288
     """Side of the square that is cut out of it, at random."""
-    horizontal: float = 0.5
+    horizontal: Share = 0.5
     """How often it is mirrored left to right."""
-    vertical: float = 0.5
+    vertical: Share = 0.5
     """How often it is turned upside down."""
 
 

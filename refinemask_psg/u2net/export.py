@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.run import commands
+from common.run import command_line, commands
 from common.run.onnx_export import export_onnx
 from maskworks.shapes.scenes import draw_scene
 from refinemask_psg.antialias import resize_antialiased
@@ -50,7 +49,7 @@ class Graph(nn.Module):
 
 
 def main() -> None:
-    options = tyro.cli(Export, prog="export.py")
+    options = command_line.read(Export, "export.py")
     if options.images < 1 or options.size < 0:
         raise UserError(f"--images {options.images} --size {options.size}: expected at least 1, and a side")
     model = load(options.weights)

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from PIL import Image
 
 from common.errors import UserError
-from common.run import commands
+from common.run import command_line, commands
 from common.run.distributed import is_main
 from common.run.model import Picture
 from common.run.prediction import Predict, Work, skip
+from common.run.ranges import Whole
 from maskworks.published.names import local_file
 from refinemask_psg.u2net.weights import load
 
@@ -21,14 +21,14 @@ from refinemask_psg.u2net.weights import load
 class Options(Predict):
     """Write a grey map of how salient each pixel is for every photograph: OUT/NAME.png."""
 
-    size: int = 0
+    size: Whole = 0
     """Side of the network's square input; 0: as the checkpoint says, 320 for the published ones."""
     cutouts: bool = False
     """Write what is salient, cut out, as well: OUT/cutouts/NAME.png."""
 
 
 def main() -> None:
-    options = tyro.cli(Options, prog="predict.py")
+    options = command_line.read(Options, "predict.py")
     predict_saliency(options, options.size, options.cutouts)
 
 

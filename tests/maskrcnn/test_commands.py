@@ -124,13 +124,6 @@ def test_a_published_checkpoint_is_converted_and_predicts(tmp_path):
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["train", "demo"])
-def test_help_lists_the_settings(name, tmp_path):
-    done = run(f"maskrcnn/{name}.py", "--help", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert ("--conventions.nms" if name == "train" else "--weights") in done.stdout
-
-
 @pytest.mark.parametrize(("threshold", "count"), [(0.0, 10), (1.0, 0)])
 def test_the_exported_file_finds_what_pytorch_finds(weights, tmp_path, monkeypatch, capsys, threshold, count):
     pytest.importorskip("onnxruntime")

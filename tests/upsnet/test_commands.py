@@ -115,9 +115,3 @@ def test_the_exported_file_says_what_pytorch_says(weights, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "in the file's answer too" in done.stdout
     assert (tmp_path / "m.onnx").exists()
-
-
-def test_help_lists_the_settings(tmp_path):
-    done = run("upsnet/train.py", "--help", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "--train.panoptic-weight" in done.stdout

@@ -221,13 +221,6 @@ def test_a_drawing_without_a_place_goes_beside_what_was_read_and_over_nothing(we
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-@pytest.mark.parametrize("name", ["train", "eval", "predict", "export"])
-def test_help_lists_the_settings(name, tmp_path):
-    done = run(f"yolact/{name}.py", "--help", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert ("--optimizer.lr" if name in ("train", "eval") else "--weights") in done.stdout
-
-
 def test_the_exported_file_finds_what_pytorch_finds_at_any_size(weights, tmp_path):
     pytest.importorskip("onnxruntime")
     done = run("yolact/export.py", "--weights", weights, "--out", "m.onnx", cwd=tmp_path)

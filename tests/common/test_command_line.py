@@ -1,0 +1,172 @@
+"""Every command refuses in one line what its settings cannot be, names what was meant, and its help fits a screen."""
+
+import shlex
+import sys
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from common.errors import UserError
+from common.run import commands
+from common.run.command_line import settings_of
+from common.run.configuration import configure, from_dict, to_dict
+from common.run.ranges import expected, faults
+from maskworks.packages import NETWORKS
+
+PACKAGES = [*NETWORKS, "refinemask_psg.u2net"]
+RUN = ["train", "eval"]
+TRAINING = {  # of train.py and eval.py: flags that have no meaning, and what is expected
+    "--batch-size 0": "1 or more",
+    "--accumulate 0": "1 or more",
+    "--workers -2": "-1 or more",
+    "--seed -1": "0 to 4294967295",
+    "--optimizer.lr nan": "a number, 0 or more",
+    "--optimizer.betas 0.9 1": "0 or more and less than 1",
+    "--optimizer.ema 2": "0 or more and less than 1",
+    "--steps -5": "0 or more",
+    "--epochs -1": "0 or more",
+    "--save-every -1": "1 or more",
+    "--schedule.warmup -3": "0 or more",
+    "--minutes inf": "0 or more",
+    "--limit -1": "0 or more",
+    "--data.seed -1": "0 to 4294967295",
+}
+OF_PACKAGES = [
+    ("solov2", "--test.max-instances -1", "1 or more"),
+    ("solov2", "--model.grids 0 0 0 0 0", "1 to 65536"),
+    ("solov2", "--model.fpn-channels 0", "1 to 65536"),
+    ("yolact", "--model.input-size 1099511627776", "1 to 65536"),
+    ("maskrcnn", "--proposals.kept 0", "1 or more"),
+    ("upsnet", "--test.proposals.kept 0", "1 or more"),
+    ("pose2seg", "--augment.people 0", "1 or more"),
+    ("glip", "--text.layers 1000000", "1 to 1000"),
+    ("refinemask_psg", "--relations.dropout 1", "less than 1"),
+    ("refinemask_psg.u2net", "--augment.crop 0", "1 to 65536"),
+]
+PREDICTION = {
+    "--report-images -1": "0 or more",
+    "--limit -1": "0 or more",
+    "--threshold nan": "0 to 1",
+    "--max-megapixels 0": "more than 0",
+}
+NO_RANGE = {"--model.head-identity", "--model.mean", "--test.smallest-joint-score"}  # any number will do
+
+
+def refused(package: str, command: str, words: list[str], monkeypatch: Any, capsys: Any) -> str:
+    """The one line in which a command ends with status 2."""
+    monkeypatch.setattr(sys, "argv", [f"{command}.py", *words])
+    with pytest.raises(SystemExit) as stop:
+        commands.run(import_module(f"{package}.{command}").main)
+    assert stop.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    return said.err.strip()
+
+
+@pytest.mark.parametrize(
+    ("package", "flags", "allowed"),
+    [
+        *(("solov2", flags, allowed) for flags, allowed in TRAINING.items()),
+        *((package, "--batch-size 0", "1 or more") for package in PACKAGES[1:]),
+        *OF_PACKAGES,
+    ],
+)
+@pytest.mark.parametrize("command", RUN)
+def test_a_value_out_of_its_range_is_refused_with_flag_value_and_range(
+    package: str, command: str, flags: str, allowed: str, monkeypatch: Any, capsys: Any
+) -> None:
+    line = refused(package, command, shlex.split(flags), monkeypatch, capsys)
+    flag, *values = flags.split()
+    assert any(line.startswith(f"error: {flag} {value}") for value in values)
+    assert line.endswith(allowed)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_predictions_refuse_values_out_of_their_range(package: str, monkeypatch: Any, capsys: Any) -> None:
+    for flags, allowed in PREDICTION.items():
+        words = ["street.jpg", "--weights", "none.safetensors", *shlex.split(flags)]
+        line = refused(package, "predict", words, monkeypatch, capsys)
+        assert line.startswith(f"error: {flags}")
+        assert line.endswith(allowed)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_number_has_a_range_and_every_variant_is_within(package: str) -> None:
+    for config in import_module(f"{package}.config").VARIANTS.values():
+        settings = list(settings_of(type(config), config))
+        bare = {s.flag for s in settings if expected(s.kind).endswith("number")}
+        assert bare <= NO_RANGE
+        assert [(s.flag, each) for s in settings for each in faults(s.kind, s.value)] == []
+
+
+def test_a_file_of_settings_is_held_to_the_same_ranges(tmp_path: Any, monkeypatch: Any, capsys: Any) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("optimizer:\n  lr: .nan\n")
+    line = refused("solov2", "train", ["--config", str(file)], monkeypatch, capsys)
+    assert line == f"error: {file}: --optimizer.lr nan: expected a number, 0 or more"
+    file.write_text("variant: r50_3y\n")
+    assert "did you mean r50_3x?" in refused("solov2", "train", ["--config", str(file)], monkeypatch, capsys)
+
+
+def test_a_checkpoint_is_held_to_the_same_ranges() -> None:
+    solov2 = import_module("solov2.config")
+    settings = to_dict(solov2.VARIANTS["shapes"])
+    settings["model"]["fpn_channels"] = 2**40
+    with pytest.raises(UserError, match=r"x\.safetensors: its configuration.*model\.fpn_channels"):
+        from_dict(solov2.Config, settings, "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "said"),
+    [
+        ("train", "r50_3", "no variant is called 'r50_3'; did you mean r50_3x? there are shapes, small,"),
+        ("train", "--variant r50_3x", "--variant r50_3x: a variant is named first, without a flag: train.py r50_3x"),
+        ("train", "--variant=r50_3", "no variant is called 'r50_3'; did you mean r50_3x?"),
+        ("train", "--batch-siz 3", "--batch-siz: no such flag; did you mean --batch-size?"),
+        ("train", "--no-repart", "--no-repart: no such flag; did you mean --report?"),
+        ("train", "--precision fp61", "--precision fp61: expected one of fp32, bf16, fp16; did you mean fp16?"),
+        ("train", "--model.backbone=resnet5", "one of resnet10, resnet18, resnet34, resnet50, resnet101,"),
+        ("eval", "--batch-size many", "--batch-size many: expected a whole number, 1 or more"),
+        ("eval", "--batch-size", "--batch-size: expected a whole number, 1 or more"),
+        ("eval", "--epochs 3 r50_3x", "not understood here: r50_3x"),
+        ("predict", "street.jpg", "--weights is needed: A checkpoint of ours"),
+        ("predict", "street.jpg --weight x", "--weight: no such flag; did you mean --weights?"),
+        ("train", "--device cuda:77", "--device cuda:77: not to be had here"),
+        ("train", "--device meta", "--device meta: not to be had here"),
+        ("train", "--device abacus", "--device abacus: not to be had here"),
+        ("train", "--start-step -1", "--start-step -1: expected"),
+    ],
+)
+def test_what_is_not_known_is_named_with_what_was_meant(
+    command: str, words: str, said: str, monkeypatch: Any, capsys: Any
+) -> None:
+    assert said in refused("solov2", command, shlex.split(words), monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("command", [*RUN, "predict"])
+def test_help_fits_on_a_screen(package: str, command: str, monkeypatch: Any, capsys: Any) -> None:
+    module = import_module(f"{package}.{command}")
+    monkeypatch.setattr(sys, "argv", [f"{command}.py", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        commands.run(module.main)
+    assert not stop.value.code
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 45
+    assert max(map(len, lines)) <= 100
+    assert f"usage: {command}.py " in "\n".join(lines)
+    text = "\n".join(lines)
+    named = import_module(f"{package}.config").VARIANTS if command in RUN else ["--weights", "--threshold"]
+    assert [name for name in named if f"  {name} " not in text and f"  {name}\n" not in text] == []
+
+
+def test_the_whole_help_has_every_setting_with_its_range_and_value(monkeypatch: Any, capsys: Any) -> None:
+    variants = import_module("solov2.config").VARIANTS
+    with pytest.raises(SystemExit):
+        configure(variants, ["r50_3x", "--help-all"])
+    text = " ".join(capsys.readouterr().out.split())
+    settings = settings_of(type(variants["shapes"]))
+    assert [s.flag for s in settings if f" {s.flag} " not in text] == ["--variant", "--data.path", "--data.recipe"]
+    assert "--optimizer.lr Learning rate for `batch_size` images. (a number, 0 or more; default 0.01)" in text

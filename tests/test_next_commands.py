@@ -1,0 +1,43 @@
+"""The commands with which a training ends are taken as they stand, and do what they say: in every package."""
+
+import re
+import shlex
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.small import SMALL, flags, package_of
+
+QUICK = ("solov2",)
+BRIEF = "--steps 1 --batch-size 2 --workers 0 --device cpu --no-report"
+DONE = {"eval": "metrics.json", "predict": "predictions", "export": "model.onnx"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
+)
+def test_a_training_ends_with_scores_of_the_classes_and_commands_that_run(
+    name: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Path("my runs") / "first"
+    line = [*flags(name, tmp_path), *shlex.split(BRIEF), "--run", str(run)]
+    monkeypatch.setattr(sys, "argv", ["train.py", *line])
+    import_module(f"{package_of(name)}.train").main()
+    said = capsys.readouterr().out
+    assert " class " in said
+    commands = [shlex.split(line) for line in re.findall(r"^  (python -m .*)$", said, re.MULTILINE)]
+    expected = ["eval", "predict", *(["export"] if name not in ("glip", "psg") else [])]
+    assert [words[2] for words in commands] == [f"{package_of(name)}.{command}" for command in expected]
+    for _, _, module, *words in commands:
+        command = module.rpartition(".")[2]
+        if command == "export":
+            pytest.importorskip("onnxruntime")
+        monkeypatch.setattr(sys, "argv", [f"{command}.py", *words])
+        import_module(module).main()
+        said = capsys.readouterr().out
+        assert DONE[command] in said or any((run / DONE[command]).glob("*.png")), said
+    assert len(list((run / "predictions").rglob("*.*"))) > 4
