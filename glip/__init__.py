@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import maskworks
 from glip.config import VARIANTS, Config
 from glip.network import GLIP
 from glip.prompts import Prompt
 from maskworks.published.names import open_model
 
 __all__ = ["GLIP", "VARIANTS", "Config", "Prompt", "load"]
+
+__version__ = maskworks.__version__
 
 
 def load(file: str | Path, *, trainable: bool = False) -> GLIP:

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import maskworks
 from maskrcnn.config import VARIANTS, Config
 from maskrcnn.network import MaskRCNN
 from maskworks.published.names import open_model
 
 __all__ = ["VARIANTS", "Config", "MaskRCNN", "load"]
+
+__version__ = maskworks.__version__
 
 
 def load(file: str | Path, *, trainable: bool = False) -> MaskRCNN:

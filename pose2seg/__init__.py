@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import maskworks
 from maskworks.published.names import open_model
 from pose2seg.config import VARIANTS, Config
 from pose2seg.network import Pose2Seg
 
 __all__ = ["VARIANTS", "Config", "Pose2Seg", "load"]
+
+__version__ = maskworks.__version__
 
 
 def load(file: str | Path, *, trainable: bool = False) -> Pose2Seg:

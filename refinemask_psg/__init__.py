@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import maskworks
 from maskworks.published.names import open_model
 from refinemask_psg.config import VARIANTS, Config
 from refinemask_psg.network import RefineMask
@@ -9,6 +10,8 @@ from refinemask_psg.u2net import U2Net
 from refinemask_psg.u2net import load as load_u2net
 
 __all__ = ["VARIANTS", "Config", "RefineMask", "U2Net", "load", "load_u2net"]
+
+__version__ = maskworks.__version__
 
 
 def load(file: str | Path, *, trainable: bool = False) -> RefineMask:

@@ -1,8 +1,8 @@
 """A web page that shows the models at work: python scripts/demo.py [CHECKPOINTS or their folders...]
 
 Choose a package and a checkpoint, upload a photograph (for GLIP also say what to look for), and see and download what
-was found. It needs one library more: pip install ".[demo]". Only this computer can open the page, unless --host says
-otherwise.
+was found. It needs one library more: pip install 'gradio>=6,<7'. Only this computer can open the page, unless --host
+says otherwise.
 """
 
 import json
@@ -24,7 +24,7 @@ from torch import nn
 
 from common.data.images import read_image
 from common.drawing import readable_scale
-from common.errors import UserError
+from common.errors import UserError, needing
 from common.ops import masks as rle
 from common.results import Instances, Panoptic, Result
 from common.run import commands
@@ -102,10 +102,8 @@ class Studio:
 
 def main() -> None:
     options = tyro.cli(Demo, prog="demo.py", description=__doc__)
-    try:
+    with needing("the page", "'gradio>=6,<7'"):
         import gradio  # noqa: F401
-    except ImportError as error:
-        raise UserError('the page needs gradio, which is not installed: pip install ".[demo]"') from error
     with tempfile.TemporaryDirectory(prefix="maskworks-demo-") as folder:
         studio = Studio(options, find_weights(options.weights), Path(folder))
         serve(studio)

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import maskworks
 from maskworks.published.names import open_model
 from solov2.config import VARIANTS, Config
 from solov2.network import SOLOv2
 
 __all__ = ["VARIANTS", "Config", "SOLOv2", "load"]
+
+__version__ = maskworks.__version__
 
 
 def load(file: str | Path, *, trainable: bool = False) -> SOLOv2:

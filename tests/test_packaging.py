@@ -48,6 +48,15 @@ def contents(wheel: Path) -> set[str]:
         return {name for name in archive.namelist() if ".dist-info/" not in name}
 
 
+def needed(wheel: Path) -> set[str]:
+    """What a wheel asks for, extras aside."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = archive.read(name).decode().splitlines()
+    asked = (line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: "))
+    return {line for line in asked if ";" not in line}
+
+
 def sources(tree: Path, *packages: str) -> set[str]:
     found = (path for package in packages for path in (tree / package).rglob("*") if path.is_file())
     shipped = (path for path in found if path.suffix not in NOT_SHIPPED or path.name == "weights.toml")
@@ -105,6 +114,9 @@ def test_packages_install_one_by_one_and_the_root_ships_nothing_stray(tmp_path: 
     assert contents(common) - extensions(contents(common)) == shipped["common"]
     assert contents(around) == shipped["maskworks"]
     assert contents(solov2) == shipped["solov2"]
+    assert f"maskworks-common @ {(tree / 'common').as_uri()}" in needed(solov2)  # found beside it
+    alone = built(Path(shutil.copytree(ROOT / "solov2", tmp_path / "alone", ignore=LEFT_OVER)), tmp_path / "others")
+    assert needed(alone) == {"maskworks-common<0.2,>=0.1", "maskworks-around<0.2,>=0.1"}
     # Those left build folders inside the packages; none of it may get into the next wheel.
     assert any((tree / "solov2" / "build").rglob("*.py"))
     everything = contents(built(tree, out))

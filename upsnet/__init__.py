@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import maskworks
 from maskworks.published.names import open_model
 from upsnet.config import VARIANTS, Config
 from upsnet.network import UPSNet
 
 __all__ = ["VARIANTS", "Config", "UPSNet", "load"]
+
+__version__ = maskworks.__version__
 
 
 def load(file: str | Path, *, trainable: bool = False) -> UPSNet:

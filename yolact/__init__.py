@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import maskworks
 from maskworks.published.names import open_model
 from yolact.config import VARIANTS, Config
 from yolact.network import YOLACT
 
 __all__ = ["VARIANTS", "YOLACT", "Config", "load"]
+
+__version__ = maskworks.__version__
 
 
 def load(file: str | Path, *, trainable: bool = False) -> YOLACT:

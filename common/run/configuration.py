@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import msgspec
 import tyro
-import yaml
 
 from common.errors import UserError
 
@@ -95,6 +94,8 @@ def yaml_as_flags(arguments: Sequence[str], evaluating: bool = False) -> tuple[l
 
 def read_settings(path: Path) -> dict[str, Any]:
     """What a YAML file says, the unprefixed section's settings at the top."""
+    import yaml  # here: who only loads a model has no YAML to read
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -124,6 +125,8 @@ def flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 def to_yaml(config: Any) -> str:
     """What --config reads: a section a key, the unprefixed section's settings at the top."""
+    import yaml
+
     settings = msgspec.to_builtins(config)
     return yaml.safe_dump({**settings.pop(UNPREFIXED), **settings}, sort_keys=False)
 
