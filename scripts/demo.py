@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from common.data.images import read_image
@@ -29,7 +28,7 @@ from common.ops import masks as rle
 from common.results import Instances, Panoptic, Result
 from common.run import commands
 from maskworks.packages import NETWORKS
-from maskworks.published.names import local_file
+from maskworks.published.names import local_file, package_in
 from refinemask_psg.psg.results import SceneGraph
 
 Json = dict[str, Any]
@@ -128,11 +127,7 @@ def find_weights(places: Sequence[Path]) -> dict[str, list[str]]:
 
 def package_of(path: Path) -> str:
     """The package that a checkpoint belongs to, from the file's head; empty if it is none of ours."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            package = (file.metadata() or {}).get("package", "")
-    except (SafetensorError, OSError, ValueError):
-        return ""
+    package = package_in(path)
     return package if package in NETWORKS else ""
 
 

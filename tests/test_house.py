@@ -222,7 +222,7 @@ def package_faults(root: Path) -> list[str]:
         faults += [f"{package}/pyproject.toml: {name}" for name in sorted(listed ^ folders[package])]
         if not (root / package / "py.typed").exists():
             faults.append(f"{package}/py.typed is missing")
-    listed = set(configuration(root)["tool"]["setuptools"]["packages"])
+    listed = set(configuration(root)["tool"]["setuptools"]["packages"]) - {"maskworks.scripts"}  # scripts/, in a wheel
     faults += [f"pyproject.toml: {name}" for name in sorted(listed ^ set().union(*folders.values()))]
     checked = set(configuration(root)["tool"]["mypy"]["packages"])
     faults += [f"pyproject.toml, mypy: {name}" for name in sorted(checked ^ set(folders))]

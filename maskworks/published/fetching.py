@@ -1,5 +1,6 @@
 """Published files made ready: fetched, checked and converted once, into the cache."""
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -9,10 +10,11 @@ from filelock import FileLock
 
 from common.errors import UserError
 from common.files import user_cache
-from common.run.checkpoint import Checkpoint, save
-from maskworks.published.download import beside, fetch
+from common.run.checkpoint import Checkpoint, require_file, save
+from maskworks.published.download import beside, digest_of, fetch
 from maskworks.published.formats import read_published
-from maskworks.published.names import BACKBONE, BESIDE, Published, place_of
+from maskworks.published.names import BACKBONE, BESIDE, Published, package_in, place_of
+from maskworks.published.recognising import package_of
 from maskworks.published.whole_files import checkpoint_of, understand
 
 
@@ -62,3 +64,25 @@ def backbone(name: str) -> Path:
     theirs = Path(torch.hub.get_dir()) / "checkpoints" / file
     digest = file.rpartition("-")[2].partition(".")[0]
     return theirs if theirs.exists() else fetch(url, user_cache() / "weights" / BACKBONE / file, f"sha256:{digest}")
+
+
+def ours(path: Path) -> Path:
+    """Somebody's own file as a checkpoint of ours, in the cache; made anew where it or the converter has changed."""
+    require_file(path)
+    beside_it = path.with_name("config.yaml")  # Detectron2's, which decides too
+    words = beside_it.read_bytes() if beside_it.is_file() else b""
+    digest = hashlib.sha256(digest_of(path, "sha256").encode() + words).hexdigest()[:12]
+    made = user_cache() / "weights" / "converted" / f"{path.stem}-{digest}.safetensors"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(beside(made, ".lock")):
+        if not (package := package_in(made)) or newest(package) > made.stat().st_mtime:
+            state, rest = read_published(path)
+            package = package_of(state, path)
+            print(f"{path}: a published checkpoint of {package}: converting it to {made}", file=sys.stderr)
+            try:
+                file = understand(package, path, state, rest, None, "")
+            except UserError as error:
+                raise UserError(f"{error} (that is: maskworks convert {path} --model NAME)") from error
+            print("\n".join(file.notes), file=sys.stderr)
+            save(made, checkpoint_of(file))
+    return made

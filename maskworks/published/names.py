@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 import torch
+from safetensors import SafetensorError, safe_open
 
 from common.errors import UserError
 from common.files import user_cache
@@ -21,6 +22,7 @@ from common.run.model import Learner
 from maskworks.published import hub
 
 BACKBONE = "torchvision"
+ENDING = ".safetensors"
 BESIDE = Path(__file__).resolve().parents[2]  # where the packages lie, this one among them
 C = TypeVar("C")
 M = TypeVar("M", bound=Learner)
@@ -79,6 +81,22 @@ def place_of(package: str, name: str, entry: Published) -> Path:
     return user_cache() / "weights" / package / name / (entry.file or entry.url.rpartition("/")[2])
 
 
+def package_in(file: Path) -> str:
+    """The package that a checkpoint belongs to, from the file's head; empty if it is none of ours."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            return str(metadata.get("package", "")) if "format" in metadata else ""
+    except (SafetensorError, OSError, ValueError):
+        return ""
+
+
+def converted(file: Path) -> Path:
+    from maskworks.published import fetching
+
+    return fetching.ours(file)
+
+
 def open_model(
     source: str | Path,
     package: str,
@@ -92,7 +110,7 @@ def open_model(
     keeps them.
     """
     file = local_file(source)
-    found = load(file)
+    found = load(file if file.suffix == ENDING or not file.is_file() or package_in(file) else converted(file))
     if found.package != package:
         raise UserError(f"{file}: a checkpoint of {found.package}, not of {package}")
     config = from_dict(config_type, found.config, str(file))
