@@ -1,8 +1,10 @@
 """What stands around the models: data (`shapes`, `own_data`), other people's checkpoints, reports, the one command."""
 
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Literal
 
 __version__ = "0.1.0"  # of all packages
 
@@ -25,6 +27,20 @@ def refuse_another_common(ours: Path) -> None:
         print(f"error: {line}", file=sys.stderr)
         raise SystemExit(2)
     raise ImportError(line)
+
+
+def load(source: str | Path, *, device: str = "auto", precision: Literal["fp32", "bf16", "fp16"] = "fp32") -> Any:
+    """The model in any checkpoint: a file of ours, a published name, or anybody's file; its package is found."""
+    from common.errors import UserError
+    from common.run.commands import choose_device
+    from maskworks.__main__ import MODULES, package_of
+
+    package, file = package_of(str(source))
+    if package not in MODULES:
+        return import_module(package).load(file, device=device, precision=precision)
+    if precision != "fp32":
+        raise UserError(f"{source}: {package} computes in fp32 only; leave out precision={precision!r}")
+    return import_module(MODULES[package]).load(file).to(choose_device(device))
 
 
 refuse_another_common(HOME / "common")

@@ -73,7 +73,7 @@ class Graph(nn.Module):
 
 def main() -> None:
     options = tyro.cli(Export, prog="export.py")
-    model = solov2.load(options.weights)
+    model = solov2.load(options.weights, device="cpu")
     graph = Graph(model).eval()
     photograph = scaled(model, options.image)
     outputs = ("scores", "labels", "masks")

@@ -12,7 +12,7 @@ from maskworks.published.names import local_file
 def main() -> None:
     options = tyro.cli(Predict, prog="predict.py")
     options.weights = str(local_file(options.weights))
-    model = upsnet.load(options.weights)
+    model = upsnet.load(options.weights, device=options.device)
     report.of_predictions(predict(model, model.class_names, model.category_ids, options, thing_count=model.things))
 
 

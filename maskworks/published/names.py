@@ -7,7 +7,7 @@ backbone trained on ImageNet, hf:OWNER/REPO a checkpoint on the Hugging Face Hub
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 import torch
@@ -23,6 +23,7 @@ from maskworks.published import hub
 
 BACKBONE = "torchvision"
 ENDING = ".safetensors"
+Precision = Literal["fp32", "bf16", "fp16"]
 BESIDE = Path(__file__).resolve().parents[2]  # where the packages lie, this one among them
 C = TypeVar("C")
 M = TypeVar("M", bound=Learner)
@@ -103,8 +104,10 @@ def open_model(
     config_type: type[C],
     network: Callable[[C, tuple[str, ...], tuple[int, ...]], M],
     trainable: bool = False,
+    device: str = "",
+    precision: Precision = "fp32",
 ) -> M:
-    """The model in a checkpoint of ours, or behind a name, ready to predict.
+    """The model in a checkpoint of ours, or behind a name, ready to predict on a device, as fast as the commands.
 
     Batch norms become part of the convolutions before them, which is faster and which training can't undo; `trainable`
     keeps them.
@@ -120,4 +123,10 @@ def open_model(
     model.load_state_dict(dict(found.weights))
     if not trainable:
         fold_batch_norms(model)
-    return model.eval()
+    if precision != "fp32":
+        model.precision = precision  # type: ignore[attr-defined]  # common.run.prediction_batches looks for it
+    if not device:
+        return model.eval()
+    from common.run.commands import choose_device  # not above: it brings all of training
+
+    return model.eval().to(choose_device(device)).to(memory_format=torch.channels_last)

@@ -10,6 +10,7 @@ import torch
 
 import maskworks
 import solov2
+from common.errors import UserError
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
 from maskworks import __main__ as command
@@ -137,3 +138,19 @@ def test_u2nets_published_file_is_recognised(folder: Path, started: Any, monkeyp
     torch.save(U2Net(small=True).state_dict(), "u2netp.pth")
     assert say(monkeypatch, "predict", "photographs", "--weights", "u2netp.pth") == 0
     assert started == [("refinemask_psg.u2net.predict", ["photographs", "--weights", "u2netp.pth"])]
+
+
+def test_load_finds_the_package_and_is_as_fast_as_the_command(checkpoints: Path) -> None:
+    model = maskworks.load("ours.safetensors", precision="bf16")
+    assert isinstance(model, solov2.SOLOv2)
+    assert model.precision == "bf16"
+    assert not model.training
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())  # folded
+    weight = model.fpn.inner_blocks[0][0].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not hasattr(solov2.load("ours.safetensors", device="cpu"), "precision")
+    assert next(solov2.load("ours.safetensors", device="meta").parameters()).device.type == "meta"
+    torch.save(U2Net(small=True).state_dict(), "u2netp.pth")
+    assert isinstance(maskworks.load("u2netp.pth"), U2Net)
+    with pytest.raises(UserError, match="u2net computes in fp32 only"):
+        maskworks.load("u2netp.pth", precision="bf16")
