@@ -98,7 +98,7 @@ def one_or_many(
             while some := list(islice(rest, count)):
                 yield from of_list(some)
 
-        if isinstance(images, list | tuple):
+        if isinstance(images, Sequence) and not isinstance(images, str):
             return of_list(images)
         if isinstance(images, str | Path) and Path(images).is_dir():
             return of_iterator(path for path in list_images([str(images)]) if not is_video(path))
