@@ -1,6 +1,8 @@
 """What the user can put right: one exception for bad input, and the errors of a computer that is full or locked."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, a limit, one's share of it
 
@@ -10,6 +12,16 @@ class UserError(Exception):
 
     The commands print it without a traceback and exit with status 2.
     """
+
+
+@contextmanager
+def needing(purpose: str, libraries: str) -> Iterator[None]:
+    """Around imports that not everybody needs: where one is missing, a line says what to install."""
+    try:
+        yield
+    except ImportError as error:
+        missing = error.name or libraries
+        raise UserError(f"{purpose} needs {missing}, which is not installed: pip install {libraries}") from error
 
 
 def surroundings(error: Exception) -> str | None:

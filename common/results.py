@@ -1,7 +1,10 @@
 """What a model answers for one image: Instances or Panoptic; each to JSON and to a drawing."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,9 +47,67 @@ class Instances:
     image: PictureSource = None  # where draw() takes the picture from
     mask_scores: Tensor | None = None  # [N] where a model scores masks on their own; `scores` are the boxes' then
     codes: list[Rle] | None = None  # [N] the masks of a picture that was predicted in tiles; `masks` is None then
+    category_ids: tuple[int, ...] = ()  # of the classes, in annotation files; empty: 1, 2, ...
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __repr__(self) -> str:
+        found = counted(self.class_names, self.labels.tolist())
+        return f"<{len(self)} objects in {self.size[1]} x {self.size[0]}: {found}>"
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows."""
+        return None if self.image is None else as_png(self.draw())
+
+    def __getitem__(self, index: int | slice | Tensor) -> "Instances":
+        """The objects at a place, from one to another, or as `select` takes them."""
+        if isinstance(index, int):
+            return self.select(torch.arange(len(self))[index][None])
+        return self.select(torch.arange(len(self))[index] if isinstance(index, slice) else index)
+
+    def filter(self, threshold: float = 0.0, classes: Sequence[str] | None = None) -> "Instances":
+        """Those that score at least so much, of these classes."""
+        keep = self.scores >= threshold
+        if classes is not None:
+            if unknown := sorted(set(classes) - set(self.class_names)):
+                raise UserError(f"no class is called {unknown[0]!r}; there are {', '.join(self.class_names)}")
+            labels = [label for label, name in enumerate(self.class_names) if name in classes]
+            keep &= torch.isin(self.labels, torch.tensor(labels, dtype=self.labels.dtype, device=self.labels.device))
+        return self.select(keep)
+
+    @property
+    def names(self) -> list[str]:
+        """Each object's class."""
+        return [self.class_names[label] for label in self.labels.tolist()]
+
+    def numpy(self) -> dict[str, NDArray[Any]]:
+        """scores [N], labels [N], boxes [N, 4], and masks [N, H, W] and keypoints [N, K, 3] where there are some."""
+        parts = {name: getattr(self, name) for name in ("scores", "labels", "boxes", "masks", "keypoints")}
+        return {name: value.detach().cpu().numpy() for name, value in parts.items() if value is not None}
+
+    def rle(self) -> list[dict[str, Any]]:
+        """Each object's mask as COCO writes it: {"size": [H, W], "counts": ...}."""
+        codes = self.codes if self.masks is None else encode(self.masks)
+        return [dict(each) for each in codes or []]
+
+    def polygons(self) -> list[list[NDArray[np.int32]]]:
+        """For each object the outlines [n, 2] of its parts, x and y of pixels; holes are filled."""
+        masks = (self.mask(index) for index in range(len(self)))
+        pixels = (mask.view(np.uint8) for mask in masks if mask is not None)
+        found = (cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0] for mask in pixels)
+        return [[np.asarray(part[:, 0], np.int32) for part in parts] for parts in found]
+
+    def crop(self, index: int) -> Image.Image:
+        """An object cut out of its picture: RGBA, transparent beside its mask."""
+        one = self[index]
+        picture = load_picture(self.image, self.size)
+        mask = one.mask(0)
+        opaque = np.ones(self.size, bool) if mask is None else mask
+        left, top, right, bottom = one.boxes[0].tolist()
+        corners = max(0, int(left)), max(0, int(top)), math.ceil(right), math.ceil(bottom)
+        pixels = np.dstack((picture, 255 * opaque.astype(np.uint8)))[corners[1] : corners[3], corners[0] : corners[2]]
+        return Image.fromarray(pixels)
 
     def select(self, index: Tensor) -> "Instances":
         """The objects at index (int64 positions or a bool [N])."""
@@ -63,6 +124,7 @@ class Instances:
             codes=None
             if self.codes is None
             else [self.codes[at] for at in torch.arange(len(self))[index.cpu()].tolist()],
+            category_ids=self.category_ids,
         )
 
     def mask(self, index: int) -> NDArray[np.bool_] | None:
@@ -72,8 +134,9 @@ class Instances:
             return mask
         return None if self.masks is None else np.asarray(self.masks[index].cpu())
 
-    def to_coco(self, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int = 1, category_ids: Sequence[int] = ()) -> list[dict[str, Any]]:
         """One entry of COCO's result format for each object; category_ids[label] is the class's id there."""
+        category_ids = category_ids or self.category_ids or range(1, len(self.class_names) + 1)
         if len(self) == 0:
             return []
         # Differences in float64: a width must not be rounded once more.
@@ -161,6 +224,14 @@ class Panoptic:
     def __len__(self) -> int:
         return len(self.infos)
 
+    def __repr__(self) -> str:
+        labels = [info.label for info in self.infos]
+        return f"<{len(self)} segments in {self.size[1]} x {self.size[0]}: {counted(self.class_names, labels)}>"
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows."""
+        return None if self.image is None else as_png(self.draw())
+
     def to_png(self) -> Image.Image:
         """The map as COCO panoptic stores it: id = R + 256 G + 65536 B."""
         ids = self.segments.cpu().numpy()
@@ -237,6 +308,17 @@ class Result(Protocol):
     def pictures(self, image: Picture, threshold: float) -> dict[str, Image.Image]: ...
 
     def labels_and_scores(self) -> tuple[list[int], list[float]]: ...
+
+
+def counted(class_names: Sequence[str], labels: Sequence[int]) -> str:
+    """How many of what, the most first: "2 dog, 1 cat"."""
+    return ", ".join(f"{count} {class_names[label]}" for label, count in Counter(labels).most_common()) or "nothing"
+
+
+def as_png(picture: Image.Image) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def inner_point(mask: NDArray[np.bool_]) -> Point | None:

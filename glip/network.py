@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from common.data.batches import Batch, Prepared, Target, normalise, round_up
 from common.results import Instances
 from common.run.model import Source
-from common.run.prediction_batches import predict_in_groups
+from common.run.prediction_batches import one_or_many, predict_in_groups
 from glip.backbone import Swin
 from glip.boxes import anchors_of
 from glip.config import Config
@@ -148,6 +148,7 @@ class GLIP(nn.Module):
         positions = self.tokeniser.positions(caption.text, caption.phrases)
         return ReadCaption(tokens, self.text(tokens), positions, torch.tensor(caption.labels, device=device))
 
+    @one_or_many
     @torch.inference_mode()
     def predict(self, images: Sequence[Source], prompt: Prompt | str | Sequence[str] | None = None) -> list[Instances]:
         """Photographs (files or [H, W, 3] RGB arrays) -> what the prompt names in them.

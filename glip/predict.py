@@ -46,7 +46,7 @@ def main() -> None:
         raise UserError("--spans: the characters of a caption; name it with --prompt")
     own_data.refuse_to_replace(options.predict)
     options.predict.weights = str(local_file(options.predict.weights))
-    model = glip.load(options.predict.weights)
+    model = glip.load(options.predict.weights, device=options.predict.device)
     model.config.text.vocabulary = options.vocabulary or model.config.text.vocabulary
     prompt = model.prompt = chosen_prompt(model, options)
     numbers = range(1, len(prompt.names) + 1)

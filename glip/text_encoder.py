@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import BertConfig, BertModel
 
+from common.errors import needing
 from glip.config import Text
 
 NORM_EPSILON = 1e-12  # of BERT's layer norms
@@ -34,6 +34,8 @@ class TextEncoder(nn.Module):
 
     def __init__(self, settings: Text, checkpointing: bool):
         super().__init__()
+        with needing("GLIP", "transformers tokenizers"):  # not above: the other packages' programs know of GLIP too
+            from transformers import BertConfig, BertModel
         self.bert = BertModel(
             BertConfig(
                 vocab_size=settings.words,

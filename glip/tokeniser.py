@@ -2,19 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from tokenizers import Encoding, Tokenizer
-from tokenizers.decoders import WordPiece as WordPieceDecoder
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from tokenizers.processors import TemplateProcessing
 
-from common.errors import UserError
+from common.errors import UserError, needing
 from glip.config import BERT, BUILT_IN
 from glip.text_encoder import Tokens
 from glip.vocabulary import BUILT_IN_TOKENS, SPECIAL
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
 
 SHIPPED = Path(__file__).with_name(BERT)
 EARLIER = "datasets/bert-base-uncased/vocab.txt"  # what checkpoints name that were made before it was shipped
@@ -38,7 +36,7 @@ class Tokeniser:
             raise lacks(source, name)
         return found
 
-    def encode(self, caption: str) -> Encoding:
+    def encode(self, caption: str) -> "Encoding":
         """[CLS] .. [SEP], as long as it takes; has ids and char_to_token(character)."""
         return self.tokenizer.encode(caption)
 
@@ -62,7 +60,7 @@ class Tokeniser:
         return [sorted({place for part in phrase for place in places_of(encoding, *part)}) for phrase in spans]
 
 
-def places_of(encoding: Encoding, start: int, end: int) -> range:
+def places_of(encoding: "Encoding", start: int, end: int) -> range:
     """From the token of the first character to that of the last; none where only blanks would be left."""
     firsts = (encoding.char_to_token(start + step) for step in FIRST_TRIES)
     lasts = (encoding.char_to_token(end - 1 + step) for step in LAST_TRIES if end - 1 + step >= 0)
@@ -70,8 +68,10 @@ def places_of(encoding: Encoding, start: int, end: int) -> range:
     return range(0) if first is None or last is None else range(first, last + 1)
 
 
-def open_vocabulary(source: str) -> Tokenizer:
+def open_vocabulary(source: str) -> "Tokenizer":
     """One of the two that come with the package, a file or folder, or one from the hub."""
+    with needing("GLIP", "transformers tokenizers"):
+        from tokenizers import Tokenizer
     if source == BUILT_IN:
         return word_pieces({token: number for number, token in enumerate(BUILT_IN_TOKENS)}, source)
     if source.startswith(HUB_PREFIX):
@@ -91,7 +91,9 @@ def open_vocabulary(source: str) -> Tokenizer:
     return read_vocabulary(found)
 
 
-def read_vocabulary(path: Path) -> Tokenizer:
+def read_vocabulary(path: Path) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
     try:
         if path.suffix == ".json":
             return plain(Tokenizer.from_file(str(path)))
@@ -101,21 +103,23 @@ def read_vocabulary(path: Path) -> Tokenizer:
     return word_pieces({token: number for number, token in enumerate(lines)}, str(path))
 
 
-def word_pieces(vocabulary: dict[str, int], source: str) -> Tokenizer:
+def word_pieces(vocabulary: dict[str, int], source: str) -> "Tokenizer":
     """BERT's tokeniser for lower case, on a vocabulary."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
     missing = [name for name in SPECIAL if name not in vocabulary]
     if missing:
         raise lacks(source, missing[0])
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=SPECIAL[1]))
-    tokenizer.normalizer = BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = BertPreTokenizer()
-    tokenizer.decoder = WordPieceDecoder()
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL[1]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
     ends = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     return tokenizer
 
 
-def plain(tokenizer: Tokenizer) -> Tokenizer:
+def plain(tokenizer: "Tokenizer") -> "Tokenizer":
     """Without the cutting and padding that a file may ask for: both are done here."""
     tokenizer.no_truncation()
     tokenizer.no_padding()

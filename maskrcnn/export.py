@@ -64,7 +64,7 @@ class Graph(nn.Module):
 
 def main() -> None:
     options = command_line.read(Export, "export.py")
-    model = maskrcnn.load(options.weights)
+    model = maskrcnn.load(options.weights, device="cpu")
     refuse_what_cannot_be_exported(model)
     graph = Graph(model).eval()
     side = round_up(model.config.test.long_side, 32)

@@ -13,7 +13,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from common.data.batches import Batch, Prepared
 from common.results import Instances
 from common.run.model import Source
-from common.run.prediction_batches import predict_in_groups
+from common.run.prediction_batches import one_or_many, predict_in_groups
 from maskrcnn.anchors import anchors_of_levels
 from maskrcnn.backbone import Backbone, norm_of, residual_network
 from maskrcnn.config import Config, Model
@@ -159,6 +159,7 @@ class MaskRCNN(nn.Module):
         ]
         return losses | {"mask": config.regions.mask_loss_weight * mask_loss(mask_logits, channels, torch.cat(drawn))}
 
+    @one_or_many
     @torch.inference_mode()
     def predict(self, images: Sequence[Source]) -> list[Instances]:
         """Photographs (files or [H, W, 3] RGB arrays) -> their instances."""

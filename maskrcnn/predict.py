@@ -18,7 +18,7 @@ def main() -> None:
     options = command_line.read(Options, "predict.py")
     own_data.refuse_to_replace(options)
     options.weights = str(local_file(options.weights))
-    model = maskrcnn.load(options.weights)
+    model = maskrcnn.load(options.weights, device=options.device)
     folder = predict(model, model.class_names, model.category_ids, options)
     report.of_predictions(own_data.to_correct(folder, options))
 

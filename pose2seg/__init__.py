@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
-from maskworks.published.names import open_model
+import maskworks
+from maskworks.published.names import Precision, open_model
 from pose2seg.config import VARIANTS, Config
 from pose2seg.network import Pose2Seg
 
 __all__ = ["VARIANTS", "Config", "Pose2Seg", "load"]
 
+__version__ = maskworks.__version__
 
-def load(file: str | Path, *, trainable: bool = False) -> Pose2Seg:
+
+def load(file: str | Path, *, trainable: bool = False, device: str = "auto", precision: Precision = "fp32") -> Pose2Seg:
     """The model in a checkpoint of ours, or behind a name, ready to predict; `trainable`: with its batch norms."""
-    return open_model(file, "pose2seg", Config, Pose2Seg, trainable)
+    return open_model(file, "pose2seg", Config, Pose2Seg, trainable, device, precision)

@@ -56,7 +56,7 @@ def main() -> None:
     options = command_line.read(Export, "export.py")
     if options.people < 1:
         raise UserError(f"--people {options.people}: expected at least 1")
-    model = pose2seg.load(options.weights)
+    model = pose2seg.load(options.weights, device="cpu")
     graph = Graph(model).eval()
     inputs = example(model, options.people)
     session = export_onnx(graph, inputs, Path(options.out), ("masks",))

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.data.batches import Batch, Prepared, normalise
-from common.data.images import read_image
 from common.errors import UserError
 from common.ops.precision import full_precision
 from common.results import Instances
 from common.run.model import Source
+from common.run.prediction_batches import as_picture
 from pose2seg.alignment import affine_align, align
 from pose2seg.backbone import STRIDE, Backbone
 from pose2seg.config import Config
@@ -129,7 +129,7 @@ class Pose2Seg(nn.Module):
         if joints is None or len(images) != len(joints):
             raise UserError(f"{len(images)} photographs, but joints for {len(joints or ())}: expected them for each")
         device = self.templates.device
-        arrays = [image if isinstance(image, np.ndarray) else read_image(Path(image)) for image in images]
+        arrays = [as_picture(image) for image in images]
         prepared = [self.preprocess(array) for array in arrays]
         features = self.features(torch.stack([item.tensor for item in prepared]).to(device, non_blocking=True))
         results = []
@@ -139,7 +139,7 @@ class Pose2Seg(nn.Module):
             given = None if scores is None else scores[row]
             ranks = torch.ones(len(people), device=device) if given is None else given.to(device)
             results.append(instances_of_people(masks, people, ranks, self.class_names))
-            results[-1].image = source if isinstance(source, np.ndarray) else Path(source)
+            results[-1].image = Path(source) if isinstance(source, str | Path) else arrays[row]
         return results
 
     def _masks(self, features: Tensor, joints: Tensor, size: tuple[int, int]) -> Tensor:

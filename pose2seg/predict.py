@@ -64,7 +64,7 @@ def main() -> None:
         raise UserError("people are segmented from their joints: expected either --keypoints or --detector")
     refuse_unread(options)
     options.weights = str(local_file(options.weights))
-    model = pose2seg.load(options.weights)
+    model = pose2seg.load(options.weights, device=options.device)
     device = commands.choose_device(options.device)
     model = model.to(device).to(memory_format=torch.channels_last)
     report.of_predictions(predict(model, options, finder(options, device)))

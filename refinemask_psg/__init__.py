@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from maskworks.published.names import open_model
+import maskworks
+from maskworks.published.names import Precision, open_model
 from refinemask_psg.config import VARIANTS, Config
 from refinemask_psg.network import RefineMask
 from refinemask_psg.u2net import U2Net
@@ -10,7 +11,11 @@ from refinemask_psg.u2net import load as load_u2net
 
 __all__ = ["VARIANTS", "Config", "RefineMask", "U2Net", "load", "load_u2net"]
 
+__version__ = maskworks.__version__
 
-def load(file: str | Path, *, trainable: bool = False) -> RefineMask:
+
+def load(
+    file: str | Path, *, trainable: bool = False, device: str = "auto", precision: Precision = "fp32"
+) -> RefineMask:
     """The model in a checkpoint of ours, or behind a name, ready to predict; `trainable`: with its batch norms."""
-    return open_model(file, "refinemask_psg", Config, RefineMask, trainable)
+    return open_model(file, "refinemask_psg", Config, RefineMask, trainable, device, precision)

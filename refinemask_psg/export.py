@@ -62,7 +62,7 @@ class Graph(nn.Module):
 
 def main() -> None:
     options = command_line.read(Export, "export.py")
-    model = refinemask_psg.load(options.weights)
+    model = refinemask_psg.load(options.weights, device="cpu")
     if model.scene_graph is not None:
         raise UserError(f"{options.weights}: scene graphs are not exported; export a detector's checkpoint")
     if not len(model.mask_heads):

@@ -14,7 +14,7 @@ from common.data.batches import Batch, Prepared, Target, normalise, round_up
 from common.data.images import fit_short_side, fit_within, resize, resize_antialiased
 from common.results import Instances
 from common.run.model import Source
-from common.run.prediction_batches import predict_in_groups
+from common.run.prediction_batches import one_or_many, predict_in_groups
 from refinemask_psg.box_head import BoxHead, StageAnswers, answer, box_losses, hardness, next_proposals, run_cascade
 from refinemask_psg.boxes import Size
 from refinemask_psg.composite import CompositeSwin
@@ -125,6 +125,7 @@ class RefineMask(nn.Module):
         """The weighted loss terms of a training batch."""
         return self.training_step(self.normalise(batch.images, batch.sizes), batch).terms
 
+    @one_or_many
     @torch.inference_mode()
     def predict(self, images: Sequence[Source]) -> list[Instances] | list[SceneGraph]:
         """Photographs (files or [H, W, 3] RGB arrays) -> their instances, or scene graphs."""

@@ -31,7 +31,7 @@ def main() -> None:
         predict_saliency(options, options.size)
         return
     options.weights = str(local_file(options.weights))
-    model = refinemask_psg.load(options.weights)
+    model = refinemask_psg.load(options.weights, device=options.device)
     if options.submission:
         submit(model, options)
         return

@@ -1,8 +1,8 @@
 """A web page that shows the models at work: python scripts/demo.py [CHECKPOINTS or their folders...]
 
 Choose a package and a checkpoint, upload a photograph (for GLIP also say what to look for), and see and download what
-was found. It needs one library more: pip install ".[demo]". Only this computer can open the page, unless --host says
-otherwise.
+was found. It needs one library more: pip install 'gradio>=6,<7'. Only this computer can open the page, unless --host
+says otherwise.
 """
 
 import json
@@ -19,17 +19,16 @@ import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from common.data.images import read_image
 from common.drawing import readable_scale
-from common.errors import UserError
+from common.errors import UserError, needing
 from common.ops import masks as rle
 from common.results import Instances, Panoptic, Result
 from common.run import commands
 from maskworks.packages import NETWORKS
-from maskworks.published.names import local_file
+from maskworks.published.names import local_file, package_in
 from refinemask_psg.psg.results import SceneGraph
 
 Json = dict[str, Any]
@@ -102,10 +101,8 @@ class Studio:
 
 def main() -> None:
     options = tyro.cli(Demo, prog="demo.py", description=__doc__)
-    try:
+    with needing("the page", "'gradio>=6,<7'"):
         import gradio  # noqa: F401
-    except ImportError as error:
-        raise UserError('the page needs gradio, which is not installed: pip install ".[demo]"') from error
     with tempfile.TemporaryDirectory(prefix="maskworks-demo-") as folder:
         studio = Studio(options, find_weights(options.weights), Path(folder))
         serve(studio)
@@ -130,11 +127,7 @@ def find_weights(places: Sequence[Path]) -> dict[str, list[str]]:
 
 def package_of(path: Path) -> str:
     """The package that a checkpoint belongs to, from the file's head; empty if it is none of ours."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            package = (file.metadata() or {}).get("package", "")
-    except (SafetensorError, OSError, ValueError):
-        return ""
+    package = package_in(path)
     return package if package in NETWORKS else ""
 
 

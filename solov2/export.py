@@ -72,7 +72,7 @@ class Graph(nn.Module):
 
 def main() -> None:
     options = command_line.read(Export, "export.py")
-    model = solov2.load(options.weights)
+    model = solov2.load(options.weights, device="cpu")
     graph = Graph(model).eval()
     photograph = scaled(model, options.image)
     outputs = ("scores", "labels", "masks")

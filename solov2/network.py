@@ -15,7 +15,7 @@ from common.data.batches import Batch, Prepared, normalise, round_up
 from common.data.images import fit_short_side, fit_within, resize, resize_antialiased
 from common.results import Instances
 from common.run.model import Source
-from common.run.prediction_batches import predict_in_groups
+from common.run.prediction_batches import one_or_many, predict_in_groups
 from solov2.backbone import Backbone, DeformableConv2d
 from solov2.config import Config, Model
 from solov2.losses import solov2_losses
@@ -86,6 +86,7 @@ class SOLOv2(nn.Module):
             answers.category_logits, answers.kernels, answers.mask_feature, batch.targets, self.config.model
         )
 
+    @one_or_many
     @torch.inference_mode()
     def predict(self, images: Sequence[Source]) -> list[Instances]:
         """Photographs (files or [H, W, 3] RGB arrays) -> their instances."""

@@ -101,7 +101,7 @@ FLOORS = {  # room -> what it may import beside itself; the models may import al
         *("common.errors", "common.files"),
     ),
     "maskworks.own_data": ("common",),
-    "maskworks.published": ("common",),
+    "maskworks.published": ("common", "maskworks.packages"),
     "maskworks.shapes": ("common",),
     "maskworks.report": ("common",),
 }

@@ -14,9 +14,12 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import maskworks
+
 ROOT = Path(__file__).resolve().parent.parent
 NOT_SOURCE = {"build", "dist", "runs", "__pycache__"}
 OPTIONAL_IMPORTS = {"apex"}  # used when it is installed and asked for; has no distribution to depend on
+SHIPPED_EXTRAS = ("glip", "psg", "tensorboard", "onnx")  # those that `test` brings
 OUTSIDE = (
     "../" + "shared"
 )  # the material that may not be shipped; in two pieces, so that this line is none that names it
@@ -56,7 +59,7 @@ def configuration(folder: Path) -> dict[str, Any]:
 def requirements(folder: Path, extra: str | None = None) -> dict[str, Requirement]:
     """Distribution name -> requirement, of the dependencies or of one extra; ours left out."""
     project = configuration(folder)["project"]
-    lines = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    lines = project["optional-dependencies"][extra] if extra else project.get("dependencies", [])
     parsed = (Requirement(line) for line in lines)
     return {canonicalize_name(one.name): one for one in parsed if not one.name.startswith("maskworks")}
 
@@ -114,13 +117,11 @@ def undeclared(root: Path, known: dict[str, list[str]]) -> list[str]:
     """Third-party imports of a package that its own pyproject.toml doesn't ask for."""
     faults = []
     for package in packages(root):
-        project = configuration(root / package)["project"]
-        declared = set(requirements(root / package)).union(
-            *(requirements(root / package, extra) for extra in project.get("optional-dependencies", {}))
-        )
-        if package != "common":
-            declared |= set(requirements(root / "common")) | set(requirements(root / "common", "export"))
-        for path in files(root / package, ".py"):
+        declared = set(requirements(root, "glip")) if package == "glip" else set()
+        for folder in (root / package, root / "common"):
+            extras = configuration(folder)["project"].get("optional-dependencies", {})
+            declared = declared.union(*(requirements(folder, extra) for extra in (None, *extras)))
+        for path in (path for path in files(root / package, ".py") if path.name != "setup.py"):  # it builds
             for name in {name.partition(".")[0] for name in imports(path)}:
                 if name in sys.stdlib_module_names or name in packages(root) or name in OPTIONAL_IMPORTS:
                     continue
@@ -142,7 +143,7 @@ def test_packages_import_only_what_they_declare(tmp_path: Path) -> None:
 
 def dependency_names() -> set[str]:
     """Import names of every distribution that ours need, their own dependencies included."""
-    wanted = list(requirements(ROOT)) + list(requirements(ROOT, "export"))
+    wanted = [name for extra in ("", *SHIPPED_EXTRAS) for name in requirements(ROOT, extra)]
     seen: set[str] = set()
     while wanted:
         name = canonicalize_name(wanted.pop())
@@ -221,7 +222,7 @@ def package_faults(root: Path) -> list[str]:
         faults += [f"{package}/pyproject.toml: {name}" for name in sorted(listed ^ folders[package])]
         if not (root / package / "py.typed").exists():
             faults.append(f"{package}/py.typed is missing")
-    listed = set(configuration(root)["tool"]["setuptools"]["packages"])
+    listed = set(configuration(root)["tool"]["setuptools"]["packages"]) - {"maskworks.scripts"}  # scripts/, in a wheel
     faults += [f"pyproject.toml: {name}" for name in sorted(listed ^ set().union(*folders.values()))]
     checked = set(configuration(root)["tool"]["mypy"]["packages"])
     faults += [f"pyproject.toml, mypy: {name}" for name in sorted(checked ^ set(folders))]
@@ -248,8 +249,12 @@ def test_a_package_that_is_not_listed_is_found(tmp_path: Path) -> None:
 
 
 def test_every_pyproject_asks_for_the_same_versions() -> None:
-    root = {name: one for extra in ("", "export", "hub", "phrases") for name, one in requirements(ROOT, extra).items()}
+    extras = configuration(ROOT)["project"]["optional-dependencies"]
+    root = {name: one for extra in ("", *extras) for name, one in requirements(ROOT, extra).items()}
     assert set(requirements(ROOT)) == set().union(*(requirements(ROOT / package) for package in packages(ROOT)))
+    assert {*extras} - {"all", "test", "dev", "export"} == {*re.findall(r"\w+", extras["all"][0])} - {"maskworks"}
+    built = (ROOT / "glip" / "setup.py").read_text(encoding="utf-8")
+    assert all(f'"{one}"' in built for one in extras["glip"])
     for package in packages(ROOT):
         extras = configuration(ROOT / package)["project"].get("optional-dependencies", {})
         wanted = requirements(ROOT / package).values()
@@ -258,7 +263,7 @@ def test_every_pyproject_asks_for_the_same_versions() -> None:
             *(one for extra in extras for one in requirements(ROOT / package, extra).values()),
         ]:
             assert one.specifier == root[canonicalize_name(one.name)].specifier, f"{package}: {one}"
-        assert configuration(ROOT / package)["project"]["version"] == configuration(ROOT)["project"]["version"]
+        assert configuration(ROOT / package)["project"].get("version", maskworks.__version__) == maskworks.__version__
 
 
 def pins(path: Path) -> dict[str, str]:
@@ -268,7 +273,7 @@ def pins(path: Path) -> dict[str, str]:
 
 def test_constraints_pin_what_is_asked_for() -> None:
     newest, oldest = pins(ROOT / "constraints.txt"), pins(ROOT / "constraints-oldest.txt")
-    lowest = {**requirements(ROOT), **requirements(ROOT, "export"), **requirements(ROOT, "test")}
+    lowest = {name: one for extra in ("", *SHIPPED_EXTRAS, "test") for name, one in requirements(ROOT, extra).items()}
     for name, one in {**lowest, **requirements(ROOT, "dev")}.items():
         assert one.specifier.contains(newest[name]), f"constraints.txt: {name}"
     for name, one in lowest.items():

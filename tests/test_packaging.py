@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from common.ops.masks import encode
+from tests.small import flags
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/pyproject.toml"))
-NEEDED = ["pyproject.toml", "README.md", *PACKAGES]
+NEEDED = ["pyproject.toml", "README.md", "scripts", *PACKAGES]
 NOT_SHIPPED = {".md", ".toml", ".png", ".jpg", ".svg"}  # what a package folder holds for its readers
 LEFT_OVER = shutil.ignore_patterns("build", "dist", "runs", "__pycache__", "*.egg-info", "*.so")
 
@@ -48,6 +49,15 @@ def contents(wheel: Path) -> set[str]:
         return {name for name in archive.namelist() if ".dist-info/" not in name}
 
 
+def needed(wheel: Path) -> set[str]:
+    """What a wheel asks for, extras aside."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = archive.read(name).decode().splitlines()
+    asked = (line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: "))
+    return {line for line in asked if ";" not in line}
+
+
 def sources(tree: Path, *packages: str) -> set[str]:
     found = (path for package in packages for path in (tree / package).rglob("*") if path.is_file())
     shipped = (path for path in found if path.suffix not in NOT_SHIPPED or path.name == "weights.toml")
@@ -58,8 +68,8 @@ def extensions(names: set[str]) -> set[str]:
     return {name for name in names if name.endswith((".so", ".pyd"))}
 
 
-def run_from_outside(tmp_path: Path, wheels: list[Path]) -> str:
-    """Installs wheels in a new environment beside this one's dependencies; runs a program elsewhere."""
+def environment(tmp_path: Path, wheels: list[Path]) -> tuple[Path, Path]:
+    """A new one with these wheels beside this one's dependencies: its Python, and where it installs."""
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -78,6 +88,12 @@ def run_from_outside(tmp_path: Path, wheels: list[Path]) -> str:
         "--quiet",
     ]
     subprocess.run([*install, *map(str, wheels)], check=True)
+    return python, Path(target)
+
+
+def run_from_outside(tmp_path: Path, wheels: list[Path]) -> str:
+    """Installs wheels, and runs a program elsewhere."""
+    python, target = environment(tmp_path, wheels)
     program = """
 import common, solov2, torch
 from pathlib import Path
@@ -94,7 +110,7 @@ print(encode(mask)[0]["counts"], Path(common.__file__).parent.parent)
     )
     assert finished.returncode == 0, finished.stderr
     counts, where = finished.stdout.split(maxsplit=1)
-    assert Path(where.strip()).resolve() == Path(target).resolve()
+    assert Path(where.strip()).resolve() == target.resolve()
     return counts
 
 
@@ -105,10 +121,14 @@ def test_packages_install_one_by_one_and_the_root_ships_nothing_stray(tmp_path: 
     assert contents(common) - extensions(contents(common)) == shipped["common"]
     assert contents(around) == shipped["maskworks"]
     assert contents(solov2) == shipped["solov2"]
+    assert f"maskworks-common @ {(tree / 'common').as_uri()}" in needed(solov2)  # found beside it
+    alone = built(Path(shutil.copytree(ROOT / "solov2", tmp_path / "alone", ignore=LEFT_OVER)), tmp_path / "others")
+    assert needed(alone) == {"maskworks-common<0.2,>=0.1", "maskworks-around<0.2,>=0.1"}
     # Those left build folders inside the packages; none of it may get into the next wheel.
     assert any((tree / "solov2" / "build").rglob("*.py"))
     everything = contents(built(tree, out))
-    assert everything - extensions(everything) == set().union(*shipped.values())
+    programs = {f"maskworks/scripts/{path.name}" for path in (tree / "scripts").glob("*.py")}
+    assert everything - extensions(everything) == programs.union(*shipped.values())
     if shutil.which("cc"):
         assert len(extensions(everything)) == len(extensions(contents(common))) == 1
     assert run_from_outside(tmp_path, [common, around, solov2])
@@ -121,3 +141,33 @@ def test_without_a_compiler_everything_still_installs_and_works(tmp_path: Path) 
     mask = torch.zeros(1, 40, 30, dtype=torch.bool)
     mask[0, 5:20, 7:11] = True
     assert run_from_outside(tmp_path, [wheel]) == encode(mask)[0]["counts"]
+
+
+@pytest.mark.slow
+def test_what_is_installed_trains_evaluates_predicts_and_converts_without_the_clone(tmp_path: Path) -> None:
+    """From the sdist, as an index would have it; about two minutes."""
+    tree, out, home = copied(tmp_path / "tree"), tmp_path / "wheels", tmp_path / "elsewhere"
+    sdist = f"from setuptools import build_meta; build_meta.build_sdist({str(out)!r})"
+    home.mkdir()
+    out.mkdir()
+    subprocess.run([sys.executable, "-c", sdist], check=True, cwd=tree, capture_output=True)
+    (archive,) = out.glob("*.tar.gz")
+    wheel = built(archive, out)
+    assert contents(wheel) == contents(built(tree, tmp_path / "direct"))
+    data = flags("solov2", home)
+    shutil.rmtree(tree)
+    python, _ = environment(tmp_path, [wheel])
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def say(*words: str) -> None:
+        done = subprocess.run(
+            [python.with_name("maskworks"), *words], check=False, cwd=home, env=clean, capture_output=True
+        )
+        assert done.returncode == 0, done.stderr.decode()
+
+    say("train", "solov2", *data, "--steps", "1", "--batch-size", "2", "--run", "run")
+    best = "run/best.safetensors"
+    say("eval", "--weights", best)
+    say("predict", data[data.index("--data.val.images") + 1], "--weights", best, "--threshold", "0", "--out", "found")
+    say("convert", "--help")
+    assert (home / "found" / "report.html").is_file()

@@ -207,7 +207,12 @@ def check_torchrun(words: list[str], folder: Path, parse: Any, weights: Any) -> 
 
 def check_pip(words: list[str]) -> None:
     assert words[0] == "install"
-    for word in words[1:]:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*extras["dependencies"], *(line for each in extras["optional-dependencies"].values() for line in each)]
+    others = {re.split(r"[\[>]", line)[0] for line in lines} - {"maskworks"}  # of the index, where nobody is maskworks
+    for word in words[1 : words.index("--index-url") if "--index-url" in words else None]:
+        if word in others:
+            continue
         name, _, extra = word.rstrip("]").partition("[")
         folder = ROOT / name.removeprefix("maskworks-")
         assert (folder / "pyproject.toml").is_file(), word

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
-from maskworks.published.names import open_model
+import maskworks
+from maskworks.published.names import Precision, open_model
 from upsnet.config import VARIANTS, Config
 from upsnet.network import UPSNet
 
 __all__ = ["VARIANTS", "Config", "UPSNet", "load"]
 
+__version__ = maskworks.__version__
 
-def load(file: str | Path, *, trainable: bool = False) -> UPSNet:
+
+def load(file: str | Path, *, trainable: bool = False, device: str = "auto", precision: Precision = "fp32") -> UPSNet:
     """The model in a checkpoint of ours, or behind a name, ready to predict; `trainable`: with its batch norms."""
-    return open_model(file, "upsnet", Config, UPSNet, trainable)
+    return open_model(file, "upsnet", Config, UPSNet, trainable, device, precision)

@@ -97,7 +97,7 @@ class Graph(nn.Module):
 
 def main() -> None:
     options = command_line.read(Export, "export.py")
-    model = upsnet.load(options.weights)
+    model = upsnet.load(options.weights, device="cpu")
     model.config.test = replace(model.config.test, max_instances=options.instances)
     graph = Graph(model, options.instances).eval()
     path = Path(options.image) if options.image else sorted(shapes.ensure("val", count=4).images.iterdir())[0]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from common.data.batches import Batch, Prepared, normalise, round_up
 from common.results import Panoptic
 from common.run.model import Source
-from common.run.prediction_batches import predict_in_groups
+from common.run.prediction_batches import one_or_many, predict_in_groups
 from upsnet.backbone import make_backbone
 from upsnet.boxes import clip, decode
 from upsnet.config import Config
@@ -167,6 +167,7 @@ class UPSNet(nn.Module):
             losses.append(cells_loss(told[None], each.panoptic.channels[None]))
         return torch.stack(losses).mean()
 
+    @one_or_many
     @torch.inference_mode()
     def predict(self, images: Sequence[Source]) -> list[Panoptic]:
         """Photographs (files or [H, W, 3] RGB arrays) -> their panoptic maps."""

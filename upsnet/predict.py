@@ -10,7 +10,7 @@ from maskworks.published.names import local_file
 def main() -> None:
     options = command_line.read(Predict, "predict.py")
     options.weights = str(local_file(options.weights))
-    model = upsnet.load(options.weights)
+    model = upsnet.load(options.weights, device=options.device)
     report.of_predictions(predict(model, model.class_names, model.category_ids, options, thing_count=model.things))
 
 

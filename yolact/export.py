@@ -98,7 +98,7 @@ class GridDeformableConv2d(nn.Module):
 
 def main() -> None:
     options = command_line.read(Export, "export.py")
-    model = yolact.load(options.weights)
+    model = yolact.load(options.weights, device="cpu")
     if model.config.test.nms == "traditional":  # in double precision, which ONNX's has not
         raise UserError(f"{options.weights}: its test.nms is traditional, which cannot be exported")
     photograph = read_image(Path(options.image)) if options.image else scene()

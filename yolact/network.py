@@ -15,7 +15,7 @@ from common.data.images import resize
 from common.errors import UserError
 from common.results import Instances
 from common.run.model import Source
-from common.run.prediction_batches import predict_in_groups
+from common.run.prediction_batches import one_or_many, predict_in_groups
 from yolact.backbone import freeze_batch_norms, make_backbone
 from yolact.boxes import level_sizes, make_priors, priors_per_cell
 from yolact.config import Config, Model
@@ -92,6 +92,7 @@ class YOLACT(nn.Module):
         answers = self(self.normalised(batch.images).contiguous(memory_format=torch.channels_last))
         return yolact_losses(answers, batch.targets, self.priors, self.mask_iou, self.config.losses)
 
+    @one_or_many
     @torch.inference_mode()
     def predict(self, images: Sequence[Source]) -> list[Instances]:
         """Photographs (files or [H, W, 3] RGB arrays) -> their instances."""

@@ -59,7 +59,7 @@ def load(path: Path) -> Checkpoint:
     if metadata.get("format") != FORMAT:
         raise UserError(
             f"{path}: no maskworks checkpoint of format {FORMAT} (but {metadata.get('format', 'nothing')}); "
-            "convert published checkpoints with scripts/mmdet2pytorch.py"
+            "convert published checkpoints with `maskworks convert`"
         )
     try:
         words = msgspec.convert(

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import msgspec
 import tyro
-import yaml
 
 from common.errors import UserError
 from common.run import command_line
@@ -154,6 +153,8 @@ def yaml_as_flags(arguments: Sequence[str], evaluating: bool = False) -> tuple[s
 
 def read_settings(path: Path) -> dict[str, Any]:
     """What a YAML file says, the unprefixed section's settings at the top."""
+    import yaml  # here: who only loads a model has no YAML to read
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -183,6 +184,8 @@ def flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 def to_yaml(config: Any) -> str:
     """What --config reads: a section a key, the unprefixed section's settings at the top."""
+    import yaml
+
     settings = msgspec.to_builtins(config)
     return yaml.safe_dump({**settings.pop(UNPREFIXED), **settings}, sort_keys=False)
 

@@ -6,13 +6,14 @@ from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from common.data.batches import Batch, Prepared
 from common.results import Result
 
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
-Source = str | Path | Picture  # a photograph: its file, or its pixels
+Source = str | Path | Picture | Image.Image | Tensor  # a photograph: its file, or its pixels, bytes
 R_co = TypeVar("R_co", bound=Result, covariant=True)
 
 

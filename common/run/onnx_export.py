@@ -1,4 +1,4 @@
-"""Writing and checking ONNX files; needs the extra `export`."""
+"""Writing and checking ONNX files; needs the extra `onnx`."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.errors import UserError
+from common.errors import UserError, needing
 from common.files import write_atomically
 
 LARGEST_DIFFERENCE = 1e-2  # of scores, boxes as parts of the picture, masks' IoU or probabilities
@@ -35,12 +35,10 @@ def export_onnx(
 
     Returns an onnxruntime session of the file.
     """
-    try:
+    with needing("exporting", "onnx onnxruntime onnxscript"):
         import onnx
         import onnxruntime
         from onnxscript.function_libs.torch_lib.ops.core import aten_sort
-    except ImportError as error:
-        raise UserError(f"exporting needs {error.name}; install it with: pip install 'maskworks[export]'") from error
     exported = torch.export.export(graph, (), inputs, dynamic_shapes=dynamic_shapes, strict=False)
 
     def stable_sort(values: Any, *, stable: bool, dim: int = -1, descending: bool = False) -> Any:

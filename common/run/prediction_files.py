@@ -122,6 +122,7 @@ def instance_map(result: Instances) -> NDArray[np.uint16]:
     numbers = np.zeros(result.size, np.uint16)
     for index in reversed(range(len(result))):  # the best is painted last
         mask = result.mask(index)
+        assert mask is not None
         left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
         window = np.s_[top : top + height, left : left + width]
         numbers[window][mask[window]] = index + 1

@@ -5,19 +5,21 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from common.files import naming, write_text
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal to draw a bar on
 
 
 class RunLog:
-    """One JSON line for each optimizer step and each evaluation, and the same as TensorBoard scalars."""
+    """One JSON line for each optimizer step and each evaluation; the same for TensorBoard, where it is installed."""
 
     def __init__(self, run: Path, first_step: int):
         path = run / "log.jsonl"
@@ -25,12 +27,12 @@ class RunLog:
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= first_step] if first_step else []
         write_text(path, "".join(line + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(run), purge_step=first_step or None)
+        self.board = open_board(run, first_step)
 
     def step(self, step: int, epoch: int, values: dict[str, float]) -> None:
         self._line({"step": step, "epoch": epoch, **values})
         for name, value in values.items():
-            self.board.add_scalar(f"train/{name}", value, step)
+            self._scalar(f"train/{name}", value, step)
 
     def metrics(self, step: int, epoch: int, metrics: dict[str, dict[str, Any]]) -> None:
         self._line({"step": step, "epoch": epoch, "metrics": metrics})
@@ -41,16 +43,31 @@ class RunLog:
             if isinstance(value, Mapping) and name != "per_class":
                 self._scalars(value, f"{prefix}{name}/", step)
             elif isinstance(value, float):
-                self.board.add_scalar(f"{prefix}{name}", value, step)
+                self._scalar(f"{prefix}{name}", value, step)
+
+    def _scalar(self, name: str, value: float, step: int) -> None:
+        if self.board is not None:
+            self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
         self.file.close()
-        self.board.close()
+        if self.board is not None:
+            self.board.close()
 
     def _line(self, values: dict[str, Any]) -> None:
         with naming(Path(self.file.name)):
             self.file.write(json.dumps(values) + "\n")
             self.file.flush()
+
+
+def open_board(run: Path, first_step: int) -> "SummaryWriter | None":
+    """TensorBoard's event files, for who has it installed; log.jsonl has all that is in them."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        print("without TensorBoard's event files: pip install tensorboard writes them too; log.jsonl has the same")
+        return None
+    return SummaryWriter(str(run), purge_step=first_step or None)
 
 
 class Bar:

@@ -172,6 +172,7 @@ def as_instances(finds: list[Find], like: Instances, image: Picture) -> Instance
         size=(height, width),
         class_names=like.class_names,
         image=image,
+        category_ids=like.category_ids,
         mask_scores=torch.tensor([find.mask_score for find in finds]) if scored else None,
         codes=[rle.from_part(find.mask, *find.bounds[:2], height, width) for find in finds]
         if like.masks is not None

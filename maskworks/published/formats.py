@@ -78,8 +78,8 @@ class Dtype:
     """What a pickled array's items are; numbers and text only, None for the rest, of which nothing is built."""
 
     def __init__(self, code: object, *_: object) -> None:
-        known = isinstance(code, str) and re.fullmatch(r"[biufc]\d{1,2}|[SU]\d{1,6}", code)
-        self.value = np.dtype(code) if known else None
+        known = re.fullmatch(r"[biufc]\d{1,2}|[SU]\d{1,6}", str(code))
+        self.value: np.dtype[Any] | None = np.dtype(known[0]) if known else None
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if self.value is not None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, needing
 from common.run.checkpoint import Checkpoint, load
 from maskworks.published.coco_classes import COCO_CLASSES
 
@@ -40,10 +40,8 @@ def push(path: Path, name: str, licence: str) -> str:
 
 
 def client(name: str) -> Any:
-    try:
+    with needing(f"{name}: the Hub", "huggingface_hub"):
         import huggingface_hub
-    except ImportError as error:
-        raise UserError(f'{name}: needs huggingface_hub, which is not here: pip install "maskworks[hub]"') from error
     return huggingface_hub
 
 

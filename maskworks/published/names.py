@@ -4,29 +4,26 @@ solov2:r50_3x is in the package's weights.toml (python -m common.run.weights pri
 backbone trained on ImageNet, hf:OWNER/REPO a checkpoint on the Hugging Face Hub.
 """
 
-import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 import torch
-import torchvision
-from filelock import FileLock
+from safetensors import SafetensorError, safe_open
 
 from common.errors import UserError
 from common.files import user_cache
 from common.ops.batch_norm_folding import fold_batch_norms
-from common.run.checkpoint import Checkpoint, check_weights, load, save
+from common.run.checkpoint import check_weights, load
 from common.run.configuration import from_dict
 from common.run.model import Learner
 from maskworks.published import hub
-from maskworks.published.download import beside, fetch
-from maskworks.published.formats import read_published
-from maskworks.published.whole_files import checkpoint_of, understand
 
 BACKBONE = "torchvision"
+ENDING = ".safetensors"
+Precision = Literal["fp32", "bf16", "fp16"]
 BESIDE = Path(__file__).resolve().parents[2]  # where the packages lie, this one among them
 C = TypeVar("C")
 M = TypeVar("M", bound=Learner)
@@ -58,12 +55,14 @@ def published() -> dict[str, dict[str, Published]]:
 def local_file(source: str | Path) -> Path:
     """The file that is meant: the one of that path, or the one that a name stands for."""
     kind, _, name = str(source).partition(":")
-    if kind == BACKBONE:
-        return backbone(name)
     if kind == hub.PREFIX:
         return hub.fetch(str(source))
     entry = entry_of(str(source))
-    return Path(source) if entry is None else fetched(kind, name, entry)
+    if kind != BACKBONE and entry is None:
+        return Path(source)
+    from maskworks.published import fetching  # not above: who loads a file of ours shouldn't wait for its libraries
+
+    return fetching.backbone(name) if entry is None else fetching.fetched(kind, name, entry)
 
 
 def entry_of(source: str) -> Published | None:
@@ -78,57 +77,25 @@ def entry_of(source: str) -> Published | None:
     return names[name] if names else None
 
 
-def fetched(package: str, name: str, entry: Published) -> Path:
-    """The file that is published under a name; converted, unless it is taken as it is."""
-    original = place_of(package, name, entry)
-    ours = original.with_name(f"{name}.safetensors")
-    if entry.variant and ours.exists() and newest(package) <= ours.stat().st_mtime:
-        return ours
-    if entry.file and not original.exists():
-        raise UserError(f"{package}:{name}: fetch {entry.file} by hand from {entry.url}, and put it at {original}")
-    fetch(entry.url, original, entry.digest)
-    if not entry.variant:
-        return original
-    with FileLock(beside(ours, ".lock")):
-        if not ours.exists() or newest(package) > ours.stat().st_mtime:
-            save(ours, converted(package, original, entry))
-    return ours
-
-
-def converted(package: str, original: Path, entry: Published) -> Checkpoint:
-    """The file as a checkpoint of ours; what decides its results is printed."""
-    try:
-        file = understand(package, original, *read_published(original), entry.variant, entry.classes)
-        told = "\n".join(file.notes).replace(": from --model", f": from {package}/weights.toml")
-        print(told, file=sys.stderr)
-        return checkpoint_of(file)
-    except UserError as error:
-        beside(original, ".sha256").unlink()  # no digest to expect from now on
-        raise UserError(f"{error}; to fetch it anew remove {original}") from error
-
-
 def place_of(package: str, name: str, entry: Published) -> Path:
     """Where the file itself is kept, also one that was fetched by hand."""
     return user_cache() / "weights" / package / name / (entry.file or entry.url.rpartition("/")[2])
 
 
-def newest(package: str) -> float:
-    """When the converter last changed: what an older one made is made anew."""
-    return max(path.stat().st_mtime for path in (BESIDE / package).glob("*.py"))
-
-
-def backbone(name: str) -> Path:
-    """torchvision's network, trained on ImageNet: from torch's own cache if it is there."""
+def package_in(file: Path) -> str:
+    """The package that a checkpoint belongs to, from the file's head; empty if it is none of ours."""
     try:
-        url = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f"{BACKBONE}:{name}: torchvision has none of that name; expected one as {BACKBONE}:resnet50"
-        ) from error
-    file = url.rpartition("/")[2]
-    theirs = Path(torch.hub.get_dir()) / "checkpoints" / file
-    digest = file.rpartition("-")[2].partition(".")[0]
-    return theirs if theirs.exists() else fetch(url, user_cache() / "weights" / BACKBONE / file, f"sha256:{digest}")
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            return str(metadata.get("package", "")) if "format" in metadata else ""
+    except (SafetensorError, OSError, ValueError):
+        return ""
+
+
+def converted(file: Path) -> Path:
+    from maskworks.published import fetching
+
+    return fetching.ours(file)
 
 
 def open_model(
@@ -137,14 +104,16 @@ def open_model(
     config_type: type[C],
     network: Callable[[C, tuple[str, ...], tuple[int, ...]], M],
     trainable: bool = False,
+    device: str = "",
+    precision: Precision = "fp32",
 ) -> M:
-    """The model in a checkpoint of ours, or behind a name, ready to predict.
+    """The model in a checkpoint of ours, or behind a name, ready to predict on a device, as fast as the commands.
 
     Batch norms become part of the convolutions before them, which is faster and which training can't undo; `trainable`
     keeps them.
     """
     file = local_file(source)
-    found = load(file)
+    found = load(file if file.suffix == ENDING or not file.is_file() or package_in(file) else converted(file))
     if found.package != package:
         raise UserError(f"{file}: a checkpoint of {found.package}, not of {package}")
     config = from_dict(config_type, found.config, str(file))
@@ -154,4 +123,10 @@ def open_model(
     model.load_state_dict(dict(found.weights))
     if not trainable:
         fold_batch_norms(model)
-    return model.eval()
+    if precision != "fp32":
+        model.precision = precision  # type: ignore[attr-defined]  # common.run.prediction_batches looks for it
+    if not device:
+        return model.eval()
+    from common.run.commands import choose_device  # not above: it brings all of training
+
+    return model.eval().to(choose_device(device)).to(memory_format=torch.channels_last)

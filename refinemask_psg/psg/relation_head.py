@@ -5,16 +5,19 @@
 - Subject and object vectors of each predicate are multiplied like queries and keys (arXiv 1706.03762, equation 1).
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
 
+from common.errors import needing
 from common.ops.precision import full_precision
 from refinemask_psg.psg.relation_config import Relations
 from refinemask_psg.psg.results import Relation
+
+if TYPE_CHECKING:
+    from transformers import BertConfig, BertModel
 
 POSITION = 1  # the row of BERT's position table that all segments use
 SMALL = 1e-8  # keeps counts that are divided by from being 0
@@ -39,7 +42,9 @@ class RelationHead(nn.Module):
         self.bert: BertModel | None = None
         self.output: nn.Module = nn.Identity()
         if settings.head == "bert":
-            self.bert = BertModel(bert_config(settings), add_pooling_layer=False)
+            with needing("the relation head", "transformers"):  # not above: who finds objects only can do without
+                import transformers
+            self.bert = transformers.BertModel(bert_config(settings), add_pooling_layer=False)
             # no words come in: their table would only be in the way of finding unused parameters
             self.bert.set_input_embeddings(None)  # type: ignore[no-untyped-call]
             self.output = nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden))
@@ -75,7 +80,9 @@ class RelationHead(nn.Module):
         return embedded
 
 
-def bert_config(settings: Relations) -> BertConfig:
+def bert_config(settings: Relations) -> "BertConfig":
+    from transformers import BertConfig
+
     return BertConfig(
         vocab_size=1,
         hidden_size=settings.hidden,

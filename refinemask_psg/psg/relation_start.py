@@ -2,12 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import transformers
-from transformers import AutoConfig, AutoModel
-
-from common.errors import UserError
+from common.errors import UserError, needing
 from refinemask_psg.psg.relation_config import Relations
 from refinemask_psg.psg.relation_head import RelationHead
 
@@ -16,7 +13,7 @@ def like_pretrained(settings: Relations) -> Relations:
     """The settings with the sizes of the BERT that they name."""
     if settings.head != "bert" or not settings.bert:
         return settings
-    found = _read(AutoConfig, settings.bert)
+    found = _read("AutoConfig", settings.bert)
     try:
         if found.hidden_act != "gelu" or found.num_hidden_layers < settings.layers:
             problem = f"{found.num_hidden_layers} layers with {found.hidden_act}"
@@ -38,7 +35,7 @@ def load_pretrained(head: RelationHead, settings: Relations) -> None:
     """The first layers of the BERT that the settings name, into the head."""
     if head.bert is None or not settings.bert:
         return
-    whole, wanted = _read(AutoModel, settings.bert).state_dict(), head.bert.state_dict()
+    whole, wanted = _read("AutoModel", settings.bert).state_dict(), head.bert.state_dict()
     missing = [name for name in wanted if name not in whole or whole[name].shape != wanted[name].shape]
     if missing:
         problem = f"lacks {missing[0]} in the shape {list(wanted[missing[0]].shape)}"
@@ -46,13 +43,15 @@ def load_pretrained(head: RelationHead, settings: Relations) -> None:
     head.bert.load_state_dict({name: whole[name] for name in wanted}, strict=True)
 
 
-def _read(kind: type[AutoConfig] | type[AutoModel], source: str) -> Any:
+def _read(kind: Literal["AutoConfig", "AutoModel"], source: str) -> Any:
     """Through transformers, without its progress bars; the hub is asked only for what is no folder."""
+    with needing(f"--relations.bert {source}", "transformers"):
+        import transformers
     local = Path(source).is_dir()
     loud = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
-        return kind.from_pretrained(source, local_files_only=local)
+        return getattr(transformers, kind).from_pretrained(source, local_files_only=local)
     except (OSError, ValueError) as error:
         problem = str(error).strip().splitlines()[0]
         kind_of = "is not a folder with a BERT of transformers" if local else "is neither a folder nor on the hub"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
+from common.errors import UserError, needing
 from common.run.checkpoint import load_weights
 from maskworks.published.formats import read_checkpoint_or_published
 from maskworks.published.names import local_file, open_model
@@ -51,11 +51,9 @@ def from_onnx(file: Path) -> U2Net:
 
 def read_convolutions(file: Path) -> list[tuple[Tensor, Tensor]]:
     """Weight and bias of each, in the graph's order."""
-    try:
+    with needing(f"{file}: reading it", "onnx"):
         import onnx
         from onnx import numpy_helper
-    except ImportError as error:
-        raise UserError(f"{file}: needs onnx; install it with: pip install 'maskworks[export]'") from error
     try:
         graph = onnx.load(file).graph
         values = {each.name: torch.from_numpy(np.array(numpy_helper.to_array(each))) for each in graph.initializer}

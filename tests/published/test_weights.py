@@ -20,7 +20,7 @@ from PIL import Image
 
 import solov2
 from common.errors import UserError
-from maskworks.published import names, weights
+from maskworks.published import fetching, names, weights
 from maskworks.published.coco_classes import COCO_CLASSES
 from maskworks.published.names import Published, local_file, published
 from solov2.config import VARIANTS
@@ -97,7 +97,7 @@ def test_what_an_older_converter_made_is_made_anew_from_the_file_that_is_there(
 ) -> None:
     ours = local_file("solov2:small")
     made = ours.stat().st_mtime_ns
-    monkeypatch.setattr(names, "newest", lambda package: made / 1e9 + 1)
+    monkeypatch.setattr(fetching, "newest", lambda package: made / 1e9 + 1)
     assert local_file("solov2:small").stat().st_mtime_ns > made
     assert len(server.asked) == 1
 
@@ -158,7 +158,7 @@ def test_torchvisions_backbones_go_the_same_way(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     file = tmp_path / "torch/hub/checkpoints/resnet18-f37072fd.pth"
     assert torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url.endswith(file.name)
-    monkeypatch.setattr(names, "fetch", lambda url, target, digest: (url.rpartition("/")[2], target, digest))
+    monkeypatch.setattr(fetching, "fetch", lambda url, target, digest: (url.rpartition("/")[2], target, digest))
     cached = tmp_path / "cache/weights/torchvision" / file.name
     assert local_file("torchvision:resnet18") == (file.name, cached, "sha256:f37072fd")
     file.parent.mkdir(parents=True)

@@ -182,7 +182,7 @@ def test_without_the_toolkit_the_command_says_what_to_install(monkeypatch: pytes
     monkeypatch.setattr(sys, "argv", ["demo.py"])
     with pytest.raises(UserError) as caught:
         main()
-    assert str(caught.value) == 'the page needs gradio, which is not installed: pip install ".[demo]"'
+    assert str(caught.value) == "the page needs gradio, which is not installed: pip install 'gradio>=6,<7'"
 
 
 def test_the_page_answers_over_the_network(studio: Studio, photograph: str, tmp_path: Path) -> None:
