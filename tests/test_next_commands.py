@@ -40,4 +40,4 @@ def test_a_training_ends_with_scores_of_the_classes_and_commands_that_run(
         import_module(module).main()
         said = capsys.readouterr().out
         assert DONE[command] in said or any((run / DONE[command]).glob("*.png")), said
-    assert len(list((run / "predictions").rglob("*.*"))) > 4
+    assert len(list((run / "predictions").rglob("*.*"))) >= 4  # a file of each picture at least
