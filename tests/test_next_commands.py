@@ -28,7 +28,7 @@ def test_a_training_ends_with_scores_of_the_classes_and_commands_that_run(
     monkeypatch.setattr(sys, "argv", ["train.py", *line])
     import_module(f"{package_of(name)}.train").main()
     said = capsys.readouterr().out
-    assert " class " in said
+    assert " class " in said or name == "u2net"  # what is salient is of no class
     commands = [shlex.split(line) for line in re.findall(r"^  (python -m .*)$", said, re.MULTILINE)]
     expected = ["eval", "predict", *(["export"] if name not in ("glip", "psg") else [])]
     assert [words[2] for words in commands] == [f"{package_of(name)}.{command}" for command in expected]
@@ -40,4 +40,4 @@ def test_a_training_ends_with_scores_of_the_classes_and_commands_that_run(
         import_module(module).main()
         said = capsys.readouterr().out
         assert DONE[command] in said or any((run / DONE[command]).glob("*.png")), said
-    assert len(list((run / "predictions").rglob("*.*"))) > 4
+    assert len(list((run / "predictions").rglob("*.*"))) >= 4  # a file of each picture at least
