@@ -112,15 +112,14 @@ class MaskHead(nn.Module):
 
     def of_channels(self, regions: Tensor, channels: Tensor) -> Tensor:
         """[R, C, h, w] -> each region's logits in its own of the channels [R], [R, 2 h, 2 w]."""
-        every, own = torch.arange(channels.shape[0], device=channels.device), channels
-        if (
-            len(self.logits.weight) < MANY_CLASSES or torch.compiler.is_compiling()
-        ):  # ONNX does not tell which there are
-            return self(regions)[every, own]
-        named, own = channels.unique(return_inverse=True)
+        every = torch.arange(channels.shape[0], device=channels.device)
+        weight, bias = self.logits.weight, self.logits.bias
+        if bias is None or len(weight) < MANY_CLASSES or torch.compiler.is_compiling():  # ONNX has no unique
+            logits: Tensor = self(regions)[every, channels]
+            return logits
+        named, own = torch.unique(channels, return_inverse=True)
         named = F.pad(named, (0, 16 - len(named) % 16))  # a convolution to fewer channels would round otherwise
-        assert self.logits.bias is not None
-        return F.conv2d(self.features(regions), self.logits.weight[named], self.logits.bias[named])[every, own]
+        return F.conv2d(self.features(regions), weight[named], bias[named])[every, own]
 
 
 def cut_out(
