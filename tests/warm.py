@@ -13,6 +13,8 @@ import os
 import runpy
 import signal
 import sys
+import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +56,11 @@ def main() -> None:
 
 
 def become(asked: dict[str, Any]) -> None:
-    """The program itself; how it ends is how this process ends."""
+    """The program itself; how it ends is how this process ends.
+
+    What Python does last, freeing every object of every library, takes seconds and shows nothing: it is left out.
+    """
     signal.alarm(PATIENCE)
-    atexit.register(gc.unfreeze)  # or libraries complain of what is left at the end
     for descriptor, name in enumerate((os.devnull, asked["output"], asked["errors"])):
         os.dup2(os.open(name, os.O_WRONLY if descriptor else os.O_RDONLY), descriptor)
     os.chdir(asked["cwd"])
@@ -65,11 +69,25 @@ def become(asked: dict[str, Any]) -> None:
     program, *sys.argv[1:] = asked["words"]
     folder = asked["cwd"] if program == "-m" else str(Path(program).parent)
     sys.path[:1] = [folder, *filter(None, asked["environment"]["PYTHONPATH"].split(os.pathsep))]
-    if program == "-m":
-        runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
-    else:
-        sys.argv[0] = program
-        runpy.run_path(program, run_name="__main__")
+    status = 0
+    try:
+        if program == "-m":
+            runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+        else:
+            sys.argv[0] = program
+            runpy.run_path(program, run_name="__main__")
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    threading._shutdown()  # type: ignore[attr-defined]  # other threads come to their end
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,23 @@ def batch_of(config: Config):
     return collate(items, config.conventions.size_divisor)
 
 
-@pytest.mark.parametrize("variant", list(VARIANTS))
+# their layers and conventions are met in others too: quickly, one of each kind learns and finds
+ALIKE = {
+    "detectron2_r50_c4",
+    "detectron2_x101_32x8d_fpn",
+    "mmdet_r50_caffe_c4",
+    "mmdet_r50_caffe_dc5",
+    "mmdet_r50_caffe_fpn",
+    "mmdet_r50_fpn_gn",
+    "mmdet_x101_32x8d_fpn",
+    "r101_fpn_1x",
+    "torchvision_r50_fpn_imagenet",
+}
+
+
+@pytest.mark.parametrize(
+    "variant", [pytest.param(each, marks=[pytest.mark.slow] if each in ALIKE else []) for each in VARIANTS]
+)
 def test_every_variant_learns_and_finds(variant):
     torch.manual_seed(0)
     config = small(variant)

@@ -18,14 +18,18 @@ def cases_below(folder: Path) -> list[Path]:
 
 
 COMMITTED = cases_below(Path(__file__).parent / "cases")
-# what these decide, a cheaper case of the other tool decides too: C4, DC5, ResNeXts, synchronised and group norms
+# what these decide, cheaper cases decide too: C4, DC5, ResNeXts, norms, many classes (tests/maskrcnn), deeper networks
 SLOW = {
     "maskrcnn-detectron2_r50_c4",
     "maskrcnn-detectron2_r50_dc5",
     "maskrcnn-detectron2_r50_fpn_gn",
     "maskrcnn-detectron2_r50_fpn_syncbn",
     "maskrcnn-detectron2_x101_32x8d_fpn",
+    "maskrcnn-mmdet_r50_lvis",
+    "maskrcnn-mmdet_x101_32x8d",
     "refinemask-mmdet_cascade_mask_x101_32x4d_dconv",
+    "refinemask-mmdet_cascade_r101",
+    "solov2-r50_3x_shapes",
 }
 GIVEN = cases_below(Path(os.environ["MASKWORKS_PARITY"])) if "MASKWORKS_PARITY" in os.environ else []
 
