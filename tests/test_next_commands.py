@@ -26,6 +26,7 @@ def test_a_training_ends_with_scores_of_the_classes_and_commands_that_run(
     run = Path("my runs") / "first"
     line = [*flags(name, tmp_path), *shlex.split(BRIEF), "--run", str(run)]
     monkeypatch.setattr(sys, "argv", ["train.py", *line])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", sys.__spec__)  # as `python -m` has it
     import_module(f"{package_of(name)}.train").main()
     said = capsys.readouterr().out
     assert " class " in said or name == "u2net"  # what is salient is of no class

@@ -104,7 +104,7 @@ def trainings() -> list[tuple[str, str, str]]:
     for command in COMMANDS:
         line = " ".join(command.words)
         train = re.search(r"(?:(\w+)\.train|\btrain\.py|slurm_8gpu\.sh (\w+)) (\w+) .*--weights (\S+)", line)
-        if train and train[4] != "...":
+        if train and train[4] != "..." and not train[4].startswith("runs/"):  # of one's own: as VARIANT.safetensors
             package = train[1] or train[2] or command.folder.name
             found.append((package, train[3], SAME.get(train[4], train[4])))
     return found

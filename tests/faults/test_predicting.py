@@ -241,8 +241,8 @@ def test_nothing_to_predict_is_one_line_and_status_2(
     model.scene_graph, model.config.relations = object(), SimpleNamespace(things=1)
     model.backbone = torch.nn.Identity()
     for package in (maskrcnn, refinemask_psg, solov2):
-        monkeypatch.setattr(package, "load", lambda weights: model)
-    monkeypatch.setattr(refinemask_psg, "load_u2net", lambda weights: model)
+        monkeypatch.setattr(package, "load", lambda weights, device="": model)
+    monkeypatch.setattr(refinemask_psg, "load_u2net", lambda weights, device="": model)
     model.class_names, model.category_ids = CLASSES, (1, 2)
     out = "elsewhere" if "demo" in line or "submission" in line else "out"
     words = [*line.split(), *images.split(), "--weights", "w", "--out", out, "--device", "cpu"]

@@ -129,7 +129,7 @@ def test_the_exported_file_finds_what_pytorch_finds(weights, tmp_path, monkeypat
     pytest.importorskip("onnxruntime")
     model = maskrcnn.load(weights)
     model.config.test.score_threshold = threshold
-    monkeypatch.setattr("maskrcnn.load", lambda _: model)
+    monkeypatch.setattr("maskrcnn.load", lambda _, device: model)
     monkeypatch.setattr(
         "sys.argv", ["export.py", "--weights", "", "--out", f"{tmp_path}/m.onnx", "--size", "192", "192"]
     )

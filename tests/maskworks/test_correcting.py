@@ -142,7 +142,7 @@ def test_the_commands_of_instance_models_write_it(package: str, tmp_path: Path, 
     command = import_module(f"{package}.predict")
     out = predictions(tmp_path, masks=package != "glip")
     nothing = SimpleNamespace(class_names=(), category_ids=(), scene_graph=None, names=(), config=MagicMock())
-    monkeypatch.setattr(import_module(package), "load", lambda _: nothing)
+    monkeypatch.setattr(import_module(package), "load", lambda _, device: nothing)
     monkeypatch.setattr(command, "local_file", lambda name: name)
     monkeypatch.setattr(command, "predict", lambda *_, **__: out)
     monkeypatch.setattr(command.report, "of_predictions", lambda folder: folder)

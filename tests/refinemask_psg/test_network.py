@@ -218,7 +218,9 @@ def test_a_checkpoint_is_loaded_as_it_was(model, tmp_path):
     checkpoint = Checkpoint("refinemask_psg", to_dict(model.config), NAMES, (1, 2, 3), model.state_dict())
     save(file, checkpoint)
     image = photograph(40, 40)
-    assert torch.equal(load(file).predict([image])[0].scores, model.predict([image])[0].scores)
+    found, wanted = load(file).predict([image])[0], model.predict([image])[0]
+    torch.testing.assert_close(found.scores, wanted.scores)  # another memory format, other sums
+    assert torch.equal(found.masks, wanted.masks)
 
 
 def test_a_plain_detectors_weights_start_a_refining_cascade(tmp_path, capsys):
