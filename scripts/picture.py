@@ -1,6 +1,7 @@
-"""A model's README picture: built-in validation scenes with what the model finds in them.
+"""A model's README picture: built-in validation scenes, or own pictures, with what the model finds in them.
 
 python scripts/picture.py --weights runs/solov2/shapes/best.safetensors --out solov2/picture.jpg
+python scripts/picture.py --weights runs/solov2/demo/best.safetensors --images datasets/nuclei/val/images --out a.jpg
 
 GLIP is asked for what each scene's caption names; Pose2Seg gets the annotated joints.
 """
@@ -31,8 +32,10 @@ class Picture:
     """A checkpoint of ours, trained on the built-in data set."""
     out: Path
     """The picture to write."""
+    images: str = ""
+    """A folder of pictures to show in place of the scenes."""
     scenes: tuple[int, ...] = (0, 1, 2, 3)
-    """Numbers of the validation scenes to show."""
+    """Numbers of the scenes, or pictures, to show."""
     threshold: float = 0.3
     """Instances with a lower score are not drawn."""
 
@@ -42,15 +45,19 @@ def main() -> None:
     package = load(local_file(options.weights)).package
     model = import_module(package).load(options.weights)
     scenes = shapes.ensure("val")
-    files = sorted(scenes.images.iterdir())
+    files = sorted(Path(options.images).iterdir() if options.images else scenes.images.iterdir())
     drawings = []
     for number in options.scenes:
-        found = find(package, model, scenes, files[number])
-        drawing = np.asarray(found.draw(threshold=options.threshold, scale=2))
-        frame = np.full((SIDE, SIDE, 3), 255, np.uint8)
+        if options.images:  # cells are small, and many: numbers would hide them
+            found = model.predict([files[number]])[0].draw(threshold=options.threshold, scale=2, with_scores=False)
+        else:
+            found = find(package, model, scenes, files[number]).draw(threshold=options.threshold, scale=2)
+        drawings.append(np.asarray(found))
+    side = max(SIDE, *(max(drawing.shape) for drawing in drawings))
+    frames = np.full((len(drawings), side, side, 3), 255, np.uint8)
+    for frame, drawing in zip(frames, drawings, strict=True):
         frame[: drawing.shape[0], : drawing.shape[1]] = drawing
-        drawings.append(frame)
-    Image.fromarray(np.concatenate(drawings, axis=1)).save(options.out, quality=85)
+    Image.fromarray(np.concatenate(frames, axis=1)).save(options.out, quality=85)
     print(f"written: {options.out.resolve()}")
 
 

@@ -124,7 +124,7 @@ def test_a_published_checkpoint_is_converted_and_predicts(tmp_path):
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("threshold", "count"), [(0.0, 10), (1.0, 0)])
+@pytest.mark.parametrize(("threshold", "count"), [(0.0, 10), pytest.param(1.0, 0, marks=pytest.mark.slow)])
 def test_the_exported_file_finds_what_pytorch_finds(weights, tmp_path, monkeypatch, capsys, threshold, count):
     pytest.importorskip("onnxruntime")
     model = maskrcnn.load(weights)

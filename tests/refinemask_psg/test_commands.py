@@ -90,6 +90,7 @@ def test_the_built_in_scene_to_check_with_fits_whatever_the_size(weights):
     assert export.scaled(model, "", (96, 64)).shape[1] <= 64
 
 
+@pytest.mark.slow  # yolact and maskrcnn show the way of every export quickly
 def test_the_exported_file_agrees_with_pytorch(weights, folder):
     pytest.importorskip("onnxscript")
     flags = ["--weights", weights, "--out", "model.onnx", "--size", "96", "96"]

@@ -123,6 +123,7 @@ def test_a_photograph_is_never_replaced_by_its_map(folder, tmp_path, monkeypatch
     assert (tmp_path / "a.png").read_bytes() == before
 
 
+@pytest.mark.slow  # yolact and maskrcnn show the way of every export quickly
 def test_an_exported_file_agrees_with_pytorch(folder, tmp_path, capsys):
     pytest.importorskip("onnxscript")
     import onnxruntime

@@ -167,6 +167,7 @@ def test_training_goes_on_from_other_classes_and_from_a_torchvision_backbone(fol
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow  # yolact and maskrcnn show the way of every export quickly
 def test_the_exported_file_finds_what_pytorch_finds_and_a_wrong_one_is_refused(weights, tmp_path, monkeypatch, capsys):
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)

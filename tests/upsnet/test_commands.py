@@ -109,6 +109,7 @@ def test_a_loaded_model_draws(weights, tmp_path):
     assert Image.open(tmp_path / "drawn.png").size == (80, 60)
 
 
+@pytest.mark.slow  # yolact and maskrcnn show the way of every export quickly
 def test_the_exported_file_says_what_pytorch_says(weights, tmp_path):
     pytest.importorskip("onnxruntime")
     done = run("upsnet/export.py", "--weights", weights, "--out", "m.onnx", "--instances", "3", cwd=tmp_path)
