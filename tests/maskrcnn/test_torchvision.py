@@ -23,7 +23,7 @@ CLASSES = [f"class {number}" for number in range(20)]
 SHORT, LONG, KEPT = 160, 266, 150
 
 
-@pytest.fixture(scope="module", params=["v1", "v2"])
+@pytest.fixture(scope="module", params=["v1", pytest.param("v2", marks=pytest.mark.slow)])
 def theirs(request) -> TorchvisionMaskRCNN:
     """Random weights, spread so that many regions find something."""
     torch.manual_seed(0)

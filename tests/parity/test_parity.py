@@ -25,6 +25,7 @@ SLOW = {
     "maskrcnn-detectron2_r50_fpn_gn",
     "maskrcnn-detectron2_r50_fpn_syncbn",
     "maskrcnn-detectron2_x101_32x8d_fpn",
+    "maskrcnn-mmdet_faster_r50_caffe_dc5",
     "maskrcnn-mmdet_r50_lvis",
     "maskrcnn-mmdet_x101_32x8d",
     "refinemask-mmdet_cascade_mask_x101_32x4d_dconv",
