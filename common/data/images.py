@@ -23,6 +23,7 @@ from common.data.picture_headers import (
     SEE_THROUGH,
     TREATMENT,
     Header,
+    is_see_through,
     open_by_class,
     open_picture,
     read_header,
@@ -132,9 +133,15 @@ def _whole_numbers(data: bytes, path: Path) -> NDArray[np.uint16]:
     """The values [H, W, 3] of a picture of more than 8 bits; fractions are of 65535."""
     png = data.startswith(b"\x89PNG")
     values = _decoded(data, path, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR if png else cv2.IMREAD_UNCHANGED)
+    return _of_16_bits(values, path)
+
+
+def _of_16_bits(values: NDArray[Any], path: Path | None) -> NDArray[np.uint16]:
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
     if not 0 <= low <= high < 2**16:  # NaN neither
-        raise UserError(f"{path}: its values go from {low:g} to {high:g}; expected 0 to 1, or 0 to 65535")
+        raise UserError(
+            f"{path or 'a picture'}: its values go from {low:g} to {high:g}; expected 0 to 1, or 0 to 65535"
+        )
     if values.dtype.kind == "f":
         values = np.rint(values * (2**16 - 1) if high <= 1 else values)
     return values.astype(np.uint16)
@@ -146,11 +153,30 @@ def _laid_on_white(image: NDArray[np.uint8], data: bytes, path: Path, deep: bool
         layers = np.asarray(ImageOps.exif_transpose(open_by_class(io.BytesIO(data), path)).convert("RGBA"))
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path}: the image is damaged ({error}); copy or download it again") from error
-    opacity = layers[:, :, 3:].astype(np.float32) / 255
-    if opacity.min() == opacity.max():  # all of it opaque, or a channel that nobody filled
-        return image
     colours = image if deep else layers[:, :, :3]  # OpenCV has darkened a TIFF's already
-    return np.rint(colours * opacity + 255 * (1 - opacity)).astype(np.uint8)
+    return on_white(colours, layers[:, :, 3:], image)
+
+
+def on_white(
+    colours: NDArray[np.uint8], opacity: NDArray[np.uint8], opaque: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """Colours [H, W, 3] seen through their opacity [H, W, 1]; `opaque`, or they, where that is the same everywhere."""
+    if opacity.min() == opacity.max():  # all of it opaque, or a channel that nobody filled
+        return colours if opaque is None else opaque
+    part = opacity.astype(np.float32) / 255
+    return np.rint(colours * part + 255 * (1 - part)).astype(np.uint8)
+
+
+def from_pillow(image: Image.Image) -> NDArray[np.uint8]:
+    """RGB [H, W, 3] of a picture in memory, by the rules for files."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode[0] in "IF":  # of more than 8 bits
+        grey = _scaled(_of_16_bits(np.asarray(image), None), white_is_zero=False)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if not is_see_through(image):
+        return np.asarray(image.convert("RGB"), np.uint8)
+    layers = np.asarray(image.convert("RGBA"), np.uint8)
+    return on_white(layers[:, :, :3], layers[:, :, 3:])
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -67,9 +67,8 @@ def read_header(file: BinaryIO, path: Path) -> Header:
     except (OSError, SyntaxError, ValueError, struct.error, IndexError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not an image, or one with a damaged header; expected JPEG or PNG") from error
     width, height = image.size
-    turned = orientation in range(5, 9) and not isinstance(
-        image, TiffImageFile
-    )  # Pillow has turned a TIFF's size itself
+    # Pillow has turned a TIFF's size itself
+    turned = orientation in range(5, 9) and not isinstance(image, TiffImageFile)
     white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == 0
     return Header(*((width, height) if turned else (height, width)), kinds, white_is_zero)
 
@@ -96,7 +95,7 @@ def open_by_class(file: BinaryIO, path: Path) -> Image.Image:
 def _kinds(image: Image.Image, orientation: object) -> Iterable[str]:
     if image.mode[0] in "IF" or _bits(image) > 8:
         yield DEEP
-    if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
+    if is_see_through(image):
         yield SEE_THROUGH
     if image.mode[0] in "1LIF" and image.mode != "LAB":
         yield "are grey"
@@ -108,6 +107,10 @@ def _kinds(image: Image.Image, orientation: object) -> Iterable[str]:
         yield "are turned by Exif"
     if isinstance(image, TiffImageFile) and image.n_frames > 1:
         yield "have several pages"
+
+
+def is_see_through(image: Image.Image) -> bool:
+    return image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info
 
 
 def _bits(image: Image.Image) -> int:

@@ -11,7 +11,7 @@ STEP = 64 * 2**20
 def keep_freed_memory() -> None:
     """Don't give each freed tensor's memory back to the system, which would clear it again for the next one.
 
-    A training step or a photograph frees and asks for the same sizes over and over: that took 5 to 23 % of the time.
+    A training step frees and asks for the same sizes over and over: on processors that took 5 to 9 % of the time.
     It is glibc that does so; elsewhere this changes nothing.
     """
     if not sys.platform.startswith("linux"):

@@ -9,11 +9,11 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
 from common.data.batches import Prepared
-from common.data.images import is_video, list_images, read_frames, read_image
+from common.data.images import from_pillow, is_video, list_images, on_white, read_frames, read_image
 from common.errors import UserError
 from common.ops.precision import autocast
 from common.results import Instances, PictureSource
@@ -116,7 +116,7 @@ def as_picture(source: Source) -> Picture:
     if isinstance(source, str | Path):
         return read_image(Path(source))
     if isinstance(source, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(source).convert("RGB"), np.uint8)
+        return from_pillow(source)
     if not isinstance(source, np.ndarray | Tensor):
         raise UserError(f"a picture is a {type(source).__name__}; expected a path, or pixels of Pillow, NumPy or torch")
     pixels = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
@@ -128,4 +128,6 @@ def as_picture(source: Source) -> Picture:
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or pixels.shape[2] not in channels:
         raise UserError(f"a picture is of shape {shape}; expected [H, W], [H, W, 3] or [H, W, 4]")
-    return np.ascontiguousarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3])
+    if pixels.shape[2] == 4:
+        pixels = on_white(pixels[..., :3], pixels[..., 3:])
+    return np.ascontiguousarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)

@@ -68,6 +68,19 @@ def test_every_form_of_a_photograph_is_the_same(photograph: Path) -> None:
         assert np.array_equal(as_picture(form), np.stack([grey] * 3, axis=2))
 
 
+def test_pixels_in_memory_are_read_by_the_rules_for_files(tmp_path: Path) -> None:
+    layers = np.dstack((PIXELS, np.arange(30, dtype=np.uint8).reshape(6, 5) * 8))
+    deep = np.arange(30, dtype=np.uint16).reshape(6, 5) * 130  # 12 bits in a file of 16
+    for name, pixels in (("layers", layers), ("deep", deep)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        expected = as_picture(tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert np.array_equal(as_picture(image), expected)
+    assert np.array_equal(as_picture(layers), as_picture(tmp_path / "layers.png"))
+    assert as_picture(layers)[0, 0].tolist() == [255] * 3  # nothing is there to see
+    assert as_picture(tmp_path / "deep.png")[5, 4].tolist() == [round(29 * 130 * 255 / 4095)] * 3
+
+
 @pytest.mark.parametrize(
     ("form", "said"),
     [
