@@ -18,7 +18,7 @@ def main() -> None:
     config = own_data.configured(VARIANTS, sys.argv[1:])
     device = commands.start(config.training)
     data = shapes.fill_in(config.data, "train", "val")
-    training_data = commands.open_dataset(data, "train", config.training)
+    training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
     validation_data = commands.open_dataset(data, "val", config.training)
     model = MaskRCNN(config, training_data.class_names)
     initialise(model, config.training.weights)

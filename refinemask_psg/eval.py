@@ -23,10 +23,10 @@ def main() -> None:
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)
     boxes_alone = commands.Scoring(
-        evaluate=partial(evaluate_instances, kinds=("bbox",)), decisive=("bbox", "AP"), limited=True, tiled=True
+        evaluate=partial(evaluate_instances, kinds=("bbox",)), decisive=("bbox", "AP"), limited=True
     )
     scoring = commands.INSTANCES if len(model.mask_heads) else boxes_alone
-    commands.evaluate("refinemask_psg", config, model.to(device), dataset, scoring)
+    commands.evaluate("refinemask_psg", config, model.to(device), dataset, own_data.scored_in_tiles(scoring))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def main() -> None:
         raise UserError(f"--format: {options.weights} makes scene graphs; it is for a detector's objects")
     own_data.refuse_to_replace(options)
     things = None if model.scene_graph is None else model.config.relations.things
+    model = own_data.as_asked(model, options)
     folder = predict(model, model.class_names, model.category_ids, options, thing_count=things)
     report.of_predictions(own_data.to_correct(folder, options))
 

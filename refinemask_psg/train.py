@@ -28,7 +28,7 @@ def main() -> None:
         raise UserError("--augment.crop: outlines are not cropped; choose --model.mask-targets bitmaps")
     device = commands.start(config.training)
     data = shapes.fill_in(config.data, "train", "val")
-    training_data = commands.open_dataset(data, "train", config.training)
+    training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
     validation_data = commands.open_dataset(data, "val", config.training)
     model = RefineMask(config, training_data.class_names)
     initialise(model, config.training.weights)
@@ -40,6 +40,7 @@ def main() -> None:
         TrainingSet(training_data, training_transforms(config.augment), config.training.seed, polygons),
         validation_data,
         DIVISOR,
+        scoring=own_data.scored_in_tiles(commands.INSTANCES),
         parameter_group=parameter_group,
     )
     report.of_run(folder)

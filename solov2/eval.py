@@ -16,7 +16,8 @@ def main() -> None:
     config.data = own_data.located(config.data, sys.argv[1:])
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)
-    commands.evaluate("solov2", config, model.to(device).to(memory_format=torch.channels_last), dataset)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    commands.evaluate("solov2", config, model, dataset, own_data.scored_in_tiles(commands.INSTANCES))
 
 
 if __name__ == "__main__":

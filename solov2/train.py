@@ -17,7 +17,7 @@ def main() -> None:
     config = own_data.configured(VARIANTS, sys.argv[1:])
     device = commands.start(config.training)
     data = shapes.fill_in(config.data, "train", "val")
-    training_data = commands.open_dataset(data, "train", config.training)
+    training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
     validation_data = commands.open_dataset(data, "val", config.training)
     model = SOLOv2(config, training_data.class_names)
     initialise(model, config.training.weights)
@@ -29,6 +29,7 @@ def main() -> None:
         TrainingSet(training_data, training_transforms(config.augment), config.training.seed),
         validation_data,
         DIVISOR,
+        scoring=own_data.scored_in_tiles(commands.INSTANCES),
     )
     report.of_run(folder)
 

@@ -57,7 +57,8 @@ def score() -> None:
     config.data = own_data.located(config.data, sys.argv[1:])
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)
-    folder = commands.evaluate("yolact", config, model.to(device).to(memory_format=torch.channels_last), dataset)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    folder = commands.evaluate("yolact", config, model, dataset, own_data.scored_in_tiles(commands.INSTANCES))
     if is_main():
         write_result_files(folder)
 

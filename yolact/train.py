@@ -24,7 +24,7 @@ def main() -> None:
     config = configured(sys.argv[1:])
     device = commands.start(config.training)
     data = shapes.fill_in(config.data, "train", "val")
-    training_data = commands.open_dataset(data, "train", config.training)
+    training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
     validation_data = commands.open_dataset(data, "val", config.training)
     model = YOLACT(config, training_data.class_names)
     if images_at_once(config) < config.model.freeze_batch_norm_below:
@@ -38,6 +38,7 @@ def main() -> None:
         TrainingSet(training_data, SSDAugmentation(config), config.training.seed),
         validation_data,
         DIVISOR,
+        scoring=own_data.scored_in_tiles(commands.INSTANCES),
     )
     report.of_run(folder)
 

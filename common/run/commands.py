@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from common.data.coco import CocoDataset, LabelledImages
 from common.data.images import described
 from common.data.loader import Trainable, mix
-from common.data.tiles import TiledDataset, Tiling
 from common.errors import UserError, surroundings
 from common.files import write_text
 from common.metrics.coco import LIMIT, RECALL_LIMITS
@@ -93,7 +92,7 @@ class Scoring:
     """Whether large pictures are cut where --data.tile says so."""
 
 
-INSTANCES = Scoring(limited=True, tiled=True)
+INSTANCES = Scoring(limited=True)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -137,13 +136,10 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def open_dataset(data: Data, split: Literal["train", "val"], settings: Training) -> LabelledImages:
-    """The training or validation set that the configuration names; large pictures are cut to train, not to validate."""
+def open_dataset(data: Data, split: Literal["train", "val"], settings: Training) -> CocoDataset:
+    """The training or validation set that the configuration names."""
     images, annotations = files_of(data, split)
-    keep_empty = data.keep_empty or split == "val"
-    dataset = CocoDataset(images, annotations, limit=settings.limit or None, keep_empty=keep_empty)
-    tiling = Tiling.of(data.tile, data.overlap)
-    return TiledDataset(dataset, tiling) if tiling and split == "train" else dataset
+    return CocoDataset(images, annotations, limit=settings.limit or None, keep_empty=data.keep_empty or split == "val")
 
 
 def files_of(data: Data, split: Literal["train", "val"]) -> tuple[list[str], list[str]]:
@@ -262,14 +258,6 @@ def describe_pictures(*datasets: LabelledImages) -> None:
     """Say how pictures that aren't plain RGB of 8 bits are read."""
     if is_main() and (line := described([path for data in datasets for path in pictures_of(data)])):
         print(line)
-    for data in datasets if is_main() else ():
-        if isinstance(data, TiledDataset):
-            cut = (
-                f"{data.cut} of {len(data.dataset)} pictures are cut to train, which makes {len(data)} with the others"
-            )
-            print(
-                f"tiles of {data.tiling.tile} pixels that share {data.tiling.overlap}: {cut}; scores are of the whole"
-            )
 
 
 def describe_limits(config: Any, dataset: LabelledImages) -> None:

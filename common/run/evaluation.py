@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 from common.data.coco import AnnotatedImages, LabelledImages, Sample
 from common.data.images import read_image
 from common.data.loader import single_threaded, worker_count
-from common.data.tiles import Tiling
 from common.errors import UserError
 from common.metrics import CocoDetails, coco_details
 from common.metrics.coco import LIMIT
@@ -23,7 +22,6 @@ from common.results import Instances, Result
 from common.run.distributed import gather, is_main, process_count, process_index
 from common.run.model import Model, Picture
 from common.run.runlog import Bar
-from common.run.tiling import in_tiles
 
 Detection = dict[str, Any]
 
@@ -43,10 +41,7 @@ Finder = Callable[[Sequence[int], Sequence[Picture]], Sequence[Instances]]
 
 
 def from_pixels(model: Model[Instances]) -> Finder:
-    """The usual way to a model's results, in tiles if its settings say so; others know more than the photographs."""
-    data = model.config.data
-    if tiling := Tiling.of(data.tile, data.overlap):
-        return lambda numbers, images: [in_tiles(model.predict, image, tiling) for image in images]
+    """The usual way to a model's results; others know more than the photographs."""
     return lambda numbers, images: model.predict(images)
 
 

@@ -20,7 +20,6 @@ import torch.distributed as dist
 import tyro
 
 from common.data.images import described, frame_rate, is_video, list_images, read_frames, read_image, write_video
-from common.data.tiles import Tiling
 from common.errors import UserError
 from common.ops.precision import autocast, fastest
 from common.results import Result
@@ -29,29 +28,17 @@ from common.run.distributed import is_main, process_count, process_index
 from common.run.model import Model, Picture
 from common.run.prediction_files import Output, Remarks, categories
 from common.run.prediction_journal import Journal
-from common.run.ranges import Positive, Share, Whole, WholeOrUnset
+from common.run.ranges import Positive, Share, Whole
 from common.run.runlog import Bar
-from common.run.settings import Data
-from common.run.tiling import in_tiles
 
 Json = dict[str, Any]
 Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why
 Find = Callable[[Path, Picture], tuple[Result, Notes]]  # a file and its picture -> what is found
 Film = Callable[[Path, Path], Notes]  # a video and the file to draw it to
-KINDS = (  # the folders under --out; from "coco" on, those of --format
-    *("drawings", "diagrams", "masks", "panoptic", "journal"),
-    *("coco", "labelme", "yolo", "cvat", "label-images"),
-)
-NO_MATTER = {
-    "images",
-    "out",
-    "device",
-    "limit",
-    "max_megapixels",
-    "report_images",
-    "resume",
-    "format",
-}  # to an image's result
+KINDS = ("drawings", "diagrams", "masks", "panoptic", "journal")  # the folders under --out,
+FORMATS = ("coco", "labelme", "yolo", "cvat", "label-images")  # and those of --format
+OF_THE_CALL = {"images", "out", "device", "limit", "format"}  # what doesn't matter to an image's result
+NO_MATTER = OF_THE_CALL | {"max_megapixels", "report_images", "resume"}
 NO_IMAGE = "not an image or a video"
 R = TypeVar("R", bound=Result)
 
@@ -82,17 +69,6 @@ class Predict:
     """Go on with a run that was stopped: what OUT/journal lists as finished is kept, not predicted again."""
 
 
-@dataclass
-class PredictInTiles(Predict):
-    """Find the objects in photographs and videos; large ones may be cut into tiles."""
-
-    tile: WholeOrUnset = -1
-    """Photographs above so many pixels a side are cut into tiles of that size, and what is found is joined; 0: none;
-    -1: as to train."""
-    overlap: WholeOrUnset = -1
-    """Pixels that neighbouring tiles share; -1: as to train."""
-
-
 def predict(
     model: Model[Result],
     class_names: Sequence[str],
@@ -109,15 +85,11 @@ def predict(
     model = model.to(device).to(memory_format=torch.channels_last)
     precision = fastest(device) if options.precision == "auto" else options.precision
 
-    tiling = chosen_tiling(options, model.config.data)
-    if tiling:
-        print(f"photographs above {tiling.tile} pixels a side are predicted in tiles that share {tiling.overlap}")
-
     def answer(_: Path, image: Picture) -> tuple[Result, Notes]:
-        return predict_one(model, image, precision, tiling), ()
+        return predict_one(model, image, precision), ()
 
     def film(path: Path, target: Path) -> Notes:
-        predict_video(lambda frame: predict_one(model, frame, precision, tiling), path, target, options)
+        predict_video(lambda frame: predict_one(model, frame, precision), path, target, options)
         return ()
 
     done = predict_all(options, categories(class_names, category_ids, thing_count), answer, film, remarks)
@@ -269,7 +241,7 @@ def join_processes() -> None:
 def find_images(sources: Sequence[str], out: Path) -> tuple[list[Path], list[Path]]:
     """The images and videos to work on, and the folders' other files; without what an earlier run wrote."""
     inside = any(Path(source).resolve() in out.resolve().parents for source in sources)
-    folders = [out.absolute()] if inside else [(out / kind).absolute() for kind in KINDS]
+    folders = [out.absolute()] if inside else [(out / kind).absolute() for kind in (*KINDS, *FORMATS)]
     files = {(out / name).absolute() for name in ("predictions.json", "details.json", "report.html")}
 
     def foreign(path: Path) -> bool:
@@ -318,17 +290,9 @@ def unique_names(paths: Sequence[Path], taken: Iterable[str] = ()) -> list[str]:
     return names
 
 
-def chosen_tiling(options: Predict, trained: Data) -> Tiling | None:
-    """As the command line says, or as the model was trained."""
-    tile, overlap = (options.tile, options.overlap) if isinstance(options, PredictInTiles) else (-1, -1)
-    if tile < 0 <= overlap and not trained.tile:
-        raise UserError(f"--overlap {overlap}: nothing is cut; say with --tile above which size")
-    return Tiling.of(trained.tile if tile == -1 else tile, trained.overlap if overlap == -1 else overlap)
-
-
-def predict_one(model: Model[R], image: Picture, precision: str, tiling: Tiling | None = None) -> R:
+def predict_one(model: Model[R], image: Picture, precision: str) -> R:
     with autocast(next(model.parameters()).device, precision):
-        return in_tiles(model.predict, image, tiling)
+        return model.predict([image])[0]
 
 
 def predict_video(find: Callable[[Picture], Result], source: Path, target: Path, options: Predict) -> None:

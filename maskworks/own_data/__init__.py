@@ -2,10 +2,23 @@
 
 `found` tells the formats apart, a file for each reads it, `splits` parts training from validation and writes COCO
 files, `checks` says what would waste a training, `doctor` looks at every picture and mask, `fitting` has the rules,
-`configured` is what train.py calls, `correcting` what predict.py does to write predictions as own data.
+`configured` is what train.py calls, `correcting` what predict.py does to write predictions as own data. Large pictures
+are cut by `tiles` to train, predicted by `tile_prediction`, and `tile_joining` says what is one object.
 """
 
 from maskworks.own_data.configured import configured, located
 from maskworks.own_data.correcting import PredictToCorrect, refuse_to_replace, to_correct
+from maskworks.own_data.tile_prediction import PredictInTiles, as_asked, scored_in_tiles
+from maskworks.own_data.tiles import cut
 
-__all__ = ["PredictToCorrect", "configured", "located", "refuse_to_replace", "to_correct"]
+__all__ = [
+    "PredictInTiles",
+    "PredictToCorrect",
+    "as_asked",
+    "configured",
+    "cut",
+    "located",
+    "refuse_to_replace",
+    "scored_in_tiles",
+    "to_correct",
+]

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.tiles import Tiling
 from common.errors import UserError
 from common.files import here_or_above
 from common.run.configuration import UNPREFIXED, changed, choose, configure, flags
 from common.run.settings import Data
 from maskworks.own_data import checks, fitting, found, splits
+from maskworks.own_data.tiles import Tiling
 
 T = TypeVar("T")
 OF_A_PATH = ("--recipe", "--data.recipe", "--data.val-fraction", "--data.group-by", "--data.rectangles", "--data.check")

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.data.annotation_files import Annotations
-from common.data.tiles import Tiling
 from common.run.settings import Optimizer, Training
 from maskworks.own_data.checks import Set
+from maskworks.own_data.tiles import Tiling
 
 WANTED = 12  # pixels
 GRIDS = (1.0, 0.9, 0.6, 0.4, 0.3)  # 40, 36, 24, 16, 12 on COCO

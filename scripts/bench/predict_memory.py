@@ -31,7 +31,7 @@ class Watched(nn.Module):
 
     def __init__(self, model: SOLOv2, every: int):
         super().__init__()
-        self.model, self.config, self.every = model, model.config, every
+        self.model, self.every = model, every
         self.seen, self.objects = 0, 0
         self.lines: list[tuple[int, float, int]] = []
 

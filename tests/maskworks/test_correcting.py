@@ -16,6 +16,7 @@ from common.data.coco import CocoDataset
 from common.errors import UserError
 from common.ops import masks as rle
 from common.ops.masks import encode
+from common.run.settings import Data
 from maskworks.own_data import found, splits
 from maskworks.own_data.coco_writing import Mask
 from maskworks.own_data.correcting import PredictToCorrect, outlines, refuse_to_replace, to_correct
@@ -142,6 +143,7 @@ def test_the_commands_of_instance_models_write_it(package: str, tmp_path: Path, 
     command = import_module(f"{package}.predict")
     out = predictions(tmp_path, masks=package != "glip")
     nothing = SimpleNamespace(class_names=(), category_ids=(), scene_graph=None, names=(), config=MagicMock())
+    nothing.config.data = Data()
     monkeypatch.setattr(import_module(package), "load", lambda _, device: nothing)
     monkeypatch.setattr(command, "local_file", lambda name: name)
     monkeypatch.setattr(command, "predict", lambda *_, **__: out)

@@ -10,12 +10,12 @@ import pytest
 import maskrcnn
 import solov2
 import yolact
-from common.data.tiles import Tiling
 from common.errors import UserError
 from common.run.configuration import configure, to_yaml
 from common.run.settings import Data, Images, Optimizer, Training
 from maskworks import own_data, shapes
 from maskworks.own_data import checks, coco_files, fitting, splits
+from maskworks.own_data.tiles import Tiling
 from tests.maskworks.own_data_formats import HEIGHT, WIDTH, labelme, picture, pictures, save, text
 from tests.running import evaluation, run
 from yolact.train import configured as yolact_configured

@@ -11,12 +11,11 @@ import torch
 from common.data.batches import collate
 from common.data.coco import CocoDataset
 from common.data.loader import TrainingSet
-from common.data.tiles import TiledDataset
-from common.run.commands import open_dataset
+from common.run.commands import INSTANCES, open_dataset
 from common.run.configuration import configure
-from common.run.evaluation import evaluate_instances
 from maskrcnn.augmentation import training_transforms as maskrcnn_transforms
-from maskworks import shapes
+from maskworks import own_data, shapes
+from maskworks.own_data.tiles import TiledDataset
 from maskworks.packages import NETWORKS
 from solov2.augmentation import training_transforms as solov2_transforms
 from tests.small import SMALL
@@ -36,7 +35,7 @@ def test_a_step_on_tiles_and_an_evaluation_in_them(package: str, tmp_path: Path)
     files = f"--data.{{0}}.images {made.images} --data.{{0}}.annotations {made.instances}"
     words = f"{SMALL[package][2]} --data.tile 96 --data.overlap 32 {files.format('train')} {files.format('val')}"
     config: Any = configure(module.VARIANTS, shlex.split(words))
-    tiles = open_dataset(config.data, "train", config.training)
+    tiles = own_data.cut(open_dataset(config.data, "train", config.training), config.data)
     whole = open_dataset(config.data, "val", config.training)
     assert isinstance(tiles, TiledDataset)
     assert isinstance(whole, CocoDataset)
@@ -53,7 +52,7 @@ def test_a_step_on_tiles_and_an_evaluation_in_them(package: str, tmp_path: Path)
     model.config.test.score_threshold = 0.0
     if package == "solov2":
         model.config.test.update_threshold = 0.0
-    detections = evaluate_instances(model.eval(), whole, 2, 0).detections
+    detections = own_data.scored_in_tiles(INSTANCES).evaluate(model.eval(), whole, 2, 0, limit=100).detections
     sizes = {int(identity): size for identity, size in zip(whole.image_ids, whole.sizes.tolist(), strict=True)}
     assert detections
     assert all(found["segmentation"]["size"] == sizes[found["image_id"]] for found in detections)

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.data.tiles import Tiling, Window, box_around
 from common.ops import masks as rle
 from common.results import Instances, Result
 from common.run.model import Picture
+from maskworks.own_data.tiles import Tiling, Window, box_around
 
 R = TypeVar("R", bound=Result)
 AGREED = 0.5  # shared, of what either has where both tiles look

@@ -17,6 +17,8 @@ from torch.utils.data import Dataset
 from common.data.coco import CocoDataset, Sample
 from common.errors import UserError
 from common.ops import masks as rle
+from common.run.distributed import is_main
+from common.run.settings import Data
 
 SEEN = 0.2  # of an object's pixels
 LARGE = 0.01  # of a tile's
@@ -145,6 +147,18 @@ class TiledDataset(Dataset[Sample]):
             if part and (enough or self.dataset.crowd[at]):
                 found.append((at - first, inside, mask))
         return found
+
+
+def cut(dataset: CocoDataset, data: Data) -> CocoDataset | TiledDataset:
+    """The training set in tiles, where --data.tile says so; what is scored stays whole."""
+    tiling = Tiling.of(data.tile, data.overlap)
+    if tiling is None:
+        return dataset
+    tiles = TiledDataset(dataset, tiling)
+    if is_main():
+        made = f"{tiles.cut} of {len(dataset)} pictures are cut to train, which makes {len(tiles)} with the others"
+        print(f"tiles of {tiling.tile} pixels that share {tiling.overlap}: {made}; scores are of the whole")
+    return tiles
 
 
 def box_around(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
