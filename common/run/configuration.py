@@ -116,7 +116,7 @@ def help_page(variants: Mapping[str, Any], own: Any, prog: str, everything: bool
         return
     yield from textwrap.wrap(f"{type(own).__doc__} Without VARIANT: {next(iter(variants))}.", command_line.COLUMNS)
     for name, config in variants.items():
-        yield from command_line.entry(name, [described(config)])
+        yield from command_line.entry(name, [variant_line(config)])
     yield ""
     by_flag = {setting.flag: setting for setting in settings}
     yield from command_line.in_brief(by_flag[flag] for flag in (TO_TRAIN if prog == "train.py" else TO_EVALUATE))
@@ -124,7 +124,7 @@ def help_page(variants: Mapping[str, Any], own: Any, prog: str, everything: bool
     yield f"All {len(by_flag)} settings, with their ranges and defaults: {prog} [VARIANT] --help-all"
 
 
-def described(config: Any) -> str:
+def variant_line(config: Any) -> str:
     """A variant in a line: its body, the size of its input, and how long it trains."""
     model, test, training = config.model, config.test, config.training
     if config.variant in OF_NO_ONE_ELSE:

@@ -35,7 +35,8 @@ def configured(variants: Mapping[str, T], arguments: Sequence[str] | None = None
     if not named and SMALL not in variants:
         raise UserError(f"--data needs a variant here, named before it; there are {', '.join(variants)}")
     base: Any = deepcopy(choose(variants, arguments[0] if named else SMALL))
-    asked = configure({base.variant: base} | dict(variants), arguments, prog=prog)
+    others = {name: each for name, each in variants.items() if name != base.variant}
+    asked = configure({base.variant: base} | others, arguments, prog=prog)
     data = located(asked.data, arguments)
     train, val = checks.opened(data.train), checks.opened(data.val)
     tiling = Tiling.of(data.tile, data.overlap)
@@ -49,7 +50,7 @@ def configured(variants: Mapping[str, T], arguments: Sequence[str] | None = None
         published = replace(base.training, batch_size=asked.training.batch_size) if scaled else base.training
         settings |= fitting.finetune(measures, asked.training, published, base.optimizer)
     base = changed(base, flags({name: value for name, value in settings.items() if has(base, name)}), prog)
-    config: Any = configure({base.variant: base} | {**variants, base.variant: base}, arguments, prog=prog)
+    config: Any = configure({base.variant: base} | others, arguments, prog=prog)
     config.data = replace(data, recipe="")  # the settings say it from here on, to --resume and --config as well
     review(config, measures, train, val)
     return config  # type: ignore[no-any-return]

@@ -88,7 +88,8 @@ def to_correct(folder: Path | None, options: PredictToCorrect) -> Path | None:
         file = "annotations/instances_default.json" if options.format == "cvat" else "annotations.json"
         write_coco(target / file, pictures, classes)
     count = f"{len(pictures)} pictures, {len(objects)} objects that score at least {options.threshold:g}"
-    print(f"to correct: {target.resolve()} ({count})")
+    lost = "; label images have no classes" if options.format == "label-images" and len(classes) > 1 else ""
+    print(f"to correct: {target.resolve()} ({count}){lost}")
     return folder
 
 

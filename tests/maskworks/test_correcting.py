@@ -85,8 +85,9 @@ def test_no_format_writes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_written_folder_is_read_back_with_the_same_objects(tmp_path: Path, kind: str) -> None:
+def test_a_written_folder_is_read_back_with_the_same_objects(tmp_path: Path, kind: str, capsys: Any) -> None:
     data = written(tmp_path, kind)
+    assert ("label images have no classes" in capsys.readouterr().out) == (kind == "label-images")
     assert len(data) == 2
     expected = {1: list(MASKS.values()), 2: [("dog", RING)]}
     for sample in (data[0], data[1]):
