@@ -287,7 +287,7 @@ class Panoptic:
         name = name or self.class_names[self.infos[index].label]
         return Tag(name, (x, y, x, y), colours[index], centred=True)
 
-    def names(self) -> list[str]:
+    def numbered_names(self) -> list[str]:
         """Each segment's class, numbered where there are several: "person 1", "person 2", "grass"."""
         labels = [info.label for info in self.infos]
         return [

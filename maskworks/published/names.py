@@ -92,12 +92,6 @@ def package_in(file: Path) -> str:
         return ""
 
 
-def converted(file: Path) -> Path:
-    from maskworks.published import fetching
-
-    return fetching.ours(file)
-
-
 def open_model(
     source: str | Path,
     package: str,
@@ -113,7 +107,11 @@ def open_model(
     keeps them.
     """
     file = local_file(source)
-    found = load(file if file.suffix == ENDING or not file.is_file() or package_in(file) else converted(file))
+    if file.is_file() and file.suffix != ENDING and not package_in(file):  # anybody's
+        from maskworks.published import fetching
+
+        file = fetching.ours(file)
+    found = load(file)
     if found.package != package:
         raise UserError(f"{file}: a checkpoint of {found.package}, not of {package}")
     config = from_dict(config_type, found.config, str(file))

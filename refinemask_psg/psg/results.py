@@ -74,7 +74,7 @@ class SceneGraph:
         panoptic = self.panoptic
         picture = enlarge(load_picture(panoptic.image if image is None else image, panoptic.size), scale)
         _, colours, points = panoptic.paint(picture, threshold, scale)
-        shown, names = self._best(threshold, limit), panoptic.names()
+        shown, names = self._best(threshold, limit), panoptic.numbered_names()
         self._paint_graph(picture, shown, names, points, colours)
         rows = [
             (
@@ -97,7 +97,7 @@ class SceneGraph:
             x, y = 0.5 + 0.38 * math.cos(angle), 0.5 + 0.42 * math.sin(angle)
             points[index] = round(x * size[1]), round(y * size[0])
         colours = label_colours([info.label for info in self.panoptic.infos])
-        self._paint_graph(picture, shown, self.panoptic.names(), points, colours)
+        self._paint_graph(picture, shown, self.panoptic.numbered_names(), points, colours)
         return Image.fromarray(picture)
 
     def _best(self, threshold: float, limit: int) -> list[Relation]:

@@ -252,8 +252,8 @@ def test_panoptic_to_coco_lists_the_segments_that_have_pixels() -> None:
     assert [segments[key]["category_id"] for key in (1, 300, 70000)] == [100, 200, 200]
     assert [(each["isthing"], each["iscrowd"]) for each in segments.values()] == [(0, 0), (1, 0), (1, 0)]
     assert len(make_panoptic()) == 4
-    assert make_panoptic().names() == ["grass 1", "cow 1", "cow 2", "grass 2"]
-    assert Panoptic(torch.ones(2, 2), [Segment(1, 0, False)], ("grass",), (2, 2)).names() == ["grass"]
+    assert make_panoptic().numbered_names() == ["grass 1", "cow 1", "cow 2", "grass 2"]
+    assert Panoptic(torch.ones(2, 2), [Segment(1, 0, False)], ("grass",), (2, 2)).numbered_names() == ["grass"]
 
 
 def test_panoptic_drawing_tints_segments_and_leaves_void_alone() -> None:
