@@ -42,7 +42,7 @@ AFTER = {  # what a line needs that has this in it: what another line leaves tha
     r"resnet101_cityscapes": "prepare_cityscapes_panoptic",
     r"--OCHuman": "prepare_ochuman",
     r"submission (check|score)": "--submission out",
-    r"report FOLDER": "solov2.predict --weights solov2.safetensors",
+    r"report FOLDER": "solov2.predict --weights solov2:r50_3x",
 }
 STANDS_FOR = {"FOLDER": "drawn", "found/labelme": "my/photographs"}  # what a line left, or people corrected
 LIMITS = {  # program: the flags that limit it, to an image for each process
