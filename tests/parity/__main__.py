@@ -1,4 +1,4 @@
-"""`python -m tests.parity CASE... [--dump DIR] [--freeze] [--device cpu]`: is every network the original?"""
+"""`python -m tests.parity CASE... [--dump DIR] [--freeze] [--measure] [--device D]`: is every network the original?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import torch
 from common.errors import UserError
 from tests.parity.case import Array, Case, read_case
 from tests.parity.freeze import freeze
-from tests.parity.runner import find_cases, run_case
+from tests.parity.recorded import record
+from tests.parity.runner import find_cases, measure_rounding, run_case
 
 HERE = Path(__file__).parent
 
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
         cases = [read_case(folder) for folder in find_cases(options.cases)]
+        if options.measure:
+            for case in cases:
+                record(case, measure_rounding(case))
         if options.dump:
             check_names(cases)
         failed = [case.name for case in cases if not check(case, options.device, options.dump)]
@@ -55,6 +59,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--freeze",
         action="store_true",
         help="record our own outputs on drawn scenes under tests/parity/cases",
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help="first measure and record what float32 leaves open (minutes a case)"
     )
     parser.add_argument("--device", default="cpu", help="where the networks run (default: cpu)")
     return parser.parse_args(arguments)
