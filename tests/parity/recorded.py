@@ -22,7 +22,9 @@ def recorded(case: Case, name: str) -> float:
 
 
 def record(case: Case, measured: dict[str, float]) -> None:
-    """Keeps what was measured of a case's outputs."""
+    """Keeps what was measured of a case's outputs, if anything was."""
+    if not measured:
+        return
     kept = dict(entries(FILE))
     outputs = {name.removesuffix(SAMPLE): float(f"{value:.3g}") for name, value in sorted(measured.items())}
     kept[digest(case.folder)] = {"case": f"{case.system}/{case.name}", "outputs": outputs}
