@@ -72,6 +72,12 @@ def evaluation(said: str, cwd: Path) -> Path:
     return cwd / found[1]
 
 
+def logged_steps(run: Path) -> list[dict]:
+    """The lines of log.jsonl that are of steps."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "metrics" not in line]
+
+
 def small_data(folder: Path, count: int = 6, annotations: str = "instances") -> list[str]:
     """The flags that name a small training and validation set of drawn scenes."""
     flags = []

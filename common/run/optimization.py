@@ -77,15 +77,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_scale"]
 
 
-def lr_factor(step: int, steps_per_epoch: int, total_steps: int, schedule: Schedule) -> float:
-    """What the learning rate is multiplied by at a step, warm-up included."""
-    factor = 1.0
-    if step < schedule.warmup:
-        factor = 1 - (1 - step / schedule.warmup) * (1 - schedule.warmup_ratio)
+def lr_factor(step: int, steps_per_epoch: int, total_steps: int, schedule: Schedule, share: float = 1.0) -> float:
+    """What the learning rate is multiplied by at a step, warm-up included; of a run cut to a `share` of its steps."""
+    factor, warmup = 1.0, round(schedule.warmup * share)
+    if step < warmup:
+        factor = 1 - (1 - step / warmup) * (1 - schedule.warmup_ratio)
     if schedule.name == "cosine":
         return factor * 0.5 * (1 + math.cos(math.pi * step / total_steps))
     length = steps_per_epoch if schedule.unit == "epochs" else 1
-    passed = sum(step >= milestone * length for milestone in schedule.milestones)
+    passed = sum(step >= milestone * length * share for milestone in schedule.milestones)
     return factor * schedule.factor**passed
 
 

@@ -1,7 +1,7 @@
 """last.state: what exact resuming needs besides the code, as safetensors and JSON; nothing is unpickled."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ class State:
     average: dict[str, Tensor] | None  # the moving average's weights
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
+    best_step: int = 0
+    stale: int = 0  # evaluations since the best
+    seconds: float = 0.0  # that the run has taken
+    end: list[float] = field(default_factory=list)  # what was asked for; how often it was planned, the last step
 
 
 def save_state(path: Path, state: State) -> None:

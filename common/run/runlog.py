@@ -99,9 +99,9 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def advance(self, count: int = 1, note: str = "") -> None:
-        self.done += count
-        self.progress.update(self.task, completed=self.done, note=note)
+    def advance(self, count: int = 1, note: str = "", total: int | None = None) -> None:
+        self.done, self.total = self.done + count, total or self.total
+        self.progress.update(self.task, completed=self.done, total=self.total, note=note)
         now = time.monotonic()
         finished = self.done >= self.total
         if self.show and not self.drawn and (finished or now - self.last_line > SECONDS_BETWEEN_LINES):

@@ -33,7 +33,9 @@ class Training:
     start_step: WholeOrUnset = 0
     """Begin the schedule at this step: to go on from another program's checkpoint (--weights)."""
     minutes: NotNegative = 0.0
-    """Stop training after so many minutes, evaluate and finish; 0: no limit."""
+    """Make as many steps as there is time for, evaluations included, and end the schedule there; 0: no limit."""
+    patience: Whole = 0
+    """End the run after so many evaluations without a better score; 0: never."""
     batch_size: Count = 16
     """Images for each optimizer step, over all processes and accumulated batches."""
     accumulate: Count = 1

@@ -10,7 +10,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -25,6 +27,7 @@ from common.ops.precision import autocast
 from common.run.checkpoint import Checkpoint, remove_unfinished, save
 from common.run.configuration import UNPREFIXED, differences
 from common.run.distributed import any_process, is_main, mean_over_processes, process_count, process_index
+from common.run.memory import peak_memory
 from common.run.model import Learner
 from common.run.optimization import (
     MovingAverage,
@@ -40,6 +43,7 @@ from common.run.runlog import Bar, RunLog
 from common.run.settings import Optimizer, Schedule, Training
 
 Metrics = dict[str, dict[str, Any]]  # {"segm": {"AP": ..}, ..}
+MEASURED = 10  # steps, after which a run says how long it takes
 
 
 class Trainer:
@@ -67,8 +71,11 @@ class Trainer:
         self.average = MovingAverage(model, optimizer.ema) if optimizer.ema else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.step, self.best, self.metrics = settings.start_step, -math.inf, Metrics()
+        self.best_step, self.stale, self.seconds = 0, 0, 0.0
+        self.plans, self.scoring = 0, 0.0  # how often the end was planned, and seconds of an evaluation
         self.epoch_steps = steps_per_epoch(len(training_set), settings.batch_size)
-        self.total_steps = settings.steps or settings.epochs * self.epoch_steps
+        self.planned_steps = self.total_steps = settings.steps or settings.epochs * self.epoch_steps
+        self.asked_end = [self.planned_steps, settings.minutes, settings.patience]
         if self.total_steps < 1:
             raise UserError(f"--epochs {settings.epochs} --steps {settings.steps}: expected at least 1 of either")
 
@@ -86,27 +93,32 @@ class Trainer:
         computes_losses = _parallel(_Losses(self.model), self.device)
         log = RunLog(self.run, self.step) if is_main() else None
         interrupted = _Interruption()
-        started = time.monotonic()
-        stopped = False
+        started, stopped = time.monotonic() - self.seconds, False
+        took: list[float] = []  # seconds of each step
         with interrupted, Bar("training", self.total_steps, self.step, show=is_main()) as bar:
             batches = self._batches()
-            while self.step < self.total_steps:
+            while self.step < self.total_steps and not stopped:
                 epoch, began = self.step // self.epoch_steps, time.monotonic()
                 values = self._train_step(computes_losses, batches)
                 self.step += 1
-                values["images_per_second"] = self.settings.batch_size / (time.monotonic() - began)
+                took.append(time.monotonic() - began)
+                values["images_per_second"] = self.settings.batch_size / took[-1]
                 if log:
                     log.step(self.step, epoch, values)
-                bar.advance(note=f"loss {values.get('loss', math.nan):.3f}")
-                late = bool(self.settings.minutes) and time.monotonic() - started > 60 * self.settings.minutes
-                late = any_process(late, self.device)
+                self.seconds = time.monotonic() - started
+                late = bool(self.settings.minutes) and self.seconds > 60 * self.settings.minutes
+                if any_process(late, self.device) and self.step < self.total_steps:
+                    self._end_here(f"--minutes {self.settings.minutes:g} are over")
+                bar.advance(note=f"loss {values.get('loss', math.nan):.3f}", total=self.total_steps)
                 stopped = any_process(interrupted.seen, self.device)
-                if not stopped and (late or self._evaluation_due()):
+                if due := not stopped and self._evaluation_due():
                     self._evaluate(log)
-                if stopped or late or self.step % self.settings.save_every == 0 or self.step == self.total_steps:
+                    self.scoring = time.monotonic() - started - self.seconds
+                    self.seconds += self.scoring
+                if self.step < self.total_steps and (due if self.plans else len(took) >= MEASURED) and self.plans < 2:
+                    self._plan(median(took))
+                if stopped or self.step % self.settings.save_every == 0 or self.step == self.total_steps:
                     self._save()
-                if stopped or late:
-                    break
         if log:
             log.close()
         if stopped:
@@ -124,6 +136,26 @@ class Trainer:
         drops = f"; the learning rate still drops after steps {schedule.milestones}" if fixed else ""
         return f"{epochs} says when training ends, after step {self.total_steps}{drops}"
 
+    def _plan(self, seconds: float) -> None:
+        """Say how long the run takes, and with --minutes end it where they will be over: twice, then it is settled."""
+        minutes, planned, every = self.settings.minutes, self.planned_steps, self.settings.evaluate_every
+        seconds += self.scoring / (every * self.epoch_steps) if every else 0.0
+        self.plans = 2 if self.scoring or not every else 1  # an evaluation's time is known after the first
+        measured = torch.tensor([seconds, self.seconds], device=self.device)
+        seconds, spent = mean_over_processes(measured).tolist()  # so that all processes plan the same
+        said = f"after {self.step} steps: {seconds:.3g} s a step, evaluations {'included' if self.scoring else 'apart'}"
+        if minutes:
+            self.total_steps = min(planned, self.step + max(1, int((60 * minutes - spent) / seconds)))
+            said += f"; --minutes {minutes:g} are time for {self.total_steps} of {planned} steps, and the schedule too"
+        if is_main():
+            left = timedelta(seconds=round(seconds * (self.total_steps - self.step)))
+            print(f"{said}; {left} h to go; {peak_memory(self.device)}")
+
+    def _end_here(self, why: str) -> None:
+        if is_main():
+            print(f"{why}: the run ends after step {self.step} of {self.total_steps}")
+        self.total_steps, self.plans = self.step, 2
+
     @property
     def evaluated_model(self) -> Learner:
         return self.average.model if self.average else self.model
@@ -135,7 +167,7 @@ class Trainer:
             settings.batch_size,
             settings.seed,
             self.step,
-            self.total_steps,
+            self.planned_steps,
             settings.accumulate,
             process_index(),
             process_count(),
@@ -146,7 +178,8 @@ class Trainer:
     def _train_step(self, computes_losses: nn.Module, batches: "Iterator[Batch | UserError]") -> dict[str, float]:
         settings = self.settings
         torch.manual_seed(mix(settings.seed, self.step, process_index()))  # for dropout and the like
-        factor = lr_factor(self.step, self.epoch_steps, self.total_steps, self.schedule)
+        share = self.total_steps / self.planned_steps
+        factor = lr_factor(self.step, self.epoch_steps, self.total_steps, self.schedule, share)
         set_learning_rate(self.optimizer, self.optimizer_settings.lr * factor)
         sums: dict[str, float] = {}
         skip = False
@@ -191,9 +224,13 @@ class Trainer:
         if log:
             log.metrics(self.step, (self.step - 1) // self.epoch_steps, self.metrics)
             score = _find(self.metrics, self.decisive)
+            self.stale += self.best > 0  # a network that finds nothing yet isn't given up
             if score > self.best:
-                self.best = score
+                self.best, self.best_step, self.stale = score, self.step, 0
                 save(self.run / "best.safetensors", self.describe(model))
+        patience = self.settings.patience
+        if any_process(log is not None and 0 < patience <= self.stale, self.device) and self.step < self.total_steps:
+            self._end_here(f"--patience {patience}: no score above the {self.best:.4g} of step {self.best_step}")
 
     def _save(self) -> None:
         if not is_main():
@@ -208,6 +245,10 @@ class Trainer:
             average=self.average.model.state_dict() if self.average else None,
             optimizer=self.optimizer.state_dict(),
             scaler=self.scaler.state_dict(),
+            best_step=self.best_step,
+            stale=self.stale,
+            seconds=self.seconds,
+            end=[*self.asked_end, self.plans, self.total_steps],
         )
         save_state(self.run / "last.state", state)
 
@@ -238,6 +279,9 @@ class Trainer:
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)
         self.step, self.best, self.metrics = state.step, state.best, state.metrics
+        self.best_step, self.stale, self.seconds = state.best_step, state.stale, state.seconds
+        if state.end[:-2] == self.asked_end:
+            self.plans, self.total_steps = map(int, state.end[-2:])
 
     def _start_late(self) -> None:
         if not 0 < self.step < self.total_steps:

@@ -18,7 +18,7 @@ import torch
 from common.run.checkpoint import load
 from common.run.resume import load_state
 from maskworks import shapes
-from tests.running import python
+from tests.running import logged_steps, python
 
 ROOT = Path(__file__).parents[2]
 SMALL = shlex.split(
@@ -54,11 +54,6 @@ def run_command(line: list[str], folder: Path) -> subprocess.CompletedProcess[st
     return subprocess.run(line, check=False, **settings)
 
 
-def steps(run: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [line for line in lines if "metrics" not in line]
-
-
 def assert_same_weights(one: Path, other: Path, tolerance: float = 0.0) -> None:
     first, second = load(one / "last.safetensors").weights, load(other / "last.safetensors").weights
     assert first.keys() == second.keys()
@@ -81,7 +76,7 @@ def test_a_run_leaves_everything_it_promises(uninterrupted):
     for name in ("config.yaml", "log.jsonl", "last.safetensors", "best.safetensors", "last.state", "metrics.json"):
         assert (uninterrupted / name).stat().st_size > 0, name
     assert list(uninterrupted.glob("events.out.tfevents.*"))
-    logged = steps(uninterrupted)
+    logged = logged_steps(uninterrupted)
     assert [line["step"] for line in logged] == [1, 2, 3, 4, 5, 6, 7]
     assert {"epoch", "loss", "mask", "category", "lr", "images_per_second"} <= logged[0].keys()
     assert set(json.loads((uninterrupted / "metrics.json").read_text())) == {"segm", "bbox"}
@@ -114,8 +109,8 @@ def test_a_killed_and_resumed_run_has_the_weights_of_one_never_killed(data, unin
     assert "workers: 1 before, 2 now" in done.stdout
     assert done.stdout.count(" before, ") == 1
     assert_same_weights(uninterrupted, run)
-    assert [(line["step"], line["loss"]) for line in steps(run)] == [
-        (line["step"], line["loss"]) for line in steps(uninterrupted)
+    assert [(line["step"], line["loss"]) for line in logged_steps(run)] == [
+        (line["step"], line["loss"]) for line in logged_steps(uninterrupted)
     ]
 
 
@@ -186,7 +181,7 @@ def test_steps_whose_loss_is_not_finite_can_be_skipped(data, tmp_path):
     flags = ["--steps", "9", "--workers", "0", "--optimizer.lr", "1e30", "--schedule.warmup", "1"]
     done = train(data, tmp_path / "run", *flags, "--not-finite", "skip")
     assert done.returncode == 0, done.stderr
-    lines = steps(tmp_path / "run")
+    lines = logged_steps(tmp_path / "run")
     assert len(lines) == 9
     assert any("skipped" in line for line in lines)
     assert all(math.isfinite(value) for line in lines for value in line.values())
@@ -204,7 +199,7 @@ def test_a_wrong_flag_is_answered_with_the_nearest_one(data, tmp_path, flags):
 def test_lower_precisions_train_and_evaluate(data, tmp_path, precision):
     done = train(data, tmp_path / "run", "--steps", "2", "--workers", "0", "--precision", precision)
     assert done.returncode == 0, done.stderr
-    assert all(math.isfinite(line["loss"]) for line in steps(tmp_path / "run"))
+    assert all(math.isfinite(line["loss"]) for line in logged_steps(tmp_path / "run"))
     weights = load(tmp_path / "run" / "last.safetensors").weights
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values())
 
@@ -215,4 +210,4 @@ def test_a_second_run_moves_the_first_aside(data, uninterrupted, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "is now in" in done.stdout
     assert (tmp_path / "run-1" / "best.safetensors").exists()
-    assert len(steps(tmp_path / "run")) == 1
+    assert len(logged_steps(tmp_path / "run")) == 1
