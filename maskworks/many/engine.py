@@ -17,9 +17,6 @@ from maskworks.many.sources import Piece
 Row = dict[str, Any]
 P = TypeVar("P")
 ARROW: Any = {"batch_format": "pyarrow"}
-AGAIN: Any = {
-    "ray_remote_args_fn": lambda: {"max_retries": -1}
-}  # of a task whose worker has died: `carefully` finds out with what
 BYTES = 32 * 2**20  # decoded pictures that a task gathers before it hands them on
 
 
@@ -62,13 +59,11 @@ def run(pieces: Sequence[Piece], weights: bytes, made_by: Row, gpus: bool, optio
     tries = ray.remote(num_cpus=0)(Tries).remote()
     actor = (tries, ray.put(weights), made_by["settings"], "cuda" if gpus else "cpu", options.batch_size)
     data = ray.data.from_arrow_refs([ray.put(block) for block in blocks])
-    data = data.map_batches(decode, fn_args=(tries, made_by["settings"]), batch_size=None, **ARROW, **AGAIN)
+    data = data.map_batches(decode, fn_args=(tries, made_by["settings"]), batch_size=None, **ARROW)
     share = {"num_gpus": 1} if gpus else {"num_cpus": 1}
     batch = {"batch_size": 4 * options.batch_size, "concurrency": options.workers, "zero_copy_batch": True}
     data = data.map_batches(Predictor, fn_constructor_args=actor, **batch, **ARROW, **share)
-    data = data.map_batches(
-        keep, fn_args=(options.out, made_by), batch_size=options.rows, num_cpus=0.25, **ARROW, **AGAIN
-    )
+    data = data.map_batches(keep, fn_args=(options.out, made_by), batch_size=options.rows, num_cpus=0.25, **ARROW)
     for written in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from written.to_pylist()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,9 +21,11 @@ import torch
 from common.data.images import read_image
 from common.errors import UserError
 from common.ops.masks import decode
+from common.run import command_line
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
 from maskworks.many import engine, finding, parts, photographs, results, sources
+from maskworks.many.__main__ import PredictMany
 from solov2 import VARIANTS, SOLOv2, load
 
 pa = pytest.importorskip("pyarrow", reason="pip install 'maskworks[ray]' for these tests")
@@ -194,6 +197,20 @@ def test_results_are_coco_files_again(tmp_path: Path, monkeypatch: pytest.Monkey
     assert {json.loads(path.read_text())["image"]["file_name"] for path in (tmp_path / "each").iterdir()} == {"x", "y"}
 
 
+def lines_of_the_page(verb: str) -> list[list[str]]:
+    text = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
+    return [shlex.split(line) for line in text.splitlines() if line.startswith(verb)]
+
+
+def test_the_commands_of_the_page_are_understood() -> None:
+    lines = lines_of_the_page("maskworks predict-many")
+    told = [command_line.read(PredictMany, "predict-many", words[2:]) for words in lines]
+    assert [(options.out, options.rows, options.address) for options in told] == [
+        ("found", 500, ""),
+        ("everything", 20000, "auto"),
+    ]
+
+
 # --- Ray
 
 
@@ -246,6 +263,23 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(
     assert rows_of(tmp_path / "out") == undisturbed
     said, _ = started(command(folder, weights, tmp_path / "out"), tmp_path).communicate(timeout=300)
     assert "0 photographs and 0 archives to do; 13 have a row" in said
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run(folder: Path, weights: Path, undisturbed: list[Any], tmp_path: Path) -> None:
+    """On this machine; the one that joins a cluster is its first one otherwise."""
+    (tmp_path / "photographs").symlink_to(folder)
+    (tmp_path / "solov2.safetensors").symlink_to(weights)
+    for words in (lines_of_the_page("maskworks predict-many")[0], *lines_of_the_page("maskworks results")):
+        process = started([sys.executable, "-m", *words], tmp_path)
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    assert len(json.loads((tmp_path / "found.json").read_text())["images"]) == 12
+    assert len(list((tmp_path / "each").iterdir())) == 12
+    duckdb = pytest.importorskip("duckdb")
+    query = lines_of_the_page("duckdb")[0][2].replace("'found/", f"'{tmp_path}/found/").replace("> 0.3", "> 0")
+    found = [instance["class"] for row in undisturbed for instance in row["instances"] or []]
+    assert dict(duckdb.sql(query).fetchall()) == {name: found.count(name) for name in set(found)}
 
 
 @pytest.fixture
