@@ -18,6 +18,8 @@ USAGE = """usage: maskworks VERB ...
   eval --weights FILE|NAME [--flags]                  score a checkpoint
   predict IMAGES... --weights FILE|NAME --out DIR     drawings, masks, predictions.json and report.html
   export --weights FILE|NAME --out model.onnx         ONNX, checked against PyTorch
+  predict-many SOURCE --weights FILE|NAME --out DIR   millions of photographs on Ray, into Parquet
+  results DIR --to coco|folder --out OUT              and back to a file, or to files
   convert CHECKPOINT --out FILE.safetensors           anybody's checkpoint, as one of ours
   weights                                             the names of published checkpoints
   check FILE|FOLDER                                   the faults of a data set
@@ -27,7 +29,12 @@ USAGE = """usage: maskworks VERB ...
 maskworks VERB --help says more; --version. In place of --weights, a package may be named first: eval solov2."""
 
 OF_A_PACKAGE = ("train", "eval", "predict", "export")
-PROGRAMS = {"weights": "maskworks.published.weights", "report": "maskworks.report"}
+PROGRAMS = {
+    "weights": "maskworks.published.weights",
+    "report": "maskworks.report",
+    "predict-many": "maskworks.many",
+    "results": "maskworks.many.results",
+}
 SCRIPTS = {"convert": "mmdet2pytorch.py", "check": "check_dataset.py", "demo": "demo.py"}
 MODULES = {"u2net": "refinemask_psg.u2net"}  # where it isn't of the package's name
 

@@ -101,6 +101,7 @@ FLOORS = {  # room -> what it may import beside itself; the models may import al
         *("common.errors", "common.files"),
     ),
     "maskworks.own_data": ("common",),
+    "maskworks.many": ("common", *(f"maskworks.{name}" for name in ("published", "__main__", "__version__", "load"))),
     "maskworks.published": ("common", "maskworks.packages"),
     "maskworks.shapes": ("common",),
     "maskworks.report": ("common",),

@@ -1,0 +1,85 @@
+"""Photographs a second of predict-many with 1 and 2 workers against a plain loop, and what the engine costs for each.
+
+python scripts/bench/many.py                  60 tiny photographs, a small SOLOv2 without training
+python scripts/bench/many.py --images 1000     longer: less of it is the start
+"""
+
+import tempfile
+import time
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import torch
+import tyro
+
+from common.run.checkpoint import Checkpoint, save
+from common.run.configuration import to_dict
+from maskworks.many import engine, finding, photographs, sources
+from solov2 import VARIANTS, SOLOv2
+
+SETTINGS = {"threshold": 0.0, "precision": "fp32", "max_pixels": 10**6}
+
+
+def main(images: int = 60, side: int = 480) -> None:
+    """So many photographs of 48 to 128 pixels, which the network sees at `side` pixels."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_photographs(folder / "in", images)
+        print(f"{'':24}{'seconds':>10}{'each second':>13}{'ms each':>9}")
+        for label, pixels in (("", side), ("no cost, ", 32)):
+            weights = folder / f"{pixels}.safetensors"
+            write_weights(weights, pixels)
+            pieces = list(sources.pieces(str(folder / "in"), "", str(folder / "out"), set(), []))
+            say(f"{label}a plain loop", images, plain_loop(weights, pieces))
+            for workers in (1, 2):
+                out = str(folder / f"{pixels}-{workers}")
+                say(f"{label}workers: {workers}", images, with_engine(weights, pieces, workers, out))
+
+
+def plain_loop(weights: Path, pieces: list[sources.Piece]) -> float:
+    finder = finding.Finder(weights.read_bytes(), SETTINGS, "cpu", 1)
+    begin = time.perf_counter()
+    for piece in pieces:
+        finder.rows([photographs.decoded(each, 10**6) for each in photographs.photographs(piece)])
+    return time.perf_counter() - begin
+
+
+def with_engine(weights: Path, pieces: list[sources.Piece], workers: int, out: str) -> float:
+    """Of all less what a run takes that has a photograph for each worker: the start of processes and models."""
+    engine.start("", workers, 1, 0.5)
+    taken = []
+    for number, some in enumerate((pieces[:workers], pieces)):
+        options = SimpleNamespace(workers=workers, batch_size=1, rows=500, out=f"{out}-{number}")
+        begin = time.perf_counter()
+        list(engine.run(some, weights.read_bytes(), {"settings": SETTINGS}, False, options))
+        taken.append(time.perf_counter() - begin)
+    engine.stop()
+    return taken[1] - taken[0]
+
+
+def write_weights(path: Path, side: int) -> None:
+    torch.manual_seed(0)
+    config = deepcopy(VARIANTS["shapes"])
+    config.test.long_side = config.test.short_side = side
+    save(path, Checkpoint("solov2", to_dict(config), ("a", "b"), (1, 2), SOLOv2(config, ("a", "b")).state_dict()))
+
+
+def write_photographs(folder: Path, count: int) -> None:
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(count):
+        height, width = (int(each) for each in random.integers(48, 129, 2))
+        coarse = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{number:05d}.jpg"), cv2.resize(coarse, (width, height)))
+
+
+def say(label: str, images: int, seconds: float) -> None:
+    print(f"{label:24}{seconds:>10.1f}{images / seconds:>13.2f}{1000 * seconds / images:>9.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)
