@@ -2,6 +2,7 @@
 # What stands behind each target, for machines without make: CONTRIBUTING.md.
 
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 DEMO_FLAGS ?= --data datasets/nuclei --batch-size 2 --steps 450 --evaluate-every 0 --run runs/solov2/demo
 TEST_FLAGS ?= -n 2 --dist loadfile
 
@@ -51,8 +52,8 @@ clean: ## remove what was built and cached (built again when next needed); envir
 	rm -f common/ops/*.so $(ENVIRONMENT)/.ready $(OLDEST)/.ready
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
-$(ENVIRONMENT)/.ready: $(SOURCES) constraints.txt
-	$(call install,$(ENVIRONMENT),constraints.txt,dev)
+$(ENVIRONMENT)/.ready: $(SOURCES) $(CONSTRAINTS)
+	$(call install,$(ENVIRONMENT),$(CONSTRAINTS),dev)
 
 $(OLDEST)/.ready: $(SOURCES) constraints-oldest.txt
 	$(call install,$(OLDEST),constraints-oldest.txt,test)

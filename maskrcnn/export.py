@@ -7,6 +7,7 @@ those with score 0 are none. Outside of it remain scaling the photograph, and pa
 (`maskrcnn.pasting.paste`): the photograph's own size is not in the graph.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import maskrcnn
-from common.data.batches import round_up
+from common.data.batches import Prepared, round_up
 from common.data.images import read_image
 from common.errors import UserError
+from common.results import Instances
 from common.run import command_line, commands
-from common.run.onnx_export import Found, check, export_onnx, fixed_count, found, padded
+from common.run.onnx_export import Found, check, export_onnx, fixed_count, found, padded, shrunk
 from maskrcnn.network import MaskRCNN
+from maskrcnn.postprocess import Detections, instances
 from maskrcnn.preprocessing import normalised, scaled, scaled_size
-from maskworks import shapes
+from maskworks import exported, shapes
+
+OUTPUTS = ("boxes", "scores", "labels", "masks")
 
 
 @dataclass
@@ -66,12 +71,13 @@ def main() -> None:
     options = command_line.read(Export, "export.py")
     model = maskrcnn.load(options.weights, device="cpu")
     refuse_what_cannot_be_exported(model)
-    graph = Graph(model).eval()
     side = round_up(model.config.test.long_side, 32)
     size = options.size or (side, side)
     photograph = photograph_to_check(model, options.image, size)
     inputs = padded(photograph, size, 32)
-    session = export_onnx(graph, inputs, Path(options.out), ("boxes", "scores", "labels", "masks"))
+    words = exported.words("maskrcnn", model.config, model.class_names, model.category_ids, size)
+    graph = Graph(model).eval()
+    session = export_onnx(graph, inputs, Path(options.out), OUTPUTS, words)
 
     def read(boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any]) -> Found:
         return found(scores, labels, masks, boxes / max(photograph.shape))
@@ -94,12 +100,33 @@ def refuse_what_cannot_be_exported(model: MaskRCNN) -> None:
 def photograph_to_check(model: MaskRCNN, path: str, within: tuple[int, int]) -> Tensor:
     """The photograph [H, W, 3], in bytes, at the size that `predict` scales it to; a built-in one is made to fit."""
     image = read_image(Path(path)) if path else read_image(sorted(shapes.ensure("val", count=4).images.iterdir())[0])
+    return fitted(model, image, None if path else within)
+
+
+def fitted(model: MaskRCNN, image: NDArray[np.uint8], within: Sequence[int] | None) -> Tensor:
+    """A photograph [H, W, 3], in bytes, at the size that `predict` scales it to; smaller, if need be, to fit."""
     test, conventions = model.config.test, model.config.conventions
     size = scaled_size((image.shape[0], image.shape[1]), test.long_side, test.short_side, conventions)
-    if not path:
-        shrink = min(1.0, within[0] / size[0], within[1] / size[1])
-        size = (int(size[0] * shrink), int(size[1] * shrink))
+    size = shrunk(size, within) if within else size
     return scaled(image, size, conventions).round().to(torch.uint8).permute(1, 2, 0)
+
+
+def graph_inputs(
+    model: MaskRCNN, picture: NDArray[np.uint8], size: list[int]
+) -> tuple[dict[str, Tensor], tuple[int, int]]:
+    """A photograph as the graph takes it, and its size before padding."""
+    image = fitted(model, picture, size)
+    return padded(image, (size[0], size[1]), 32), (image.shape[0], image.shape[1])
+
+
+def result(
+    model: MaskRCNN, outputs: dict[str, Tensor], resized: tuple[int, int], original: tuple[int, int]
+) -> Instances:
+    """The graph's answer in the photograph's own pixels."""
+    boxes, scores, labels, masks = (outputs[name][outputs["scores"] > 0] for name in OUTPUTS)
+    prepared = Prepared(torch.empty(0), original, resized)
+    found, config = Detections(boxes, scores, labels), model.config
+    return instances(found, masks, prepared, config.test, config.conventions, model.class_names)
 
 
 def masks_apart(ours: NDArray[Any], theirs: NDArray[Any]) -> float:

@@ -36,6 +36,12 @@ def load(source: str | Path, *, device: str = "auto", precision: Literal["fp32",
     from maskworks.__main__ import MODULES, package_of
 
     package, file = package_of(str(source))
+    if file.endswith(".onnx") and package not in MODULES:
+        from maskworks import exported
+
+        if device not in ("auto", "cpu") or precision != "fp32":
+            raise UserError(f"{source}: runs on the processor, as exported; leave out device and precision")
+        return exported.load(Path(file))
     if package not in MODULES:
         return import_module(package).load(file, device=device, precision=precision)
     if precision != "fp32":

@@ -92,9 +92,13 @@ def package_of(source: str) -> tuple[str, str]:
     from maskworks.published.names import local_file, package_in
 
     file = local_file(source)
+    if file.suffix == ".onnx":
+        from maskworks.exported import words_in
+
+        return words_in(file).get("package", "u2net"), source  # a published one of U-2-Net says nothing
     if package := package_in(file):
         return package, source
-    if file.suffix == ".onnx" or recognising.SALIENCY in read_published(file)[0]:
+    if recognising.SALIENCY in read_published(file)[0]:
         return "u2net", source  # which reads the published file itself
     made = fetching.ours(file)
     return package_in(made), str(made)

@@ -18,6 +18,7 @@ import pose2seg
 from common.errors import UserError
 from common.run import command_line, commands
 from common.run.onnx_export import Found, check, export_onnx, outside_both
+from maskworks import exported
 from maskworks.shapes.scenes import Scene, draw_scene
 from pose2seg.geometry import letterbox_matrix, letterboxed, moved_joints
 from pose2seg.network import Pose2Seg
@@ -59,7 +60,9 @@ def main() -> None:
     model = pose2seg.load(options.weights, device="cpu")
     graph = Graph(model).eval()
     inputs = example(model, options.people)
-    session = export_onnx(graph, inputs, Path(options.out), ("masks",))
+    side = model.config.model.input_size
+    words = exported.words("pose2seg", model.config, model.class_names, model.category_ids, (side, side))
+    session = export_onnx(graph, inputs, Path(options.out), ("masks",), words)
     check(graph, session, inputs, people_in, outside_both, "a built-in scene")
     print(f"written: {Path(options.out).resolve()}")
 

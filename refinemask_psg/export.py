@@ -7,6 +7,7 @@ first, and those with score 0 are none. Outside of it remain scaling the photogr
 (`refinemask_psg.postprocess.paste`): the photograph's own size is not in the graph.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ import refinemask_psg
 from common.data.batches import round_up
 from common.data.images import fit_within, read_image, resize
 from common.errors import UserError
+from common.results import Instances
 from common.run import command_line, commands
-from common.run.onnx_export import Found, check, export_onnx, fixed_count, found, padded
-from maskworks import shapes
+from common.run.onnx_export import Found, check, export_onnx, fixed_count, found, padded, shrunk
+from maskworks import exported, shapes
 from refinemask_psg.network import DIVISOR, RefineMask
-from refinemask_psg.postprocess import probabilities
+from refinemask_psg.postprocess import paste, probabilities
+
+OUTPUTS = ("boxes", "scores", "labels", "masks")
 
 
 @dataclass
@@ -67,12 +71,13 @@ def main() -> None:
         raise UserError(f"{options.weights}: scene graphs are not exported; export a detector's checkpoint")
     if not len(model.mask_heads):
         raise UserError(f"{options.weights}: has no mask head, and what is exported ends in masks; export another")
-    graph = Graph(model).eval()
     side = round_up(model.config.test.long_side, DIVISOR)
     size = options.size or (side, side)
     photograph = scaled(model, options.image, size)
     inputs = padded(torch.from_numpy(photograph), size, DIVISOR)
-    session = export_onnx(graph, inputs, Path(options.out), ("boxes", "scores", "labels", "masks"))
+    words = exported.words("refinemask_psg", model.config, model.class_names, model.category_ids, size)
+    graph = Graph(model).eval()
+    session = export_onnx(graph, inputs, Path(options.out), OUTPUTS, words)
 
     def read(boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any]) -> Found:
         return found(scores, labels, masks, boxes / max(photograph.shape))
@@ -84,10 +89,31 @@ def main() -> None:
 def scaled(model: RefineMask, path: str, within: tuple[int, int]) -> NDArray[np.uint8]:
     """The photograph to check with, at the size that `predict` would scale it to; a built-in one is made to fit."""
     image = read_image(Path(path)) if path else read_image(sorted(shapes.ensure("val", count=4).images.iterdir())[0])
-    test = model.config.test
-    height, width = fit_within(image.shape[0], image.shape[1], test.long_side, test.short_side)
-    shrink = 1.0 if path else min(1.0, within[0] / height, within[1] / width)
-    return resize(image, int(height * shrink), int(width * shrink))
+    return fitted(model, image, None if path else within)
+
+
+def fitted(model: RefineMask, image: NDArray[np.uint8], within: Sequence[int] | None) -> NDArray[np.uint8]:
+    """A photograph at the size that `predict` scales it to; smaller, if need be, to fit."""
+    size = fit_within(image.shape[0], image.shape[1], model.config.test.long_side, model.config.test.short_side)
+    return resize(image, *(shrunk(size, within) if within else size))
+
+
+def graph_inputs(
+    model: RefineMask, picture: NDArray[np.uint8], size: list[int]
+) -> tuple[dict[str, Tensor], tuple[int, int]]:
+    """A photograph as the graph takes it, and its size before padding."""
+    image = fitted(model, picture, size)
+    return padded(torch.from_numpy(image), (size[0], size[1]), DIVISOR), (image.shape[0], image.shape[1])
+
+
+def result(
+    model: RefineMask, outputs: dict[str, Tensor], resized: tuple[int, int], original: tuple[int, int]
+) -> Instances:
+    """The graph's answer in the photograph's own pixels."""
+    boxes, scores, labels, soft = (outputs[name][outputs["scores"] > 0] for name in OUTPUTS)
+    boxes = boxes * torch.tensor([original[1] / resized[1], original[0] / resized[0]] * 2)
+    masks = paste(soft, boxes, original, model.config.test)
+    return Instances(scores, labels, boxes, masks, original, model.class_names)
 
 
 def masks_apart(ours: NDArray[Any], theirs: NDArray[Any]) -> float:

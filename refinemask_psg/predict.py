@@ -8,7 +8,7 @@ from common.errors import UserError
 from common.run import command_line, commands
 from common.run.prediction import Predict, predict
 from common.run.ranges import Whole
-from maskworks import own_data, report
+from maskworks import exported, own_data, report
 from maskworks.published.names import local_file
 from refinemask_psg.psg.predict import PredictScenes, submit
 from refinemask_psg.u2net.predict import predict_saliency
@@ -31,7 +31,7 @@ def main() -> None:
         predict_saliency(options, options.size)
         return
     options.weights = str(local_file(options.weights))
-    model = refinemask_psg.load(options.weights, device=options.device)
+    model = exported.opened(options) or refinemask_psg.load(options.weights, device=options.device)
     if options.submission:
         submit(model, options)
         return

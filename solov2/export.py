@@ -2,11 +2,12 @@
 
 The graph takes a photograph that is already scaled, uint8 RGB, padded at the right and the bottom to multiples of 32
 in any number, and its `size` before padding. It gives a fixed number of instances, best first; those with score 0 are
-none.
+none. `soft_masks` are probabilities at a quarter of that size, for who enlarges them to the photograph's own.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +19,12 @@ from torch.export import Dim
 import solov2
 from common.data.images import read_image, resize
 from common.ops import matrix_nms_from_intersections
+from common.results import Instances
 from common.run import command_line, commands
-from common.run.onnx_export import check, export_onnx, fixed_count, found, outside_both
-from maskworks import shapes
+from common.run.onnx_export import Found, check, export_onnx, fixed_count, found, outside_both
+from maskworks import exported, shapes
 from solov2.network import DIVISOR, SOLOv2
-from solov2.postprocess import Candidates, candidates, select
+from solov2.postprocess import Candidates, boxes_around, candidates, enlarge, select
 
 FEWEST_BLOCKS = 3  # of 32 pixels along a side: with fewer, a level of the pyramid would be a single pixel
 
@@ -49,8 +51,8 @@ class Graph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """image [H/32, 32, W/32, 32, 3] uint8, size [2] int64 -> scores [N], labels [N], masks [N, H, W] bool.
+    def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, ...]:
+        """image [H/32, 32, W/32, 32, 3] uint8, size [2] int64 -> scores [N], labels [N], masks [N, H, W] bool, soft.
 
         An image's bytes are the same as [H, W, 3]; written so, its sides are free and yet multiples of 32.
         """
@@ -67,7 +69,7 @@ class Graph(nn.Module):
         large = F.interpolate(soft[:, None], (image.shape[0], image.shape[1]), mode="bilinear", align_corners=False)
         rows = torch.arange(image.shape[0], device=image.device) < size[0]
         columns = torch.arange(image.shape[1], device=image.device) < size[1]
-        return scores, labels, (large[:, 0] > test.mask_threshold) & rows[:, None] & columns
+        return scores, labels, (large[:, 0] > test.mask_threshold) & rows[:, None] & columns, soft
 
 
 def main() -> None:
@@ -75,13 +77,34 @@ def main() -> None:
     model = solov2.load(options.weights, device="cpu")
     graph = Graph(model).eval()
     photograph = scaled(model, options.image)
-    outputs = ("scores", "labels", "masks")
+    outputs = ("scores", "labels", "masks", "soft_masks")
+    words = exported.words("solov2", model.config, model.class_names, model.category_ids)
     sides = {0: Dim("rows", min=FEWEST_BLOCKS), 2: Dim("columns", min=FEWEST_BLOCKS)}
-    session = export_onnx(graph, padded(photograph), Path(options.out), outputs, {"image": sides, "size": None})
+    session = export_onnx(graph, padded(photograph), Path(options.out), outputs, words, {"image": sides, "size": None})
     small = resize(photograph, photograph.shape[0] // 2, photograph.shape[1] // 2)
     for image in (photograph, small, photograph.transpose(1, 0, 2)):
-        check(graph, session, padded(image), found, outside_both, f"{image.shape[1]} x {image.shape[0]}")
+        check(graph, session, padded(image), read, outside_both, f"{image.shape[1]} x {image.shape[0]}")
     print(f"written: {Path(options.out).resolve()}")
+
+
+def read(scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any], _: NDArray[Any]) -> Found:
+    return found(scores, labels, masks)
+
+
+def graph_inputs(
+    model: SOLOv2, picture: NDArray[np.uint8], _: list[int] | None
+) -> tuple[dict[str, Tensor], tuple[int, int]]:
+    """A photograph as the graph takes it, and its size before padding."""
+    image = model.scaled(picture)
+    return padded(image), (image.shape[0], image.shape[1])
+
+
+def result(model: SOLOv2, outputs: dict[str, Tensor], resized: tuple[int, int], original: tuple[int, int]) -> Instances:
+    """The graph's answer in the photograph's own pixels."""
+    some = outputs["scores"] > 0
+    masks = enlarge(outputs["soft_masks"][some], resized, original, model.config.test.mask_threshold)
+    scores, labels = outputs["scores"][some], outputs["labels"][some]
+    return Instances(scores, labels, boxes_around(masks), masks, original, model.class_names)
 
 
 def padded(image: NDArray[np.uint8]) -> dict[str, Tensor]:

@@ -41,6 +41,7 @@ AFTER = {  # what a line needs that has this in it: what another line leaves tha
     r"train\.py psg(_pairs)? |eval\.py --weights psg": "prepare_psg",
     r"resnet101_cityscapes": "prepare_cityscapes_panoptic",
     r"--OCHuman": "prepare_ochuman",
+    r"--weights solov2\.onnx": "solov2.export",
     r"submission (check|score)": "--submission out",
     r"report FOLDER": "solov2.predict --weights solov2:r50_3x",
 }

@@ -19,7 +19,7 @@ from common.data.images import read_image
 from common.run import command_line, commands
 from common.run.onnx_export import Found as Segments
 from common.run.onnx_export import compare, export_onnx, fixed_count, outside_both, padded
-from maskworks import shapes
+from maskworks import exported, shapes
 from upsnet.heads import enlarge
 from upsnet.network import DIVISOR, Answers, UPSNet
 from upsnet.panoptic_merge import (
@@ -105,7 +105,8 @@ def main() -> None:
     height, width = options.size or prepared.tensor.shape[1:]
     image = padded(prepared.tensor.permute(1, 2, 0), (height, width), DIVISOR)["image"].permute(2, 0, 1).contiguous()
     inputs = {"image": image, "size": torch.tensor(prepared.resized_size)}
-    session = export_onnx(graph, inputs, Path(options.out), OUTPUTS)
+    words = exported.words("upsnet", model.config, model.class_names, model.category_ids, (height, width))
+    session = export_onnx(graph, inputs, Path(options.out), OUTPUTS, words)
     check(model, session, inputs)
     print(f"written: {Path(options.out).resolve()}; it takes [3, {height}, {width}], as UPSNet.preprocess prepares")
 

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 import yolact
 from common.data.images import read_image, resize
 from common.errors import UserError
+from common.results import Instances
 from common.run import command_line, commands
 from common.run.onnx_export import Found, compare, export_onnx, fixed_count, outside_both
-from maskworks import shapes
+from maskworks import exported, shapes
 from yolact.backbone import DeformableConv2d
 from yolact.boxes import crop_frames
 from yolact.network import YOLACT, stretched
@@ -116,7 +117,25 @@ def export(model: YOLACT, photograph: NDArray[np.uint8], out: Path) -> Any:
     dynamic = {"image": {0: torch.export.Dim("height", min=2), 1: torch.export.Dim("width", min=2)}}
     names = OUTPUTS if model.mask_iou is None else (*OUTPUTS, "mask_scores")
     inputs = {"image": torch.from_numpy(photograph)}
-    return export_onnx(Graph(model).eval(), inputs, out, names, dynamic_shapes=dynamic)
+    words = exported.words("yolact", model.config, model.class_names, model.category_ids)
+    return export_onnx(Graph(model).eval(), inputs, out, names, words, dynamic)
+
+
+def graph_inputs(
+    _: YOLACT, picture: NDArray[np.uint8], size: list[int] | None
+) -> tuple[dict[str, Tensor], tuple[int, int]]:
+    """A photograph as the graph takes it, and its size there."""
+    return {"image": torch.from_numpy(picture)}, (picture.shape[0], picture.shape[1])
+
+
+def result(model: YOLACT, outputs: dict[str, Tensor], _: tuple[int, int], original: tuple[int, int]) -> Instances:
+    """The graph's answer, without what only fills it up."""
+    some, boxes = outputs["scores"] > 0, outputs["boxes"]
+    if model.config.test.drop_empty_boxes:
+        some &= (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    scores, labels, boxes, masks = (outputs[name][some] for name in OUTPUTS)
+    rescored = outputs["mask_scores"][some] if "mask_scores" in outputs else None
+    return Instances(scores, labels, boxes, masks, original, model.class_names, mask_scores=rescored)
 
 
 def check(model: YOLACT, session: Any, image: NDArray[np.uint8]) -> None:

@@ -3,7 +3,7 @@
 import yolact
 from common.run import command_line, commands
 from common.run.prediction import predict
-from maskworks import own_data, report
+from maskworks import exported, own_data, report
 from maskworks.published.names import local_file
 
 
@@ -11,7 +11,7 @@ def main() -> None:
     options = command_line.read(own_data.PredictInTiles, "predict.py")
     own_data.refuse_to_replace(options)
     options.weights = str(local_file(options.weights))
-    model = yolact.load(options.weights, device=options.device)
+    model = exported.opened(options) or yolact.load(options.weights, device=options.device)
     folder = predict(own_data.as_asked(model, options), model.class_names, model.category_ids, options)
     report.of_predictions(own_data.to_correct(folder, options))
 

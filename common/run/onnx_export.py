@@ -1,6 +1,6 @@
 """Writing and checking ONNX files; needs the extra `onnx`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +27,12 @@ def export_onnx(
     inputs: dict[str, Tensor],
     out: Path,
     outputs: Sequence[str],
+    words: Mapping[str, str],
     dynamic_shapes: dict[str, Any] | None = None,
 ) -> Any:
     """Export a module for inputs of these sizes, but for what `dynamic_shapes` (as torch.export takes it) leaves open.
 
-    Refuses operations that only PyTorch knows.
+    The file says `words` of itself, and its opset. Refuses operations that only PyTorch knows.
 
     Returns an onnxruntime session of the file.
     """
@@ -49,6 +50,8 @@ def export_onnx(
         exported, (), dynamo=True, output_names=list(outputs), verbose=False, custom_translation_table=table
     )
     assert program is not None
+    opset = str(program.model.opset_imports[""])
+    program.model.metadata_props.update({**words, "opset": opset})
     write_atomically(out, lambda temporary: program.save(str(temporary)))
     model = onnx.load(out)
     onnx.checker.check_model(model)
@@ -79,6 +82,12 @@ def found(scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any], boxes
 def fixed_count(values: Sequence[Tensor], count: int) -> list[Tensor]:
     """Of each [n, ...] the first `count`, or as many zeros as are missing: a graph's answer has a fixed shape."""
     return [torch.cat((each, each.new_zeros(count, *each.shape[1:])))[:count] for each in values]
+
+
+def shrunk(size: tuple[int, int], within: Sequence[int]) -> tuple[int, int]:
+    """Height and width of a photograph made to fit into a graph, where it doesn't."""
+    shrink = min(1.0, within[0] / size[0], within[1] / size[1])
+    return int(size[0] * shrink), int(size[1] * shrink)
 
 
 def padded(image: Tensor, size: tuple[int, int], divisor: int) -> dict[str, Tensor]:

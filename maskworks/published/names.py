@@ -107,6 +107,8 @@ def open_model(
     keeps them.
     """
     file = local_file(source)
+    if file.suffix == ".onnx":
+        raise UserError(f"{file}: an ONNX file can only predict: with predict.py, or maskworks.load in Python")
     if file.is_file() and file.suffix != ENDING and not package_in(file):  # anybody's
         from maskworks.published import fetching
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.run import command_line, commands
 from common.run.onnx_export import export_onnx
+from maskworks import exported
 from maskworks.shapes.scenes import draw_scene
 from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.u2net.network import U2Net, normalise, stretch
@@ -56,7 +57,8 @@ def main() -> None:
     graph, side = Graph(model).eval(), options.size or model.config.test.size
     scenes = [resize_antialiased(draw_scene(0, "val", number).image, side, side) for number in range(options.images)]
     images = torch.from_numpy(np.stack(scenes).astype(np.float32)).permute(0, 3, 1, 2).contiguous()
-    session = export_onnx(graph, {"images": images}, Path(options.out), ("maps",))
+    words = exported.words("u2net", model.config, size=(side, side))
+    session = export_onnx(graph, {"images": images}, Path(options.out), ("maps",), words)
     with torch.inference_mode():
         ours = graph(images).numpy()
     (theirs,) = session.run(None, {"images": images.numpy()})

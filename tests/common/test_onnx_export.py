@@ -137,7 +137,7 @@ def test_a_post_processing_of_any_count_gives_a_file_of_fixed_shapes(chosen: lis
     pytest.importorskip("onnxruntime")
     scores = torch.zeros(8)
     example = {"scores": scores.index_fill(0, torch.tensor(1), 0.7)}
-    session = export_onnx(Confident(), example, tmp_path / "m.onnx", ("values", "places"))
+    session = export_onnx(Confident(), example, tmp_path / "m.onnx", ("values", "places"), {})
     scores[chosen] = 0.75
     values, places = session.run(None, {"scores": scores.numpy()})
     missing = [0] * (4 - len(chosen))

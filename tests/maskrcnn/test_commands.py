@@ -124,17 +124,17 @@ def test_a_published_checkpoint_is_converted_and_predicts(tmp_path):
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("threshold", "count"), [(0.0, 10), pytest.param(1.0, 0, marks=pytest.mark.slow)])
-def test_the_exported_file_finds_what_pytorch_finds(weights, tmp_path, monkeypatch, capsys, threshold, count):
+@pytest.mark.slow  # tests/maskworks/test_exported.py shows what happens where some are found
+def test_an_exported_file_may_find_nothing(weights, tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
     model = maskrcnn.load(weights)
-    model.config.test.score_threshold = threshold
+    model.config.test.score_threshold = 1.0
     monkeypatch.setattr("maskrcnn.load", lambda _, device: model)
     monkeypatch.setattr(
         "sys.argv", ["export.py", "--weights", "", "--out", f"{tmp_path}/m.onnx", "--size", "192", "192"]
     )
     export.main()
-    assert f"{count} found, {count} of them in the file's answer too" in capsys.readouterr().out
+    assert "0 found, 0 of them in the file's answer too" in capsys.readouterr().out
     assert (tmp_path / "m.onnx").exists()
 
 

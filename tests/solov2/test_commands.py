@@ -12,7 +12,7 @@ from PIL import Image
 
 import solov2
 from common.errors import UserError
-from common.run.onnx_export import check, found, outside_both
+from common.run.onnx_export import check, outside_both
 from maskworks import shapes
 from solov2 import export
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
@@ -167,7 +167,7 @@ def test_training_goes_on_from_other_classes_and_from_a_torchvision_backbone(fol
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow  # yolact and maskrcnn show the way of every export quickly
+@pytest.mark.slow  # tests/maskworks/test_exported.py shows the way of every export
 def test_the_exported_file_finds_what_pytorch_finds_and_a_wrong_one_is_refused(weights, tmp_path, monkeypatch, capsys):
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
@@ -182,7 +182,7 @@ def test_the_exported_file_finds_what_pytorch_finds_and_a_wrong_one_is_refused(w
     graph, photograph = export.Graph(model).eval(), export.scaled(model, "")
     session = onnxruntime.InferenceSession(wrong.SerializeToString())
     with pytest.raises(UserError, match="not to be trusted"):
-        check(graph, session, export.padded(photograph), found, outside_both, "a scene")
+        check(graph, session, export.padded(photograph), export.read, outside_both, "a scene")
 
 
 def test_tiles_of_training_are_those_of_evaluation_and_prediction(tmp_path, monkeypatch):

@@ -219,11 +219,3 @@ def test_a_drawing_without_a_place_goes_beside_what_was_read_and_over_nothing(we
         assert (tmp_path / "in" / name).exists()
         assert str(tmp_path / "in" / name) in said
     assert all(path.read_bytes() == content for path, content in before.items())
-
-
-def test_the_exported_file_finds_what_pytorch_finds_at_any_size(weights, tmp_path):
-    pytest.importorskip("onnxruntime")
-    done = run("yolact/export.py", "--weights", weights, "--out", "m.onnx", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("in the file's answer too") == 2
-    assert (tmp_path / "m.onnx").exists()

@@ -1,0 +1,115 @@
+"""A model in an ONNX file that export.py wrote: what it says of itself, and a `predict` like PyTorch's."""
+
+import json
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError, needing
+from common.results import Instances
+from common.run.configuration import from_dict, to_dict
+from common.run.model import Source
+from common.run.prediction import Predict
+from common.run.prediction_batches import as_picture, one_or_many
+from maskworks import __version__
+from maskworks.packages import NETWORKS
+
+ENDING = ".onnx"
+
+
+def words(
+    package: str,
+    config: Any,
+    class_names: Sequence[str] = (),
+    category_ids: Sequence[int] = (),
+    size: Sequence[int] | None = None,
+) -> dict[str, str]:
+    """What a file is to say of itself, JSON where it isn't a word; `size` where the graph takes one size only."""
+    test = to_dict(config.test)
+    lists = {
+        "class_names": class_names,
+        "category_ids": category_ids,
+        "size": size,  # rows, columns
+        "thresholds": {name: value for name, value in test.items() if "threshold" in name},
+        "config": to_dict(config),
+    }
+    variant = str(getattr(config, "variant", ""))
+    plain = {"package": package, "variant": variant, "version": __version__, "channels": "rgb"}
+    return plain | {name: json.dumps(value) for name, value in lists.items()}
+
+
+def words_in(file: Path) -> dict[str, str]:
+    """What a file says of itself; nothing where it isn't of ours."""
+    with needing(f"{file}: reading it", "onnx onnxruntime"):
+        import onnx
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; expected an ONNX file")
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except Exception as error:  # onnx lets its parser's own kinds through
+        raise UserError(f"{file}: not a whole ONNX file; was it copied to the end?") from error
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+class Exported(nn.Module):
+    """Predicts with a file as the model does that it was made of; on the processor, in the file's own precision.
+
+    The module itself is there without memory for its weights: it knows how pictures are scaled.
+    """
+
+    def __init__(self, file: Path, said: dict[str, str]):
+        super().__init__()
+        with needing(f"{file}: running it", "onnxruntime"):
+            import onnxruntime
+        self.package = said["package"]
+        package = import_module(self.package)
+        self.program = import_module(f"{self.package}.export")
+        if not hasattr(self.program, "result"):
+            raise UserError(f"{file}: of {self.package}, whose exported files are not run here; name the checkpoint")
+        self.config = from_dict(package.Config, json.loads(said["config"]), str(file))
+        self.class_names: tuple[str, ...] = tuple(json.loads(said["class_names"]))
+        self.category_ids: tuple[int, ...] = tuple(json.loads(said["category_ids"]))
+        self.size: list[int] | None = json.loads(said["size"])
+        with torch.device("meta"):
+            network = getattr(package, NETWORKS[self.package])
+            self.scaling = (network(self.config, self.class_names, self.category_ids),)  # no part: `to` would move it
+        self.session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        self.nothing = nn.Parameter(torch.zeros(0))  # commands ask where a model's parameters are
+        if self.size and min(self.size) < (most := self.config.test.long_side):
+            print(f"{file}: photographs are made to fit into its {self.size[0]} x {self.size[1]}; the model had {most}")
+
+    @one_or_many
+    @torch.inference_mode()
+    def predict(self, images: Sequence[Source]) -> list[Instances]:
+        return [self._find(image) for image in images]
+
+    def _find(self, source: Source) -> Instances:
+        picture = as_picture(source)
+        inputs, resized = self.program.graph_inputs(self.scaling[0], picture, self.size)
+        answers = self.session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        names = [output.name for output in self.session.get_outputs()]
+        outputs: dict[str, Tensor] = dict(zip(names, map(torch.from_numpy, answers), strict=True))
+        found: Instances = self.program.result(self.scaling[0], outputs, resized, picture.shape[:2])
+        found.image = Path(source) if isinstance(source, str | Path) else picture
+        return found
+
+
+def opened(options: Predict) -> Any:
+    """The model of an ONNX file of ours; None where --weights names none."""
+    if Path(options.weights).suffix != ENDING:
+        return None
+    if options.device not in ("auto", "cpu") or options.precision not in ("auto", "fp32"):
+        asked = f"--device {options.device} --precision {options.precision}"
+        raise UserError(f"{options.weights}: runs on the processor, as exported; leave out {asked}")
+    options.device, options.precision = "cpu", "fp32"
+    return load(Path(options.weights))
+
+
+def load(file: Path) -> Exported:
+    if "config" not in (said := words_in(file)):
+        raise UserError(f"{file}: no file of export.py, or of an early one: it doesn't say what it is; export it again")
+    return Exported(file, said).eval()
