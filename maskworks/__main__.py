@@ -40,7 +40,7 @@ MODULES = {"u2net": "refinemask_psg.u2net"}  # where it isn't of the package's n
 
 
 def main() -> None:
-    verb, *words = sys.argv[1:] or ["--help"]
+    verb, *words = sorted(sys.argv[1:], key=lambda word: word == "--traceback") or ["--help"]
     if verb in ("-h", "--help", "--version"):
         print(__version__ if verb == "--version" else USAGE)
         return

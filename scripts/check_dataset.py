@@ -32,6 +32,7 @@ from common.errors import UserError
 from common.files import write_text
 from common.metrics.panoptic import VOID
 from common.ops import masks as rle
+from common.run import commands
 from common.run.settings import Data
 from maskworks import own_data
 from maskworks.own_data import checks
@@ -361,4 +362,4 @@ def summary(faults: list[Fault]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Settings, description=__doc__)))
+    commands.run(lambda: sys.exit(main(tyro.cli(Settings, description=__doc__))))

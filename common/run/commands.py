@@ -5,6 +5,8 @@ import json
 import os
 import shlex
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -96,19 +98,34 @@ INSTANCES = Scoring(limited=True)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; a user's mistake, a full disk and the like are one line on the terminal and exit status 2."""
+    """Run a command; what goes wrong is one line: status 2 for a user's mistake, a full disk and the like, else 70."""
     keep_freed_memory()
+    wordy = "--traceback" in sys.argv
+    sys.argv[:] = [word for word in sys.argv if word != "--traceback"]
     try:
         main()
-    except (UserError, OSError, RuntimeError) as error:
+    except Exception as error:
         line = str(error) if isinstance(error, UserError) else surroundings(error)
-        if line is None:
-            raise
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+        if wordy:
+            traceback.print_exc()
+        else:
+            print(f"error: {unforeseen(error) if line is None else line}", file=sys.stderr)
+        sys.exit(70 if line is None else 2)
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def unforeseen(error: Exception) -> str:
+    """A fault of ours in a line; the traceback goes into a file that only its owner can read."""
+    what = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+    try:
+        handle, path = tempfile.mkstemp(".txt", "maskworks-")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            traceback.print_exception(error, file=file)
+    except OSError as full:
+        return f"{what}; the traceback could not be kept ({full.strerror}): --traceback prints it"
+    return f"{what}; the traceback is in {path}, and --traceback prints it"
 
 
 def start(settings: Training) -> torch.device:

@@ -1,11 +1,11 @@
 """Write a set of drawn scenes somewhere, to look at: python -m maskworks.shapes --out DIR --count 40 --seed 3."""
 
-import sys
 from pathlib import Path
 
 import tyro
 
 from common.errors import UserError
+from common.run import commands
 from maskworks import shapes
 
 
@@ -24,8 +24,4 @@ def main(out: Path, split: shapes.Split = "train", count: int = 40, seed: int = 
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    commands.run(lambda: tyro.cli(main))

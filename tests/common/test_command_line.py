@@ -1,8 +1,12 @@
 """Every command refuses in one line what its settings cannot be, names what was meant, and its help fits a screen."""
 
+import os
+import re
 import shlex
 import sys
+import tempfile
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from common.run.command_line import settings_of
 from common.run.configuration import configure, from_dict, to_dict
 from common.run.ranges import expected, faults
 from maskworks.packages import NETWORKS
+from tests.test_house import ROOT, files
 
 PACKAGES = [*NETWORKS, "refinemask_psg.u2net"]
 RUN = ["train", "eval"]
@@ -170,3 +175,74 @@ def test_the_whole_help_has_every_setting_with_its_range_and_value(monkeypatch: 
     settings = settings_of(type(variants["shapes"]))
     assert [s.flag for s in settings if f" {s.flag} " not in text] == ["--variant", "--data.path", "--data.recipe"]
     assert "--optimizer.lr Learning rate for `batch_size` images. (a number, 0 or more; default 0.01)" in text
+
+
+def failing() -> None:
+    raise ZeroDivisionError("division by\nnothing")
+
+
+def test_what_nobody_foresaw_is_a_line_and_a_private_file(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as stop:
+        commands.run(failing)
+    (file,) = tmp_path.iterdir()
+    assert stop.value.code == 70
+    said = f"error: ZeroDivisionError: division by; the traceback is in {file}, and --traceback prints it\n"
+    assert capsys.readouterr().err == said
+    assert "in failing" in file.read_text(encoding="utf-8")
+    if os.name == "posix":
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_without_a_temporary_folder_it_is_a_line_still(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit):
+        commands.run(failing)
+    assert re.fullmatch(r"error: ZeroDivisionError.*could not be kept \(.+\).*\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("error", "status"), [(ZeroDivisionError("nothing"), 70), (UserError("no such file"), 2)])
+def test_traceback_shows_it_and_is_no_word_of_the_command(
+    error: Exception, status: int, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    def main() -> None:
+        assert sys.argv == ["train.py", "--steps", "3"]
+        raise error
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--traceback", "--steps", "3"])
+    with pytest.raises(SystemExit) as stop:
+        commands.run(main)
+    said = capsys.readouterr().err
+    assert stop.value.code == status
+    assert said.startswith("Traceback") and "in main" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_stays_one(monkeypatch: Any) -> None:
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(KeyboardInterrupt):
+        commands.run(main)
+
+
+def test_every_program_runs_by_it() -> None:
+    """But for the benchmarks, which developers run, and what builds or only names another program."""
+    spared = {
+        "scripts/benchmarks.py",
+        "scripts/mask_edges.py",
+        "common/ops/focal_loss_cuda.py",
+        "common/run/weights.py",
+    }
+    rooms = ("scripts", "common", "maskworks", *NETWORKS)
+    sources = {
+        str(path.relative_to(ROOT)): path.read_text("utf-8") for room in rooms for path in files(ROOT / room, ".py")
+    }
+    programs = {name: text for name, text in sources.items() if 'if __name__ == "__main__":' in text}
+    others = {name for name, text in programs.items() if "commands.run(" not in text and not name.endswith("setup.py")}
+    assert {"maskworks/__main__.py", "solov2/train.py", "scripts/demo.py"} <= set(programs)
+    assert {name for name in others if not name.startswith("scripts/bench/")} == spared
