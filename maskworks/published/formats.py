@@ -13,9 +13,10 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from operator import index
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ class Dtype:
     """What a pickled array's items are; numbers and text only, None for the rest, of which nothing is built."""
 
     def __init__(self, code: object, *_: object) -> None:
-        known = re.fullmatch(r"[biufc]\d{1,2}|[SU]\d{1,6}", str(code))
+        known = re.fullmatch(r"[biufc]\d{1,2}|[SU]\d{1,6}", code if isinstance(code, str) else "")
         self.value: np.dtype[Any] | None = np.dtype(known[0]) if known else None
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -109,13 +110,14 @@ def from_bytes(content: Any, kind: Dtype, shape: tuple[int, ...] = (), order: An
         return None
     if isinstance(content, str):  # as Python 2 wrote bytes
         content = content.encode("latin1")
-    if min(shape, default=0) < 0:  # which reshape would take for "as many as there are"
+    if min(map(index, shape), default=0) < 0:  # which reshape would take for "as many as there are"
         raise ValueError(f"an array {shape}")
     return np.frombuffer(content, kind.value).reshape(shape, order=order)
 
 
 def tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
     """Of a storage that is in the file: PyTorch would enlarge one that is too small."""
+    size, stride = tuple(map(index, size)), tuple(map(index, stride))
     reach = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     if 0 not in size and not (min(offset, *stride, 0) == 0 and reach < len(storage)):
         raise ValueError(f"a tensor {tuple(size)} of {len(storage)} numbers")
@@ -154,7 +156,7 @@ MADE: dict[str, Callable[..., Any]] = {
     "torch.nn.parameter.Parameter": first,
     "torch._tensor._rebuild_from_type_v2": rebuilt,
     "torch.storage._load_from_bytes": lambda content: read_torch(io.BytesIO(content)),
-    "torch.Size": tuple,
+    "torch.Size": lambda sizes: tuple(map(index, sizes)),
     "copyreg._reconstructor": reconstruct,
     "_codecs.encode": encode,
 }
@@ -169,8 +171,32 @@ KINDS: dict[str, type] = {
 RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # since Python 2
 
 
-class Unpickler(pickle.Unpickler):
-    """Makes data and placeholders only. PyTorch adds how it stores tensors."""
+class Unpickler(pickle._Unpickler):
+    """Makes data and placeholders only. PyTorch adds how it stores tensors.
+
+    In Python, for tuples and sets are counted as they are made: as keys they are walked by their hash, while the file
+    is read, and few bytes can hold a tuple twice in a tuple, that twice in another ... Nothing in C stops that.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.measured: dict[int, tuple[Any, int, int]] = {}  # itself, things in it as often as they are met, and depth
+        self.met = 0
+
+    def count(self, value: Any) -> None:
+        """Refuse what is met too often, or too deep, by whoever walks all that was made or fetched again."""
+        if not isinstance(value, tuple | set | frozenset):
+            return
+        known = self.measured.get(id(value))
+        if known is None or isinstance(value, set):
+            below = [self.measured[id(part)] for part in value if id(part) in self.measured]
+            size = len(value) + sum(size for _, size, _ in below)
+            known = self.measured[id(value)] = value, size, 1 + max((depth for *_, depth in below), default=0)
+        self.met += known[1]
+        require_few(self.met, known[2])
 
     def find_class(self, module: str, name: str) -> Any:
         module = RENAMED.get(module, module).replace("numpy.core", "numpy._core")
@@ -185,6 +211,20 @@ class Unpickler(pickle.Unpickler):
             dtype = torch.serialization.StorageType(name).dtype  # type: ignore[no-untyped-call]
             return SimpleNamespace(dtype=dtype, _dtype=dtype)
         return type(name, (Placeholder,), {"__module__": "<placeholder>", "origin": full})
+
+
+def counted(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    def load_and_count(unpickler: Any) -> None:
+        load(unpickler)
+        unpickler.count(unpickler.stack[-1])
+
+    return load_and_count
+
+
+MAKING = (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.FROZENSET, pickle.REDUCE, pickle.NEWOBJ)
+FETCHING = (pickle.NEWOBJ_EX, pickle.OBJ, pickle.INST, pickle.GET, pickle.BINGET, pickle.LONG_BINGET, pickle.DUP)
+for code in (*MAKING, *FETCHING):
+    Unpickler.dispatch[code[0]] = counted(Unpickler.dispatch[code[0]])
 
 
 def unpickle(file: Any, **_: Any) -> Any:
@@ -241,8 +281,12 @@ def require_finite(content: Any) -> None:
         stack.pop()
         below = [measured[id(part)] for part in parts]
         measured[id(value)] = len(inside) + sum(size for size, _ in below), 1 + max((d for _, d in below), default=0)
-        if measured[id(value)][0] > MOST or measured[id(value)][1] > DEEPEST:
-            raise ValueError(f"more than {MOST:,} things in it, or more than {DEEPEST} in one another")
+        require_few(*measured[id(value)])
+
+
+def require_few(things: int, depth: int) -> None:
+    if things > MOST or depth > DEEPEST:
+        raise ValueError(f"more than {MOST:,} things in it, or more than {DEEPEST} in one another")
 
 
 def read_published(path: Path, key: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:

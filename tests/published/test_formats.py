@@ -350,3 +350,32 @@ def test_what_holds_itself_is_walked_once(tmp_path):
     content["self"] = [content]
     torch.save({"model": STATE, "meta": content}, tmp_path / "circle.pth")
     assert read_published(tmp_path / "circle.pth")[0].keys() == STATE.keys()
+
+
+TOWER = pickle.EMPTY_TUPLE + 60 * (pickle.DUP + pickle.TUPLE2)
+DEEP = pickle.EMPTY_TUPLE + 10**6 * pickle.TUPLE1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.EMPTY_DICT + TOWER + pickle.NONE + pickle.SETITEM,
+        pickle.EMPTY_SET + pickle.MARK + TOWER + pickle.ADDITEMS,
+        pickle.MARK + TOWER + pickle.FROZENSET,
+        TOWER + pickle.BINPERSID,
+        pickle.GLOBAL + b"numpy\ndtype\n" + TOWER + pickle.TUPLE1 + pickle.REDUCE,
+        pickle.EMPTY_DICT + DEEP + pickle.NONE + pickle.SETITEM,
+    ],
+    ids=["key", "member", "frozen", "storage", "dtype", "deep"],
+)
+def test_what_nobody_could_hash_is_refused_while_it_is_read(tmp_path: Path, content: bytes) -> None:
+    """By hand, for pickle itself would hash it too; depth would end the process."""
+    (tmp_path / "bomb.pkl").write_bytes(pickle.PROTO + b"\x04" + content + pickle.STOP)
+    with pytest.raises(UserError, match="more than 10,000,000 things in it, or more than 200 in one another"):
+        read_published(tmp_path / "bomb.pkl")
+
+
+def test_keys_that_are_plain_tuples_are_read(tmp_path: Path) -> None:
+    pair = (1, ("a", frozenset({2})))
+    torch.save({"model": STATE, "meta": {pair: {pair}}}, tmp_path / "keys.pth")
+    assert read_published(tmp_path / "keys.pth")[1]["meta"] == {pair: {pair}}
