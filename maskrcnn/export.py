@@ -23,11 +23,11 @@ from common.data.images import read_image
 from common.errors import UserError
 from common.results import Instances
 from common.run import command_line, commands
-from common.run.onnx_export import Found, check, export_onnx, fixed_count, found, padded, shrunk
 from maskrcnn.network import MaskRCNN
 from maskrcnn.postprocess import Detections, instances
 from maskrcnn.preprocessing import normalised, scaled, scaled_size
 from maskworks import exported, shapes
+from maskworks.onnx_export import Found, check, export_onnx, fixed_count, found, padded, shrunk
 
 OUTPUTS = ("boxes", "scores", "labels", "masks")
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import pose2seg
 from common.errors import UserError
 from common.run import command_line, commands
-from common.run.onnx_export import Found, check, export_onnx, outside_both
 from maskworks import exported
+from maskworks.onnx_export import Found, check, export_onnx, outside_both
 from maskworks.shapes.scenes import Scene, draw_scene
 from pose2seg.geometry import letterbox_matrix, letterboxed, moved_joints
 from pose2seg.network import Pose2Seg

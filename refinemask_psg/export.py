@@ -23,8 +23,8 @@ from common.data.images import fit_within, read_image, resize
 from common.errors import UserError
 from common.results import Instances
 from common.run import command_line, commands
-from common.run.onnx_export import Found, check, export_onnx, fixed_count, found, padded, shrunk
 from maskworks import exported, shapes
+from maskworks.onnx_export import Found, check, export_onnx, fixed_count, found, padded, shrunk
 from refinemask_psg.network import DIVISOR, RefineMask
 from refinemask_psg.postprocess import paste, probabilities
 

@@ -21,8 +21,8 @@ from common.data.images import read_image, resize
 from common.ops import matrix_nms_from_intersections
 from common.results import Instances
 from common.run import command_line, commands
-from common.run.onnx_export import Found, check, export_onnx, fixed_count, found, outside_both
 from maskworks import exported, shapes
+from maskworks.onnx_export import Found, check, export_onnx, fixed_count, found, outside_both
 from solov2.network import DIVISOR, SOLOv2
 from solov2.postprocess import Candidates, boxes_around, candidates, enlarge, select
 

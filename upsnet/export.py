@@ -17,9 +17,9 @@ from torch import Tensor, nn
 import upsnet
 from common.data.images import read_image
 from common.run import command_line, commands
-from common.run.onnx_export import Found as Segments
-from common.run.onnx_export import compare, export_onnx, fixed_count, outside_both, padded
 from maskworks import exported, shapes
+from maskworks.onnx_export import Found as Segments
+from maskworks.onnx_export import compare, export_onnx, fixed_count, outside_both, padded
 from upsnet.heads import enlarge
 from upsnet.network import DIVISOR, Answers, UPSNet
 from upsnet.panoptic_merge import (

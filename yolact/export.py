@@ -19,8 +19,8 @@ from common.data.images import read_image, resize
 from common.errors import UserError
 from common.results import Instances
 from common.run import command_line, commands
-from common.run.onnx_export import Found, compare, export_onnx, fixed_count, outside_both
 from maskworks import exported, shapes
+from maskworks.onnx_export import Found, compare, export_onnx, fixed_count, outside_both
 from yolact.backbone import DeformableConv2d
 from yolact.boxes import crop_frames
 from yolact.network import YOLACT, stretched

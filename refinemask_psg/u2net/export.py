@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.run import command_line, commands
-from common.run.onnx_export import export_onnx
 from maskworks import exported
+from maskworks.onnx_export import export_onnx
 from maskworks.shapes.scenes import draw_scene
 from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.u2net.network import U2Net, normalise, stretch

@@ -12,8 +12,8 @@ from PIL import Image
 
 import solov2
 from common.errors import UserError
-from common.run.onnx_export import check, outside_both
 from maskworks import shapes
+from maskworks.onnx_export import check, outside_both
 from solov2 import export
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 from tests.solov2.test_convert import published_by_solo

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from common.run.onnx_export import Found, compare, export_onnx, fixed_count, outside_both, partners, rounded
+from maskworks.onnx_export import Found, compare, export_onnx, fixed_count, outside_both, partners, rounded
 
 MASKS = np.eye(5, dtype=bool)[:, None, :].repeat(4, axis=1)  # [5, 4, 5], each another column
 
