@@ -29,6 +29,7 @@ from scripts.readme_table import README, markdown, write_between
 
 CASES = Path(__file__).resolve().parent.parent / "tests" / "parity" / "cases"
 OWN = "_shapes"  # the end of the names of cases that record our own outputs
+NO_CASE = "no case: names and shapes only"
 HEAD = ["your file is of", "package", "variants", "its outputs equal the original's in"]
 SALIENCY = ["xuebinqin/U-2-Net, also as ONNX", "`refinemask_psg.u2net`", "`u2net`, `u2netp`", "u2net, u2netp"]
 
@@ -57,6 +58,7 @@ def main() -> None:
     verified = {name: decide(case, None) for name, case in sorted(cases.items())}
     print(text := table([*found, *verified.values()], verified))
     if options.readme is not None:
+        refuse_to_lose(options.readme, text)
         write_between(options.readme, "checkpoints", text)
 
 
@@ -114,8 +116,23 @@ def table(found: Iterable[Decided], verified: Mapping[str, Decided]) -> str:
             variants = sorted(each.variant for each in known if (each.package, each.source) == (package, source))
             cases = [name for name, each in verified.items() if (each.package, each.source) == (package, source)]
             shown = ", ".join(f"`{variant}`" for variant in variants) or f"[its page]({package}/README.md#variants)'s"
-            rows.append([source, f"`{package}`", shown, ", ".join(cases) or "no case: names and shapes only"])
+            rows.append([source, f"`{package}`", shown, ", ".join(cases) or NO_CASE])
     return markdown(HEAD, [*rows, SALIENCY])
+
+
+def refuse_to_lose(page: Path, text: str) -> None:
+    """A page keeps the cases that it names: without their folder, the table would deny that they exist."""
+    written = (
+        page.read_text(encoding="utf-8").partition("<!-- checkpoints: ")[2].partition("<!-- end of checkpoints")[0]
+    )
+    lost = sorted(cases_in(written) - cases_in(text))
+    if lost:
+        raise UserError(f"{page}: names cases that were not given ({', '.join(lost)}); add their folders to --cases")
+
+
+def cases_in(table: str) -> set[str]:
+    rows = [line.split(" | ") for line in table.splitlines() if line.count(" | ") == len(HEAD) - 1][1:]
+    return {name for row in rows for name in row[-1].strip("| ").split(", ")} - {NO_CASE}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
-from scripts.checkpoint_table import CASES, Decided, count, table
+import pytest
+
+from common.errors import UserError
+from scripts.checkpoint_table import CASES, Decided, count, refuse_to_lose, table
 
 
 def test_a_zoos_files_are_counted_by_configuration_and_by_name(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -30,3 +33,12 @@ def test_a_row_names_the_variants_and_the_cases_of_its_origin() -> None:
     assert rows["AdelaiDet"] == "| AdelaiDet | `solov2` | `adelaidet_r101_3x` | some_case |"
     assert "no case: names and shapes only" in rows["dbolya/yolact"]
     assert {"Detectron2, Cascade R-CNN", "uber-research/UPSNet", "liruilong940607/Pose2Seg"} <= set(rows)
+
+
+def test_a_page_is_not_written_without_the_cases_that_it_names(tmp_path: Path) -> None:
+    found = Decided("solov2", "AdelaiDet", "adelaidet_r101_3x")
+    page = tmp_path / "README.md"
+    page.write_text(f"<!-- checkpoints: -->\n{table([], {'one': found, 'two': found})}\n<!-- end of checkpoints -->")
+    refuse_to_lose(page, table([], {"one": found, "two": found, "three": found}))
+    with pytest.raises(UserError, match=r"not given \(two\); add their folders to --cases"):
+        refuse_to_lose(page, table([], {"one": found}))
