@@ -106,9 +106,9 @@ class Trainer:
                 if log:
                     log.step(self.step, epoch, values)
                 self.seconds = time.monotonic() - started
-                late = bool(self.settings.minutes) and self.seconds > 60 * self.settings.minutes
-                if any_process(late, self.device) and self.step < self.total_steps:
-                    self._end_here(f"--minutes {self.settings.minutes:g} are over")
+                minutes = self.settings.minutes
+                if minutes and any_process(self.seconds > 60 * minutes, self.device) and self.step < self.total_steps:
+                    self._end_here(f"--minutes {minutes:g} are over")
                 bar.advance(note=f"loss {values.get('loss', math.nan):.3f}", total=self.total_steps)
                 stopped = any_process(interrupted.seen, self.device)
                 if due := not stopped and self._evaluation_due():

@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def described(package: str, weights: Path, options: PredictMany) -> dict[str, Any]:
-    """What the rows depend on, for the metadata of the files; the model is tried on a grey picture first."""
+    """What the rows depend on, for the metadata of the files; refuses a model whose answers have no place in them."""
     return {
         "package": package,
         "weights": fingerprint(weights),

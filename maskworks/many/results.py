@@ -12,6 +12,7 @@ from common.errors import UserError, needing
 from common.files import write_atomically, write_text
 from common.run import command_line, commands
 from common.run.prediction_files import write_predictions
+from common.run.ranges import Share
 from maskworks.many import parts
 from maskworks.many.sources import storage
 
@@ -28,7 +29,7 @@ class Results:
     """The file to write, or the folder."""
     to: Literal["coco", "folder"] = "coco"
     """coco: one file with everything; folder: a file of the same kind for each photograph."""
-    threshold: float = 0.0
+    threshold: Share = 0.0
     """Instances with a lower score are left out."""
 
 
