@@ -128,6 +128,8 @@ class Trainer:
     def _end(self) -> str:
         """When training ends, and which of the settings says so."""
         settings, schedule = self.settings, self.schedule
+        if settings.minutes:
+            return f"--minutes {settings.minutes:g} say when training ends, at the latest after step {self.total_steps}"
         epochs = f"--epochs {settings.epochs}"
         if settings.steps:
             passes = self.total_steps / self.epoch_steps

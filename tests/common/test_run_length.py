@@ -123,6 +123,7 @@ def test_minutes_plan_the_steps_that_there_is_time_for_and_the_schedule_ends_wit
 ) -> None:
     fit(clock, tmp_path / "run", steps=400, minutes=1, evaluate_every=0)  # a second each: 60 of 400
     said = capsys.readouterr().out
+    assert said.startswith("--minutes 1 say when training ends, at the latest after step 400\n")
     assert "after 10 steps: 1 s a step, evaluations apart; --minutes 1 are time for 60 of 400 steps, " in said
     assert "and the schedule too; 0:00:50 h to go" in said
     assert "GiB" in said
@@ -163,6 +164,7 @@ def test_evaluations_are_reckoned_with_once_their_time_is_known(
 ) -> None:
     fit(clock, tmp_path / "run", steps=400, minutes=1, evaluate_every=7)  # two seconds every 14 steps
     said = capsys.readouterr().out
+    assert said.startswith("--minutes 1 say when training ends, at the latest after step 400\n")
     assert "after 10 steps: 1 s a step, evaluations apart; --minutes 1 are time for 60 of 400" in said
     assert "after 14 steps: 1.14 s a step, evaluations included; --minutes 1 are time for 52 of 400" in said
     assert load_state(tmp_path / "run/last.state").step == 52
