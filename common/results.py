@@ -26,8 +26,10 @@ from common.drawing import (
     paint_mask,
     paint_tags,
 )
-from common.errors import UserError
+from common.errors import UserError, needing
 from common.ops.masks import Rle, decode, encode
+from common.ops.masks import boxes as corners
+from common.ops.outlines import outlines
 
 PictureSource = Path | NDArray[np.uint8] | None
 Point = tuple[int, int]  # x, y
@@ -157,6 +159,27 @@ class Instances:
                 entry["keypoints"] = points
         return entries
 
+    def to_labelme(self, file_name: str) -> dict[str, Any]:
+        """labelme's file beside a picture of that name: an object's parts are a group, the score its description."""
+        shapes: list[dict[str, Any]] = []
+        for index, (name, score) in enumerate(zip(self.names, self.scores.tolist(), strict=True)):
+            mask = self.mask(index)
+            parts = [self.boxes[index].reshape(2, 2).cpu().numpy()] if mask is None else outlines(mask)
+            shape: dict[str, Any] = {"label": name, "group_id": index + 1 if len(parts) > 1 else None, "flags": {}}
+            shape |= {"shape_type": "rectangle" if mask is None else "polygon", "description": f"{score:.3f}"}
+            shapes += [shape | {"points": part.tolist()} for part in parts]
+        size = {"imageHeight": self.size[0], "imageWidth": self.size[1]}
+        return {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": file_name, "imageData": None} | size
+
+    def to_supervision(self) -> Any:
+        """supervision's Detections, which it draws, tracks and counts."""
+        with needing("to_supervision", "supervision"):
+            from supervision import Detections
+        found = self.numpy()
+        masks = decode(self.rle()) if self.codes else found.get("masks")
+        names = {"class_name": np.array(self.names, dtype=str)}
+        return Detections(found["boxes"], masks, found["scores"], found["labels"], data=names)
+
     def pictures(self, image: Picture, threshold: float) -> dict[str, Image.Image]:
         """What shows it, by the folder that predict.py puts it into."""
         return {"drawings": self.draw(image, threshold)}
@@ -231,6 +254,22 @@ class Panoptic:
     def _repr_png_(self) -> bytes | None:
         """What a notebook shows."""
         return None if self.image is None else as_png(self.draw())
+
+    def instances(self) -> Instances:
+        """The segments that have pixels as objects, things and stuff alike, to filter, cut out and tell as those."""
+        there = set(np.unique(self.segments.cpu().numpy()).tolist())
+        infos = [info for info in self.infos if info.id in there]
+        masks = self.segments.cpu() == torch.tensor([info.id for info in infos], dtype=torch.int32)[:, None, None]
+        boxes = torch.from_numpy(corners(encode(masks))).double().reshape(-1, 4)  # x, y, width, height
+        return Instances(
+            scores=torch.tensor([info.score for info in infos]),
+            labels=torch.tensor([info.label for info in infos], dtype=torch.int64),
+            boxes=torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1).float(),
+            masks=masks,
+            size=self.size,
+            class_names=self.class_names,
+            image=self.image,
+        )
 
     def to_png(self) -> Image.Image:
         """The map as COCO panoptic stores it: id = R + 256 G + 65536 B."""

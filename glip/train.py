@@ -1,9 +1,10 @@
 """Train GLIP: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in captions."""
 
-import sys
+from collections.abc import Sequence
 
 from common.data.loader import TrainingSet
 from common.run import commands
+from common.run.callbacks import Callback, Run
 from common.run.configuration import configure
 from glip.augmentation import training_transforms
 from glip.captioned_data import CaptionedDataset, open_data
@@ -16,8 +17,8 @@ from glip.weights import initialise
 from maskworks import report
 
 
-def main() -> None:
-    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] = ()) -> Run:
+    config = configure(VARIANTS, arguments, prog="train.py")
     device = commands.start(config.training)
     training_data = open_data(config.data, "train", config.training)
     validation_data = open_data(config.data, "val", config.training)
@@ -28,7 +29,7 @@ def main() -> None:
     freeze(model)
     config.schedule = in_steps(config, len(training_data))
     inner = TrainingSet(training_data, training_transforms(config.augment), config.training.seed)
-    folder = commands.train(
+    run = commands.train(
         "glip",
         config,
         model.to(device),
@@ -38,8 +39,10 @@ def main() -> None:
         DIVISOR,
         scoring=CAPTIONS if captioned else CLASSES,
         parameter_group=parameter_group(config.tuning),
+        callbacks=callbacks,
     )
-    report.of_run(folder)
+    report.of_run(run)
+    return run
 
 
 if __name__ == "__main__":

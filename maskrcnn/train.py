@@ -1,11 +1,12 @@
 """Train Mask R-CNN: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in data set."""
 
-import sys
+from collections.abc import Sequence
 
 import torch
 
 from common.data.loader import TrainingSet
 from common.run import commands
+from common.run.callbacks import Callback, Run
 from maskrcnn.augmentation import training_transforms
 from maskrcnn.config import VARIANTS
 from maskrcnn.network import MaskRCNN
@@ -14,8 +15,8 @@ from maskrcnn.weights import initialise
 from maskworks import own_data, report, shapes
 
 
-def main() -> None:
-    config = own_data.configured(VARIANTS, sys.argv[1:])
+def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] = ()) -> Run:
+    config = own_data.configured(VARIANTS, arguments)
     device = commands.start(config.training)
     data = shapes.fill_in(config.data, "train", "val")
     training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
@@ -24,7 +25,7 @@ def main() -> None:
     initialise(model, config.training.weights)
     polygons = config.model.masks and config.conventions.mask_targets == "polygons"
     transforms = training_transforms(config.augment, config.conventions)
-    folder = commands.train(
+    run = commands.train(
         "maskrcnn",
         config,
         model.to(device).to(memory_format=torch.channels_last),
@@ -33,8 +34,10 @@ def main() -> None:
         validation_data,
         config.conventions.size_divisor,
         scoring=scoring(config.model.masks),
+        callbacks=callbacks,
     )
-    report.of_run(folder)
+    report.of_run(run)
+    return run
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Train Pose2Seg: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in people."""
 
-import sys
+from collections.abc import Sequence
 
 import torch
 
 from common.data.loader import TrainingSet
 from common.run import commands
+from common.run.callbacks import Callback, Run
 from common.run.configuration import configure
 from maskworks import report
 from pose2seg.augmentation import Letterbox
@@ -16,14 +17,14 @@ from pose2seg.scoring import people_scoring
 from pose2seg.weights import initialise
 
 
-def main() -> None:
-    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] = ()) -> Run:
+    config = configure(VARIANTS, arguments, prog="train.py")
     device = commands.start(config.training)
     training_data = People(open_people(config.data, "train", config.training))
     validation_data = open_people(config.data, "val", config.training)
     model = Pose2Seg(config, training_data.class_names)
     initialise(model, config.training.weights)
-    folder = commands.train(
+    run = commands.train(
         "pose2seg",
         config,
         # PyTorch sums a batch's statistics on a processor in single precision here, 1e-5 to 1e-4 off, and in double in
@@ -35,8 +36,10 @@ def main() -> None:
         config.model.input_size,
         scoring=people_scoring(config.test.occlusion),
         predicting=("--keypoints", str(validation_data.annotation_files[0])),
+        callbacks=callbacks,
     )
-    report.of_run(folder)
+    report.of_run(run)
+    return run
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Train RefineMask: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in data set."""
 
-import sys
+from collections.abc import Sequence
 
 import torch
 
 from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
+from common.run.callbacks import Callback, Run
 from common.run.configuration import configure
 from maskworks import own_data, report, shapes
 from refinemask_psg.augmentation import training_transforms
@@ -15,14 +16,13 @@ from refinemask_psg.network import DIVISOR, RefineMask
 from refinemask_psg.weights import initialise, parameter_group
 
 
-def main() -> None:
-    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] = ()) -> Run:
+    config = configure(VARIANTS, arguments, prog="train.py")
     if config.relations.head != "none":
         from refinemask_psg.psg import commands as psg_commands  # needs transformers, which the detector doesn't
 
-        psg_commands.train(config)
-        return
-    config = own_data.configured(VARIANTS, sys.argv[1:])
+        return psg_commands.train(config, callbacks)
+    config = own_data.configured(VARIANTS, arguments)
     polygons = config.model.mask_targets == "polygons"
     if polygons and config.augment.crop:
         raise UserError("--augment.crop: outlines are not cropped; choose --model.mask-targets bitmaps")
@@ -32,7 +32,7 @@ def main() -> None:
     validation_data = commands.open_dataset(data, "val", config.training)
     model = RefineMask(config, training_data.class_names)
     initialise(model, config.training.weights)
-    folder = commands.train(
+    run = commands.train(
         "refinemask_psg",
         config,
         model.to(device).to(memory_format=torch.channels_last),
@@ -42,8 +42,10 @@ def main() -> None:
         DIVISOR,
         scoring=own_data.scored_in_tiles(commands.INSTANCES),
         parameter_group=parameter_group,
+        callbacks=callbacks,
     )
-    report.of_run(folder)
+    report.of_run(run)
+    return run
 
 
 if __name__ == "__main__":

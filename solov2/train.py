@@ -1,11 +1,12 @@
 """Train SOLOv2: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in data set."""
 
-import sys
+from collections.abc import Sequence
 
 import torch
 
 from common.data.loader import TrainingSet
 from common.run import commands
+from common.run.callbacks import Callback, Run
 from maskworks import own_data, report, shapes
 from solov2.augmentation import training_transforms
 from solov2.config import VARIANTS
@@ -13,15 +14,15 @@ from solov2.network import DIVISOR, SOLOv2
 from solov2.weights import initialise
 
 
-def main() -> None:
-    config = own_data.configured(VARIANTS, sys.argv[1:])
+def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] = ()) -> Run:
+    config = own_data.configured(VARIANTS, arguments)
     device = commands.start(config.training)
     data = shapes.fill_in(config.data, "train", "val")
     training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
     validation_data = commands.open_dataset(data, "val", config.training)
     model = SOLOv2(config, training_data.class_names)
     initialise(model, config.training.weights)
-    folder = commands.train(
+    run = commands.train(
         "solov2",
         config,
         model.to(device).to(memory_format=torch.channels_last),
@@ -30,8 +31,10 @@ def main() -> None:
         validation_data,
         DIVISOR,
         scoring=own_data.scored_in_tiles(commands.INSTANCES),
+        callbacks=callbacks,
     )
-    report.of_run(folder)
+    report.of_run(run)
+    return run
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import maskworks
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_SOURCE = {"build", "dist", "runs", "__pycache__"}
-OPTIONAL_IMPORTS = {"apex"}  # used when it is installed and asked for; has no distribution to depend on
+OPTIONAL_IMPORTS = {"apex", "supervision"}  # the user's own, used where they have it: nothing here depends on it
 SHIPPED_EXTRAS = ("glip", "psg", "tensorboard", "onnx")  # those that `test` brings
 OUTSIDE = (
     "../" + "shared"

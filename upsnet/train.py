@@ -1,12 +1,13 @@
 """Train UPSNet: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in data set."""
 
-import sys
+from collections.abc import Sequence
 
 import torch
 
 from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
+from common.run.callbacks import Callback, Run
 from common.run.configuration import configure
 from maskworks import report, shapes
 from upsnet.augmentation import training_transforms
@@ -17,8 +18,8 @@ from upsnet.panoptic_evaluation import SCORING
 from upsnet.weights import initialise
 
 
-def main() -> None:
-    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] = ()) -> Run:
+    config = configure(VARIANTS, arguments, prog="train.py")
     device = commands.start(config.training)
     data = shapes.fill_in(config.data, "train", "val", annotations="panoptic")
     training_data = open_panoptic(data, "train", config.training)
@@ -29,7 +30,7 @@ def main() -> None:
         raise UserError(f"the training set: {count}; UPSNet needs things and stuff, a class of each at least")
     model = UPSNet(config, training_data.class_names)
     initialise(model, config.training.weights)
-    folder = commands.train(
+    run = commands.train(
         "upsnet",
         config,
         model.to(device).to(memory_format=torch.channels_last),
@@ -38,8 +39,10 @@ def main() -> None:
         validation_data,
         DIVISOR,
         scoring=SCORING,
+        callbacks=callbacks,
     )
-    report.of_run(folder)
+    report.of_run(run)
+    return run
 
 
 if __name__ == "__main__":

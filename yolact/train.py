@@ -1,7 +1,6 @@
 """Train YOLACT: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in data set."""
 
 import re
-import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
+from common.run.callbacks import Callback, Run
 from common.run.configuration import configure
 from common.run.distributed import process_count
 from maskworks import own_data, report, shapes
@@ -20,8 +20,8 @@ from yolact.network import DIVISOR, YOLACT
 from yolact.weights import initialise
 
 
-def main() -> None:
-    config = configured(sys.argv[1:])
+def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] = ()) -> Run:
+    config = configured(arguments)
     device = commands.start(config.training)
     data = shapes.fill_in(config.data, "train", "val")
     training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
@@ -30,7 +30,7 @@ def main() -> None:
     if images_at_once(config) < config.model.freeze_batch_norm_below:
         model.freeze_batch_norms()
     initialise(model, config.training.weights)
-    folder = commands.train(
+    run = commands.train(
         "yolact",
         config,
         model.to(device).to(memory_format=torch.channels_last),
@@ -39,11 +39,13 @@ def main() -> None:
         validation_data,
         DIVISOR,
         scoring=own_data.scored_in_tiles(commands.INSTANCES),
+        callbacks=callbacks,
     )
-    report.of_run(folder)
+    report.of_run(run)
+    return run
 
 
-def configured(arguments: Sequence[str]) -> Config:
+def configured(arguments: Sequence[str] | None) -> Config:
     """What the command line asks for; the recipe's own numbers are scaled to its batch size, what it gives is not."""
     asked = configure(VARIANTS, arguments, prog="train.py")
     size, batch = asked.recipe_batch_size, asked.training.batch_size

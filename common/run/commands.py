@@ -26,6 +26,7 @@ from common.files import write_text
 from common.metrics.coco import LIMIT, RECALL_LIMITS
 from common.metrics.mistakes import THRESHOLD, Mistakes
 from common.ops.precision import autocast
+from common.run.callbacks import Callback, Run
 from common.run.checkpoint import Checkpoint
 from common.run.configuration import configure, refuse_another_network, to_dict, to_yaml
 from common.run.distributed import barrier, is_main, process_count
@@ -97,7 +98,7 @@ class Scoring:
 INSTANCES = Scoring(limited=True)
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], object]) -> None:
     """Run a command; what goes wrong is one line: status 2 for a user's mistake, a full disk and the like, else 70."""
     keep_freed_memory()
     wordy = "--traceback" in sys.argv
@@ -184,8 +185,9 @@ def train(
     parameter_group: ParameterGroup | None = None,
     predicting: Sequence[str] = (),
     exports: bool = True,
-) -> Path | None:
-    """Train and evaluate; the run's folder holds everything afterwards. It is returned if it is to get a report.
+    callbacks: Sequence[Callback] = (),
+) -> Run:
+    """Train and evaluate; the run's folder holds everything afterwards.
 
     `predicting` is what predict.py needs beside weights and pictures; `exports` says whether export.py takes the model.
     """
@@ -218,19 +220,19 @@ def train(
         evaluate,
         scoring.decisive,
         parameter_group,
+        callbacks,
     )
     trained = trainer.fit().eval()
     metrics = trainer.metrics if latest else evaluate(trained)  # a run resumed after its end has none yet
     if not is_main():
-        return None
+        return Run(folder, reported=False)
     write_scores(folder, metrics, latest[0].per_class)
     if config.training.report:
         write_details(folder, f"{package} {config.variant}", trained, validation_data, latest[0], scoring)
     print(f"weights: {(folder / 'best.safetensors').resolve()}")
     print("to go on:")
-    for command in next_commands(model, folder, validation_data.path(0).parent, predicting, exports):
-        print(f"  {command}")
-    return folder if config.training.report else None
+    print("\n".join(next_commands(model, folder, validation_data.path(0).parent, predicting, exports)))
+    return Run(folder, config.training.report)
 
 
 def next_commands(
@@ -242,10 +244,11 @@ def next_commands(
     wanted = {"eval": [], "predict": [str(pictures), *predicting, "--out", str(folder / "predictions")]}
     if exports and find_spec(f"{home}.export"):
         wanted["export"] = ["--out", str(folder / "model.onnx")]
-    as_module = getattr(sys.modules["__main__"], "__spec__", None) is not None  # python -m
+    started, rooms = Path(sys.argv[0]), Path(str(sys.modules[home].__file__)).parent
+    as_file = started.resolve() == rooms / "train.py" and getattr(sys.modules["__main__"], "__spec__", None) is None
     for name, more in wanted.items():
-        program = ["-m", f"{home}.{name}"] if as_module else [str(Path(sys.argv[0]).with_name(f"{name}.py"))]
-        yield shlex.join(["python", *program, *weights, *more])
+        program = [str(started.with_name(f"{name}.py"))] if as_file else ["-m", f"{home}.{name}"]
+        yield f"  {shlex.join(['python', *program, *weights, *more])}"
 
 
 def prepare_run(package: str, config: Config) -> Path:

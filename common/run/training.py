@@ -7,6 +7,7 @@
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -24,6 +25,7 @@ from common.data.batches import Batch
 from common.data.loader import Steps, Trainable, mix, steps_per_epoch, training_loader
 from common.errors import UserError
 from common.ops.precision import autocast
+from common.run.callbacks import Callback
 from common.run.checkpoint import Checkpoint, remove_unfinished, save
 from common.run.configuration import UNPREFIXED, differences
 from common.run.distributed import any_process, is_main, mean_over_processes, process_count, process_index
@@ -62,10 +64,12 @@ class Trainer:
         evaluate: Callable[[Learner], Metrics],
         decisive: tuple[str, ...],
         parameter_group: ParameterGroup | None = None,
+        callbacks: Sequence[Callback] = (),
     ):
         self.model, self.training_set, self.divisor = model, training_set, divisor
         self.settings, self.optimizer_settings, self.schedule = settings, optimizer, schedule
         self.run, self.describe, self.evaluate, self.decisive = run, describe, evaluate, decisive
+        self.callbacks = callbacks if is_main() else ()
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model, optimizer, parameter_group)
         self.average = MovingAverage(model, optimizer.ema) if optimizer.ema else None
@@ -102,9 +106,7 @@ class Trainer:
                 values = self._train_step(computes_losses, batches)
                 self.step += 1
                 took.append(time.monotonic() - began)
-                values["images_per_second"] = self.settings.batch_size / took[-1]
-                if log:
-                    log.step(self.step, epoch, values)
+                self._tell(log, epoch, values | {"images_per_second": self.settings.batch_size / took[-1]})
                 self.seconds = time.monotonic() - started
                 minutes = self.settings.minutes
                 if minutes and any_process(self.seconds > 60 * minutes, self.device) and self.step < self.total_steps:
@@ -214,6 +216,12 @@ class Trainer:
             self.average.update(self.model, self.step)
         return {"loss": sum(sums.values()), **sums, "lr": self.optimizer_settings.lr * factor}
 
+    def _tell(self, log: RunLog | None, epoch: int, values: dict[str, float]) -> None:
+        if log:
+            log.step(self.step, epoch, values)
+        for callback in self.callbacks:
+            callback.on_step(self.step, values)
+
     def _evaluation_due(self) -> bool:
         epochs, rest = divmod(self.step, self.epoch_steps)
         every = self.settings.evaluate_every
@@ -233,6 +241,9 @@ class Trainer:
         patience = self.settings.patience
         if any_process(log is not None and 0 < patience <= self.stale, self.device) and self.step < self.total_steps:
             self._end_here(f"--patience {patience}: no score above the {self.best:.4g} of step {self.best_step}")
+        enough = [callback.on_evaluate(self.step, self.metrics) for callback in self.callbacks]
+        if any_process(any(enough), self.device) and self.step < self.total_steps:
+            self._end_here("a callback has seen enough")
 
     def _save(self) -> None:
         if not is_main():
@@ -309,12 +320,15 @@ class _Interruption:
 
     def __init__(self) -> None:
         self.seen = False
+        self.heard = threading.current_thread() is threading.main_thread()  # no other one is told of signals
 
     def __enter__(self) -> None:
-        self.previous = signal.signal(signal.SIGINT, self._notice)
+        if self.heard:
+            self.previous = signal.signal(signal.SIGINT, self._notice)
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.previous)
+        if self.heard:
+            signal.signal(signal.SIGINT, self.previous)
 
     def _notice(self, *_: object) -> None:
         self.seen = True

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.files import write_text
 from common.ops import masks as rle
+from common.ops.outlines import Mask, Outline
 
 Json = dict[str, Any]
-Outline = NDArray[np.float64]  # [corners, 2] x, y in pixels
-Mask = NDArray[np.bool_]
 
 
 @dataclass

@@ -22,7 +22,8 @@ from common.data.images import image_size
 from common.errors import UserError
 from common.files import leads_inside
 from common.ops import masks as rle
-from maskworks.own_data.coco_writing import CocoWriter, Json, Mask, Outline, masked, outlined, rectangle
+from common.ops.outlines import Mask, Outline
+from maskworks.own_data.coco_writing import CocoWriter, Json, masked, outlined, rectangle
 
 FAR = 2**31  # from where no pixel of an image is
 CIRCLE_ERROR = 0.1  # of a pixel: how far a circle's polygon may be from the circle

@@ -21,6 +21,7 @@ import yaml
 from numpy.typing import NDArray
 
 from common.metrics.mistakes import OVERLAP
+from common.run.callbacks import Run
 from common.run.report_details import Pair, PredictionDetails, RunDetails, Shown, read
 from maskworks.report.curves import (
     Chart,
@@ -59,13 +60,14 @@ PACKAGES = ("maskworks", "torch", "torchvision", "numpy", "opencv-python-headles
 def of_folder(folder: Path) -> None:
     """Make the report of a run or of predictions anew."""
     kind = read(folder, Kind)
-    of_run(folder) if kind.shown is None else of_predictions(folder)
+    of_run(Run(folder)) if kind.shown is None else of_predictions(folder)
 
 
-def of_run(folder: Path | None) -> None:
-    """RUN/report.html, from the files that the run has left; None, as a run without report has it: none."""
-    if folder is None:
+def of_run(run: Run) -> None:
+    """RUN/report.html, from the files that the run has left, if it is to have one."""
+    if not run.reported:
         return
+    folder = run.folder
     details = read(folder, RunDetails)
     metrics, config = read_json(folder / "metrics.json"), read_yaml(folder / "config.yaml")
     steps, evaluations = read_log(folder / "log.jsonl")

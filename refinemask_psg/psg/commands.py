@@ -1,5 +1,6 @@
 """What train.py and eval.py do for models with relations: other data, other scores."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
+from common.run.callbacks import Callback, Run
 from maskworks import report, shapes
 from refinemask_psg.augmentation import training_transforms
 from refinemask_psg.config import Config
@@ -50,7 +52,7 @@ def refuse_other_data(dataset: PsgDataset, class_names: tuple[str, ...], predica
 # --- training
 
 
-def train(config: Config) -> None:
+def train(config: Config, callbacks: Sequence[Callback] = ()) -> Run:
     """Detector, semantic network and relation head together, or the relation head alone."""
     refuse_settings(config)
     device = commands.start(config.training)
@@ -61,7 +63,7 @@ def train(config: Config) -> None:
     assert model.scene_graph is not None
     load_pretrained(model.scene_graph.relation_head, config.relations)
     initialise(model, config.training.weights)
-    folder = commands.train(
+    run = commands.train(
         "refinemask_psg",
         config,
         model.to(device).to(memory_format=torch.channels_last),
@@ -72,8 +74,10 @@ def train(config: Config) -> None:
         scoring=SCORING,
         parameter_group=parameter_group,
         exports=False,
+        callbacks=callbacks,
     )
-    report.of_run(folder)
+    report.of_run(run)
+    return run
 
 
 def refuse_settings(config: Config) -> None:

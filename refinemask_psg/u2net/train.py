@@ -1,12 +1,13 @@
 """Train U-2-Net: python train.py [VARIANT] [--config FILE.yaml] [--flags]; without any, on the built-in data set."""
 
-import sys
+from collections.abc import Sequence
 
 import torch
 
 from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
+from common.run.callbacks import Callback, Run
 from common.run.checkpoint import load_weights
 from common.run.configuration import configure
 from common.run.distributed import process_count
@@ -24,8 +25,8 @@ from refinemask_psg.u2net.weights import PACKAGE
 SMALLEST_SCALE = 32  # pixels of a crop for one of the deepest layers
 
 
-def main() -> None:
-    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] = ()) -> Run:
+    config = configure(VARIANTS, arguments, prog="train.py")
     if not 0 < config.augment.crop <= config.augment.size:
         raise UserError(f"--augment.crop {config.augment.crop}: expected 1 to {config.augment.size}, --augment.size")
     device = commands.start(config.training)
@@ -36,7 +37,7 @@ def main() -> None:
     if config.training.weights:
         weights, _ = read_checkpoint_or_published(local_file(config.training.weights))
         load_weights(model, weights, config.training.weights)
-    folder = commands.train(
+    run = commands.train(
         PACKAGE,
         config,
         model.to(device).to(memory_format=torch.channels_last),
@@ -45,8 +46,10 @@ def main() -> None:
         validation_data,
         1,
         scoring=SCORING,
+        callbacks=callbacks,
     )
-    report.of_run(folder)
+    report.of_run(run)
+    return run
 
 
 def refuse_single_values(crop: int, settings: Training) -> None:

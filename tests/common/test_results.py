@@ -1,6 +1,10 @@
 """Results become COCO JSON, panoptic PNGs and drawings."""
 
+import json
+import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,8 +16,9 @@ from pycocotools import mask as oracle
 
 from common.drawing import Tag, label_colours, paint_mask, paint_tags
 from common.errors import UserError
-from common.results import Instances, Panoptic, Segment, area, inner_point
+from common.results import Instances, Panoptic, Segment, area, as_png, inner_point
 from common.run.prediction_files import instance_map
+from maskworks.own_data.found import read
 from refinemask_psg.psg.results import Relation, SceneGraph
 
 GREY = 90
@@ -76,6 +81,33 @@ def test_to_coco_carries_keypoints_flat_and_leaves_out_what_is_missing() -> None
     entries = instances.to_coco(1, [1, 2])
     assert entries[1]["keypoints"] == [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]
     assert "segmentation" not in entries[0]
+
+
+def test_labelme_reads_what_to_labelme_writes(tmp_path: Path) -> None:
+    """An object in two parts, one that has no pixel left, and boxes alone."""
+    found = make_instances()
+    assert found.masks is not None
+    found.masks[0, 50:, :10] = True
+    found.masks[1] = False
+    (tmp_path / "a.json").write_text(json.dumps(found.to_labelme("a.png")))
+    (tmp_path / "a.png").write_bytes(as_png(Image.fromarray(np.zeros((60, 80, 3), np.uint8))))
+    (one,) = read(tmp_path).train.content()["annotations"]
+    assert oracle.area(oracle.frPyObjects(one["segmentation"], 60, 80)).tolist() == [10 * 10, 20 * 20]
+
+
+def test_supervisions_detections_hold_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in shows what they are given, where supervision isn't installed."""
+    if find_spec("supervision") is None:
+        names = ("xyxy", "mask", "confidence", "class_id")
+        make = lambda *values, data: SimpleNamespace(**dict(zip(names, values, strict=True)), data=data)  # noqa: E731
+        monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=make))
+    found = make_instances()
+    given = found.to_supervision()
+    assert given.xyxy.tolist() == found.boxes.tolist()
+    assert given.mask.tolist() == np.asarray(found.masks).tolist()
+    assert (given.class_id.tolist(), given.data["class_name"].tolist()) == ([1, 0], ["dog", "cat"])
+    assert given.confidence == pytest.approx([0.9, 0.2])
+    assert empty_instances().to_supervision().mask.shape == (0, 60, 80)
 
 
 def test_no_detections_give_an_empty_list_and_an_untouched_picture() -> None:
@@ -254,6 +286,18 @@ def test_panoptic_to_coco_lists_the_segments_that_have_pixels() -> None:
     assert len(make_panoptic()) == 4
     assert make_panoptic().numbered_names() == ["grass 1", "cow 1", "cow 2", "grass 2"]
     assert Panoptic(torch.ones(2, 2), [Segment(1, 0, False)], ("grass",), (2, 2)).numbered_names() == ["grass"]
+
+
+def test_panoptic_segments_are_told_as_objects() -> None:
+    segments = torch.zeros(6, 8, dtype=torch.int32)
+    segments[1:3, 2:6], segments[4:] = 9, 300
+    infos = [Segment(9, 1, True, 0.7), Segment(5, 1, True), Segment(300, 0, False)]
+    found = Panoptic(segments, infos, ("grass", "dog"), (6, 8)).instances()
+    assert found.names == ["dog", "grass"]
+    assert found.boxes.tolist() == [[2, 1, 6, 3], [0, 4, 8, 6]]
+    assert [int(mask.sum()) for mask in found.numpy()["masks"]] == [8, 16]
+    assert found.scores.tolist() == pytest.approx([0.7, 1.0])
+    assert len(Panoptic(segments * 0, infos, ("grass", "dog"), (6, 8)).instances()) == 0
 
 
 def test_panoptic_drawing_tints_segments_and_leaves_void_alone() -> None:
