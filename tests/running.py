@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from functools import cache
@@ -28,12 +29,18 @@ def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProce
     return python(ROOT / script, *arguments, cwd=cwd)
 
 
-def python(*words: object, cwd: Path, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """python WORDS (a file or `-m MODULE`, and arguments), as a copy of a process that has the libraries in memory."""
+def python(*words: object, cwd: Path, path: Path = ROOT, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    """python WORDS (a file or `-m MODULE`, and arguments), as a copy of a process that has the libraries in memory.
+
+    Of several `processes` each has the variables that torchrun gives it, and all write to one output.
+    """
     line = [str(word) for word in words]
     environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} if processes > 1 else {}
     if not hasattr(os, "fork"):
-        command = [sys.executable, *line]
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--"]
+        launch = [word for word in torchrun if word != "--" or line[0] != "-m"] if processes > 1 else []
+        command = [sys.executable, *launch, *line]
         return subprocess.run(
             command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=600, check=False
         )
@@ -43,6 +50,7 @@ def python(*words: object, cwd: Path, path: Path = ROOT) -> subprocess.Completed
             file.touch()
         asked = {
             "words": line,
+            "processes": processes,
             "cwd": str(cwd),
             "environment": environment,
             "output": str(said[0]),
@@ -52,6 +60,12 @@ def python(*words: object, cwd: Path, path: Path = ROOT) -> subprocess.Completed
         print(json.dumps(asked), file=requests, flush=True)
         status = int(replies.readline())
         return subprocess.CompletedProcess(line, status, *(file.read_text(encoding="utf-8") for file in said))
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @cache

@@ -2,7 +2,8 @@
 
 To import torch, torchvision and transformers takes seconds of processor time, and the tests start a hundred programs.
 `python tests/warm.py` imports them once, nothing of ours with them, then forks for each request: a copy runs the
-program as `python WORDS` would, with its own folder, environment, output and exit status.
+program as `python WORDS` would, with its own folder, environment, output and exit status; or several copies, as
+torchrun starts them.
 """
 
 import atexit
@@ -47,25 +48,31 @@ def main() -> None:
     reply = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         asked = json.loads(line)
-        process = os.fork()
-        if process == 0:
-            reply.close()
-            become(asked)
-            return
-        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), file=reply, flush=True)
+        started = []
+        for rank in range(asked["processes"]):
+            process = os.fork()
+            if process == 0:
+                reply.close()
+                become(asked, rank)
+                return
+            started.append(process)
+        ends = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started]
+        print(max(ends, key=abs), file=reply, flush=True)
 
 
-def become(asked: dict[str, Any]) -> None:
-    """The program itself; how it ends is how this process ends.
+def become(asked: dict[str, Any], rank: int) -> None:
+    """The program itself, as torchrun's process of this rank where there are several; how it ends is how this one ends.
 
     What Python does last, freeing every object of every library, takes seconds and shows nothing: it is left out.
     """
     signal.alarm(PATIENCE)
     for descriptor, name in enumerate((os.devnull, asked["output"], asked["errors"])):
-        os.dup2(os.open(name, os.O_WRONLY if descriptor else os.O_RDONLY), descriptor)
+        os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND if descriptor else os.O_RDONLY), descriptor)
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    if asked["processes"] > 1:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(asked["processes"]))
     program, *sys.argv[1:] = asked["words"]
     folder = asked["cwd"] if program == "-m" else str(Path(program).parent)
     sys.path[:1] = [folder, *filter(None, asked["environment"]["PYTHONPATH"].split(os.pathsep))]

@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -151,20 +150,11 @@ def test_two_processes_give_the_weights_of_one_with_the_same_global_batch(data, 
     flags = ["--steps", "3", "--epochs", "3", "--workers", "0", "--optimizer.name", "sgd", "--optimizer.lr", "0.01"]
     alone = train(data, tmp_path / "alone", *flags)
     assert alone.returncode == 0, alone.stderr
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), "-m"]
-    # "--", since Python 3.11 takes --run for an abbreviation of a flag of torchrun
-    line = [sys.executable, *torchrun, "--", *command(data, tmp_path / "pair", *flags)[1:]]
-    pair = run_command(line, tmp_path)
+    pair = python(*command(data, tmp_path / "pair", *flags), cwd=tmp_path, processes=2)
     assert pair.returncode == 0, pair.stderr
     assert_same_weights(tmp_path / "alone", tmp_path / "pair", tolerance=1e-5)
     scores = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("alone", "pair")]
     assert scores[0] == scores[1]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(data, tmp_path):

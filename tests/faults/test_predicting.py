@@ -24,7 +24,7 @@ from common.run.configuration import to_dict
 from common.run.prediction import Predict, predict, unique_names
 from maskworks.report import of_predictions
 from tests.faults.guessing import CLASSES, Guess, contents, guess, pictures, predictions
-from tests.running import ROOT, make_photographs, skipped_files
+from tests.running import ROOT, make_photographs, python, skipped_files
 
 
 @pytest.fixture
@@ -203,11 +203,8 @@ def test_processes_share_the_images_and_leave_what_one_would(tmp_path):
     save(weights, Checkpoint("solov2", to_dict(config), CLASSES, (1, 2), model.state_dict()))
     options = Predict([str(tmp_path / "in")], str(weights), str(tmp_path / "alone"), threshold=0.0, device="cpu")
     of_predictions(predict(solov2.load(weights), CLASSES, (1, 2), options))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "solov2.predict"]
     flags = ["--weights", weights, "--device", "cpu", "--threshold", 0, tmp_path / "in", "--out", tmp_path / "pair"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, *torchrun, *map(str, flags)]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = python("-m", "solov2.predict", *flags, cwd=tmp_path, processes=2)
     assert done.returncode == 0, done.stderr
     assert "5 photographs done, 3 files skipped" in done.stdout
     assert sum(line.startswith("skipped") for line in done.stderr.splitlines()) == 3

@@ -47,10 +47,10 @@ def tiny(package: str):
     return config
 
 
-SLOW = [pytest.param(package, marks=pytest.mark.slow) for package in ("solov2", "refinemask_psg")]
+SLOW = [pytest.param(package, marks=pytest.mark.slow) for package in ("solov2", "maskrcnn", "refinemask_psg")]
 
 
-@pytest.fixture(scope="module", params=["yolact", "maskrcnn", *SLOW])  # 20 to 50 s each, torch.export's
+@pytest.fixture(scope="module", params=["yolact", *SLOW])  # 20 to 50 s each, torch.export's
 def files(request, tmp_path_factory):
     """A package's name, a checkpoint and what export.py made of it."""
     pytest.importorskip("onnxruntime")

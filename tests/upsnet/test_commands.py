@@ -1,10 +1,7 @@
 """The commands as a newcomer types them: train, evaluate, predict, export, several processes."""
 
 import json
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,7 +11,7 @@ from PIL import Image
 import upsnet
 from common.metrics import evaluate_panoptic
 from maskworks import shapes
-from tests.running import READ, ROOT, SKIPPED, evaluation, make_photographs, run, skipped_files
+from tests.running import READ, ROOT, SKIPPED, evaluation, make_photographs, python, run, skipped_files
 from tests.small import flags
 
 
@@ -73,11 +70,8 @@ def test_eval_writes_what_cocos_server_takes(folder, weights):
 
 def test_two_processes_score_exactly_as_one(folder, weights, tmp_path):
     alone = json.loads((weights.parent / "metrics.json").read_text())
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
     asked = ["--weights", str(weights), "--run", str(tmp_path), "--workers", "0"]
-    line = [*launch, str(ROOT / "upsnet" / "eval.py"), *asked]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(line, env=environment, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = python(ROOT / "upsnet" / "eval.py", *asked, cwd=folder, processes=2)
     assert done.returncode == 0, done.stderr
     written = evaluation(done.stdout, folder)
     assert written.parent == tmp_path
