@@ -1,6 +1,8 @@
 """Every command refuses in one line what its settings cannot be, names what was meant, and its help fits a screen."""
 
 import shlex
+import shutil
+import subprocess
 import sys
 from importlib import import_module
 from typing import Any
@@ -170,3 +172,15 @@ def test_the_whole_help_has_every_setting_with_its_range_and_value(monkeypatch: 
     settings = settings_of(type(variants["shapes"]))
     assert [s.flag for s in settings if f" {s.flag} " not in text] == ["--variant", "--data.path", "--data.recipe"]
     assert "--optimizer.lr Learning rate for `batch_size` images. (a number, 0 or more; default 0.01)" in text
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_flags_and_their_values_are_completed(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["predict.py", "--tyro-print-completion", "bash"])
+    with pytest.raises(SystemExit) as end:
+        import_module("solov2.predict").main()
+    assert not end.value.code
+    asked = "COMP_WORDS=(x {0}); COMP_CWORD={1}; _tyro_predict_py x; echo ${{COMPREPLY[@]}}"
+    lines = [capsys.readouterr().out, asked.format("--pre", 1), asked.format("--precision b", 2)]
+    done = subprocess.run(["bash"], input="\n".join(lines), capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["--precision", "bf16"], done.stderr
