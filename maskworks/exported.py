@@ -73,6 +73,7 @@ class Exported(nn.Module):
         self.config = from_dict(package.Config, json.loads(said["config"]), str(file))
         self.class_names: tuple[str, ...] = tuple(json.loads(said["class_names"]))
         self.category_ids: tuple[int, ...] = tuple(json.loads(said["category_ids"]))
+        self.scene_graph = None  # which RefineMask's predict.py asks for, and which isn't exported
         self.size: list[int] | None = json.loads(said["size"])
         with torch.device("meta"):
             network = getattr(package, NETWORKS[self.package])
