@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -10,6 +11,9 @@ from maskworks.packages import NETWORKS
 from tests.test_house import ROOT, files
 from tests.test_readme import DOCS, FENCE, SPAN
 
+WORDS = {"one": 1, "five": 5, "eight": 8, "eleven": 11, "eighteen": 18}
+CHINESE = {"一个": 1, "五个": 5, "八个": 8, "十一个": 11, "十八个": 18}
+OURS = {"shapes", "psg_shapes", "small"}  # variants that nobody published
 NAME = re.compile(r"[\w/]+\.py|[a-z]+_[a-z_]+|[A-Z][a-z]+[A-Z]\w+")  # files, names
 
 
@@ -21,6 +25,18 @@ def test_a_models_page_names_what_is_in_its_package(package):
     assert len(spans) >= 4
     for span in spans:
         assert (ROOT / span).exists() if span.endswith(".py") else re.search(rf"\b{span}\b", code), span
+
+
+def test_a_readme_is_short_and_its_table_counts_the_variants():
+    counts = {}
+    for name, language in (("README.md", WORDS), ("README.zh.md", CHINESE)):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 150
+        rows = re.findall(r"^\| \[(\w+)\]\(\w+/README.md\) \| .*? \| .*? \| (\w+)", text, re.MULTILINE)[: len(NETWORKS)]
+        counts[name] = {package: language.get(word, 0) for package, word in rows}
+    published = {package: import_module(package).VARIANTS.keys() - OURS for package in NETWORKS}
+    assert counts["README.md"] == {package: len(variants) for package, variants in published.items()}
+    assert counts["README.zh.md"] == counts["README.md"]
 
 
 def test_every_page_is_in_the_sites_menu():

@@ -54,6 +54,7 @@ LIMITS = {  # program: the flags that limit it, to an image for each process
     "eval": "--limit {count} --workers 0 --precision fp32",
     "costs": "solov2 --runs 1 --readme README.md",
     "fidelity": "--readme README.md",
+    "checkpoint_table": "--page None",
     "shapes": "--count 2",
 }
 QUICK = ("labelme2coco", "yolo2coco", "check_dataset", "prepare_", "tests.parity CASE", "maskworks.shapes")
