@@ -1,4 +1,4 @@
-"""Which published files convert: python scripts/checkpoint_table.py [LAYOUTS...] writes the README's table of them.
+"""Which published files convert: python scripts/checkpoint_table.py [LAYOUTS...] writes docs/checkpoints.md's table.
 
 A layout is a JSON file with the names and shapes of a published one: `state_dict` {name: [shape, type]}, its name as
 `file`, its configuration as `meta` (MMDetection's) or `recipe` (Detectron2's). On each the converter decides as on the
@@ -27,7 +27,8 @@ from maskworks.published.origin import Origin
 from scripts.mmdet2pytorch import package_of
 from scripts.readme_table import README, markdown, write_between
 
-CASES = Path(__file__).resolve().parent.parent / "tests" / "parity" / "cases"
+PAGE = README.parent / "docs" / "checkpoints.md"
+CASES = README.parent / "tests" / "parity" / "cases"
 OWN = "_shapes"  # the end of the names of cases that record our own outputs
 NO_CASE = "no case: names and shapes only"
 HEAD = ["your file is of", "package", "variants", "its outputs equal the original's in"]
@@ -36,13 +37,13 @@ SALIENCY = ["xuebinqin/U-2-Net, also as ONNX", "`refinemask_psg.u2net`", "`u2net
 
 @dataclass
 class CheckpointTable:
-    """Count the published files that convert, and write the README's table of origins."""
+    """Count the published files that convert, and write the table of origins."""
 
     layouts: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()  # folders
     cases: tuple[Path, ...] = (CASES,)
     """Folders with parity cases, by which a row is verified."""
-    readme: Path | None = README
-    """The page that gets the table, which is printed too."""
+    page: Path | None = PAGE
+    """The page that gets the table, which is printed too; None: none does."""
 
 
 class Decided(NamedTuple):
@@ -57,9 +58,9 @@ def main() -> None:
     cases = {path.parent.name: case for folder in options.cases for path, case in network_cases(folder)}
     verified = {name: decide(case, None) for name, case in sorted(cases.items())}
     print(text := table([*found, *verified.values()], verified))
-    if options.readme is not None:
-        refuse_to_lose(options.readme, text)
-        write_between(options.readme, "checkpoints", text)
+    if options.page is not None:
+        refuse_to_lose(options.page, text)
+        write_between(options.page, "checkpoints", text)
 
 
 def count(folder: Path) -> Iterator[Decided]:
@@ -115,7 +116,8 @@ def table(found: Iterable[Decided], verified: Mapping[str, Decided]) -> str:
         for source in import_module(f"{package}.convert").SOURCES:
             variants = sorted(each.variant for each in known if (each.package, each.source) == (package, source))
             cases = [name for name, each in verified.items() if (each.package, each.source) == (package, source)]
-            shown = ", ".join(f"`{variant}`" for variant in variants) or f"[its page]({package}/README.md#variants)'s"
+            names = ", ".join(f"`{variant}`" for variant in variants)
+            shown = names or f"[its page](../{package}/README.md#variants)'s"
             rows.append([source, f"`{package}`", shown, ", ".join(cases) or NO_CASE])
     return markdown(HEAD, [*rows, SALIENCY])
 

@@ -1,4 +1,4 @@
-"""Tables in README.md that programs write, between two comments; and results that outlast a run."""
+"""Tables in pages that programs write, between two comments; and results that outlast a run."""
 
 import json
 from collections.abc import Sequence

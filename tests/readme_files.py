@@ -214,6 +214,7 @@ def write(path: Path, content: object) -> None:
 OURS = {  # a converted checkpoint by its name in the READMEs: package, variant
     "light_r18.safetensors": ("solov2", "light_r18_448"),
     "solov2.safetensors": ("solov2", "light_r18_448"),
+    "any.safetensors": ("solov2", "light_r18_448"),
     "FILE": ("solov2", "light_r18_448"),
     "light_r50.safetensors": ("solov2", "light_r50_448"),
     "base.safetensors": ("yolact", "base"),

@@ -30,6 +30,9 @@ NOT_RUN = {  # how the line begins: the reason
     "make ": "sets the environment up and runs this suite; continuous integration does",
     "pip ": "installs; tests/test_packaging.py does, into an environment of its own",
     "torchrun ... ": "a form, not a command",
+    "maskworks --help ": "tests/maskworks/test_command.py",
+    "maskworks predict-many ": "needs Ray, or a cluster; tests/maskworks/test_many.py starts it where Ray is installed",
+    "maskworks results ": "as predict-many, which it is for",
     "python scripts/demo.py ": "serves a page until it is stopped; tests/scripts/test_demo.py opens it",
     "python -m common.run.weights push ": "writes to the Hugging Face Hub; tests/published/test_hub.py to a stand-in",
     "python scripts/reproduce.py ": "fetches 1 GB of photographs; tests/scripts/test_reproduce.py runs it whole",
@@ -51,6 +54,7 @@ LIMITS = {  # program: the flags that limit it, to an image for each process
     "eval": "--limit {count} --workers 0 --precision fp32",
     "costs": "solov2 --runs 1 --readme README.md",
     "fidelity": "--readme README.md",
+    "checkpoint_table": "--page None",
     "shapes": "--count 2",
 }
 QUICK = ("labelme2coco", "yolo2coco", "check_dataset", "prepare_", "tests.parity CASE", "maskworks.shapes")
@@ -110,7 +114,9 @@ def execute(command: Command, clone: Path, stock: Path) -> None:
     words = [str(case) if word == "CASE..." else word for word in filled if word != "..."]
     if command.words[0] == "sbatch":  # tests/test_readme.py sees that the script starts torchrun so
         words = ["-m", "--", f"{words[1]}.train", *words[2:]]
-    if command.words[0] == "python":
+    if command.words[0] == "maskworks":
+        words = ["-m", *command.words]
+    if command.words[0] in ("python", "maskworks"):
         done = python(*limited(words), cwd=folder)
     else:
         at = words.index("--")
@@ -126,7 +132,8 @@ def execute(command: Command, clone: Path, stock: Path) -> None:
 
 def limited(words: list[str], count: int = 1) -> list[str]:
     """The words with flags behind them that end it soon."""
-    program = re.findall(r"\w+", words[1] if words[0] == "-m" else words[0].removesuffix(".py"))[-1]
+    first = words[2] if words[1] == "maskworks" else words[1] if words[0] == "-m" else words[0].removesuffix(".py")
+    program = re.findall(r"\w+", first)[-1]
     if "--help" in words or {"--image", "--images", "--video"} & {*words}:
         return words
     if "--benchmark" in words:
@@ -171,7 +178,7 @@ def left(words: list[str], said: str, folder: Path) -> bool:
     places = [word for before, word in pairs if before in ("--out", "--submission")]
     places += [word.split(":")[-1] for before, word in pairs if before in ("--image", "--images", "--video")]
     places += re.findall(r"^weights: (.*)$", said, re.MULTILINE) + re.findall(r"(\S+metrics\.json)", said)
-    training = any(re.search(r"\btrain(\.py)?$", word) for word in words[:2]) and "--help" not in words
+    training = any(re.search(r"\btrain(\.py)?$", word) for word in words[:3]) and "--help" not in words
     return all((folder / place).exists() for place in places) and (bool(places) or not training)
 
 

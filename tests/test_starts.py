@@ -65,6 +65,7 @@ STARTS = [
     ("maskrcnn", "mmdet_r50_caffe_c4", "R-50.pkl"),
     ("maskrcnn", "mmdet_r50_fpn", "torchvision:resnet50"),
     ("maskrcnn", "torchvision_r50_fpn", "torchvision:resnet50"),
+    ("maskrcnn", "detectron2_r50_fpn", "detectron2_r50_fpn.safetensors"),
     ("refinemask_psg", "refinemask_r50_1x", "resnet50.pth"),
     ("refinemask_psg", "refinemask_r50_1x", "refinemask_r50_1x.safetensors"),
     ("refinemask_psg", "refinemask_r101_2x", "resnet101.pth"),
@@ -87,7 +88,8 @@ STARTS = [
     ("pose2seg", "coco_occ", "torchvision:resnet50"),
     ("pose2seg", "coco_occ", "coco_occ.safetensors"),
 ]
-SAME = {  # a README's name for a file -> the one above
+SAME = {  # a page's name for a file -> the one above
+    "maskrcnn:detectron2_r50_fpn_3x": "detectron2_r50_fpn.safetensors",
     "light_r50.safetensors": "light_r50_448.safetensors",
     "yolact_plus_resnet50.safetensors": "plus_resnet50_550.safetensors",
     "r50_fpn.safetensors": "r50_fpn_1x.safetensors",

@@ -49,6 +49,8 @@ def read(kind: type[T], prog: str, words: Sequence[str] | None = None, default: 
             base: Any = tyro.MISSING_NONPROP if default is None else default
             options: T = tyro.cli(kind, args=words, prog=prog, default=base)
     except SystemExit as end:
+        if not end.code:  # --tyro-print-completion
+            raise
         raise UserError(where + explained(said.getvalue(), words, table)) from end
     for setting in settings_of(kind, options):
         for value, allowed in faults(setting.kind, setting.value):

@@ -3,6 +3,8 @@
 import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 import tempfile
 from importlib import import_module
@@ -246,3 +248,15 @@ def test_every_program_runs_by_it() -> None:
     others = {name for name, text in programs.items() if "commands.run(" not in text and not name.endswith("setup.py")}
     assert {"maskworks/__main__.py", "solov2/train.py", "scripts/demo.py"} <= set(programs)
     assert {name for name in others if not name.startswith("scripts/bench/")} == spared
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_flags_and_their_values_are_completed(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["predict.py", "--tyro-print-completion", "bash"])
+    with pytest.raises(SystemExit) as end:
+        import_module("solov2.predict").main()
+    assert not end.value.code
+    asked = "COMP_WORDS=(x {0}); COMP_CWORD={1}; _tyro_predict_py x; echo ${{COMPREPLY[@]}}"
+    lines = [capsys.readouterr().out, asked.format("--pre", 1), asked.format("--precision b", 2)]
+    done = subprocess.run(["bash"], input="\n".join(lines), capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["--precision", "bf16"], done.stderr

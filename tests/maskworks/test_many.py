@@ -211,6 +211,14 @@ def test_the_commands_of_the_page_are_understood() -> None:
     ]
 
 
+def test_the_page_can_ask_duckdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    duckdb = pytest.importorskip("duckdb", reason="pip install duckdb for this test")
+    kept(tmp_path / "found", "x", "y")
+    monkeypatch.chdir(tmp_path)
+    ((_, flag, query),) = lines_of_the_page("duckdb")
+    assert (flag, duckdb.sql(query).fetchall()) == ("-c", [("a", 2)])
+
+
 # --- Ray
 
 

@@ -8,6 +8,7 @@ import torch
 
 from common.errors import UserError
 from scripts import costs, fidelity
+from scripts.checkpoint_table import PAGE as CHECKPOINTS
 from scripts.costs import Costs, measure
 from scripts.fidelity import Summary, deviation, summarize
 from scripts.readme_table import README, read_results, write_between
@@ -37,10 +38,10 @@ def test_only_what_is_between_the_comments_is_replaced(tmp_path: Path) -> None:
         write_between(page, "costs", "")
 
 
-@pytest.mark.parametrize("name", ["fidelity", "costs"])
-def test_the_readme_has_a_place_for_the_table(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "name"), [(README, "fidelity"), (README, "costs"), (CHECKPOINTS, "checkpoints")])
+def test_a_page_has_a_place_for_the_table(page: Path, name: str, tmp_path: Path) -> None:
     copy = tmp_path / "README.md"
-    copy.write_text(README.read_text(encoding="utf-8"), encoding="utf-8")
+    copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
     write_between(copy, name, "| new |")
     assert "| new |" in copy.read_text(encoding="utf-8")
 
