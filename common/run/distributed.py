@@ -1,5 +1,6 @@
 """One process or many: the few questions that training and evaluation ask about it."""
 
+import os
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -8,6 +9,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+
+if hasattr(os, "register_at_fork"):
+    # Forked from a process that has computed on several threads, one that does so waits for them for ever (PyTorch with
+    # GNU's OpenMP). The loader's workers are set to one thread by PyTorch itself; this is for who forks after `load`.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def process_count() -> int:

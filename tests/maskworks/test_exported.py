@@ -19,32 +19,9 @@ from maskworks import exported
 from maskworks.__main__ import start
 from maskworks.packages import NETWORKS
 from maskworks.shapes.scenes import draw_scene
+from tests.tiny import CLASSES, SIDE, tiny
 
-NAMES, IDS = ("person", "cat", "tree"), (4, 7, 9)
-SIDE = 96
-
-
-def tiny(package: str):
-    """A small untrained network that finds something everywhere."""
-    config = import_module(package).VARIANTS["shapes"]
-    config = type(config)(**vars(config))
-    config.model, config.test = type(config.model)(**vars(config.model)), type(config.test)(**vars(config.test))
-    if package == "yolact":
-        config.model.input_size, config.model.channels, config.model.scales = SIDE, 32, (8, 16, 32, 64, 96)
-        config.test.score_threshold, config.test.max_instances = 0.01, 5
-        return config
-    config.test.long_side = config.test.short_side = SIDE
-    config.model.fpn_channels, config.test.score_threshold, config.test.max_instances = 16, 0.0, 5
-    if package == "solov2":
-        config.model.fpn_channels = config.model.tower_channels = 32
-        config.model.tower_depth, config.test.score_threshold, config.test.update_threshold = 1, 0.005, 0.0
-    elif package == "maskrcnn":
-        config.model.box_channels = config.model.mask_channels = 16
-        config.model.mask_depth, config.proposals = 1, type(config.proposals)(**vars(config.proposals) | {"kept": 20})
-    else:
-        config.model.fpn_channels, config.model.box_channels, config.model.mask_channels = 32, 32, 24
-        config.test.proposals = 20
-    return config
+IDS = (4, 7, 9)
 
 
 SLOW = [pytest.param(package, marks=pytest.mark.slow) for package in ("solov2", "maskrcnn", "refinemask_psg")]
@@ -57,8 +34,8 @@ def files(request, tmp_path_factory):
     package, folder = request.param, tmp_path_factory.mktemp("exported")
     module, config = import_module(package), tiny(package)
     torch.manual_seed(3)
-    model = getattr(module, NETWORKS[package])(config, NAMES, IDS)
-    save(folder / "m.safetensors", Checkpoint(package, to_dict(config), NAMES, IDS, model.state_dict()))
+    model = getattr(module, NETWORKS[package])(config, CLASSES, IDS)
+    save(folder / "m.safetensors", Checkpoint(package, to_dict(config), CLASSES, IDS, model.state_dict()))
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as said:
         patch.setattr("sys.argv", ["export.py", "--weights", f"{folder}/m.safetensors", "--out", f"{folder}/m.onnx"])
         import_module(f"{package}.export").main()
@@ -72,7 +49,7 @@ def test_a_file_says_what_it_is(files):
     said = exported.words_in(folder / "m.onnx")
     assert (said["package"], said["variant"], said["version"]) == (package, "shapes", maskworks.__version__)
     assert (said["channels"], int(said["opset"]) >= 18) == ("rgb", True)
-    assert (json.loads(said["class_names"]), json.loads(said["category_ids"])) == ([*NAMES], [*IDS])
+    assert (json.loads(said["class_names"]), json.loads(said["category_ids"])) == ([*CLASSES], [*IDS])
     assert json.loads(said["thresholds"])["score_threshold"] == tiny(package).test.score_threshold
     assert json.loads(said["size"]) == (None if package in ("solov2", "yolact") else [SIDE, SIDE])
 
