@@ -2,7 +2,6 @@
 
 import sys
 
-from common.data.loader import TrainingSet
 from common.run import commands
 from common.run.configuration import configure
 from glip.augmentation import training_transforms
@@ -13,7 +12,9 @@ from glip.network import DIVISOR, GLIP
 from glip.scoring import CAPTIONS, CLASSES
 from glip.tuning import freeze, in_steps, parameter_group
 from glip.weights import initialise
-from maskworks import report
+from maskworks import own_data, report
+
+NO_PASTING = {"copy-paste": "boxes do not say which pixels to take"}
 
 
 def main() -> None:
@@ -27,7 +28,8 @@ def main() -> None:
     initialise(model, config.training.weights)
     freeze(model)
     config.schedule = in_steps(config, len(training_data))
-    inner = TrainingSet(training_data, training_transforms(config.augment), config.training.seed)
+    own_data.mirror_no_sides(config, training_data.texts if isinstance(training_data, CaptionedDataset) else names)
+    inner = own_data.training_set(training_data, training_transforms(config.augment), config, without=NO_PASTING)
     folder = commands.train(
         "glip",
         config,

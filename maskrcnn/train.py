@@ -4,7 +4,6 @@ import sys
 
 import torch
 
-from common.data.loader import TrainingSet
 from common.run import commands
 from maskrcnn.augmentation import training_transforms
 from maskrcnn.config import VARIANTS
@@ -29,7 +28,7 @@ def main() -> None:
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, transforms, config.training.seed, polygons),
+        own_data.training_set(training_data, transforms, config, polygons),
         validation_data,
         config.conventions.size_divisor,
         scoring=scoring(config.model.masks),

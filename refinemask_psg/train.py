@@ -4,7 +4,6 @@ import sys
 
 import torch
 
-from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
 from common.run.configuration import configure
@@ -37,7 +36,7 @@ def main() -> None:
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, training_transforms(config.augment), config.training.seed, polygons),
+        own_data.training_set(training_data, training_transforms(config.augment), config, polygons),
         validation_data,
         DIVISOR,
         scoring=own_data.scored_in_tiles(commands.INSTANCES),

@@ -4,7 +4,6 @@ import sys
 
 import torch
 
-from common.data.loader import TrainingSet
 from common.run import commands
 from maskworks import own_data, report, shapes
 from solov2.augmentation import training_transforms
@@ -26,7 +25,7 @@ def main() -> None:
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, training_transforms(config.augment), config.training.seed),
+        own_data.training_set(training_data, training_transforms(config.augment), config),
         validation_data,
         DIVISOR,
         scoring=own_data.scored_in_tiles(commands.INSTANCES),

@@ -4,11 +4,10 @@ import sys
 
 import torch
 
-from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
 from common.run.configuration import configure
-from maskworks import report, shapes
+from maskworks import own_data, report, shapes
 from upsnet.augmentation import training_transforms
 from upsnet.config import VARIANTS
 from upsnet.network import DIVISOR, UPSNet
@@ -34,7 +33,7 @@ def main() -> None:
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, training_transforms(config.augment), config.training.seed),
+        own_data.training_set(training_data, training_transforms(config.augment), config),
         validation_data,
         DIVISOR,
         scoring=SCORING,

@@ -44,7 +44,14 @@ READ_LATER = (
 )
 OF_TRAINING = (
     *("optimizer.", "schedule.", "augment.", "losses.", "train.", "tuning.", "recipe_batch_size:"),
-    *("data.train.", "data.keep_empty:", "training.epochs:", "training.steps:", "training.start_step:"),
+    *(
+        "data.train.",
+        "data.keep_empty:",
+        "data.augment:",
+        "training.epochs:",
+        "training.steps:",
+        "training.start_step:",
+    ),
     *("training.minutes:", "training.save_every:", "training.evaluate_every:", "training.compile:"),
     *("training.report:", "training.not_finite:", "training.patience:"),
 )

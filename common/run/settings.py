@@ -90,6 +90,9 @@ class Data:
     recipe: Annotated[Literal["", "finetune", "published"], tyro.conf.arg(aliases=["--recipe"])] = ""
     """finetune: steps, learning rate and evaluations follow from the data, the default with --data; published: as the
     variant has them."""
+    augment: Annotated[Literal["published", "light", "strong"], tyro.conf.arg(aliases=["--augment"])] = "published"
+    """What is done to training pictures before they are scaled: published: what the variant does; light: other scales
+    and colours, the default with --data; strong: more so, and objects of other pictures pasted."""
     train: Images = field(default_factory=Images)
     val: Images = field(default_factory=Images)
     seed: Seed = 0

@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.files import here_or_above
 from common.run.configuration import UNPREFIXED, changed, choose, configure, flags
 from common.run.settings import Data
-from maskworks.own_data import checks, fitting, found, splits
+from maskworks.own_data import augmentation, checks, fitting, found, splits
 from maskworks.own_data.tiles import Tiling
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ def configured(variants: Mapping[str, T], arguments: Sequence[str] | None = None
     if not asked.data.path:
         if alone := [word for word in arguments if flag_of(word) in OF_A_PATH]:
             raise UserError(f"{alone[0]} is for own data, and follows from them; say with --data where they are")
-        return asked  # type: ignore[no-any-return]
+        return augmented(variants, asked, arguments, prog)  # type: ignore[no-any-return]
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and SMALL not in variants:
         raise UserError(f"--data needs a variant here, named before it; there are {', '.join(variants)}")
@@ -49,11 +49,29 @@ def configured(variants: Mapping[str, T], arguments: Sequence[str] | None = None
         scaled = getattr(base, "recipe_batch_size", 0)  # then its learning rate is for the asked batch already
         published = replace(base.training, batch_size=asked.training.batch_size) if scaled else base.training
         settings |= fitting.finetune(measures, asked.training, published, base.optimizer)
-    base = changed(base, flags({name: value for name, value in settings.items() if has(base, name)}), prog)
+    base = with_settings(base, settings, prog)
     config: Any = configure({base.variant: base} | others, arguments, prog=prog)
-    config.data = replace(data, recipe="")  # the settings say it from here on, to --resume and --config as well
+    config = augmented({base.variant: base} | others, config, arguments, prog)
+    config.data = replace(
+        data, recipe="", augment=config.data.augment
+    )  # the settings say it from here on, to --resume and --config as well
     review(config, measures, train, val)
     return config  # type: ignore[no-any-return]
+
+
+def augmented(variants: Mapping[str, T], asked: T, arguments: Sequence[str], prog: str) -> T:
+    """What was asked for, without the package's own colours and crops where a named augmentation has those."""
+    settings = augmentation.settings_for(asked.data.augment)  # type: ignore[attr-defined]
+    if not settings:
+        return asked
+    named = bool(arguments) and not arguments[0].startswith("-")
+    name, base = (arguments[0], choose(variants, arguments[0])) if named else next(iter(variants.items()))
+    return configure({**variants, name: with_settings(base, settings, prog)}, arguments, prog=prog)
+
+
+def with_settings(base: T, settings: Mapping[str, Any], prog: str) -> T:
+    """A variant with those of some settings that it has."""
+    return changed(base, flags({name: value for name, value in settings.items() if has(base, name)}), prog)
 
 
 def located(data: Data, arguments: Sequence[str] = ()) -> Data:
@@ -110,7 +128,7 @@ def plan(config: Any, pictures: int) -> str:
         f"{steps} steps of {training.batch_size} pictures, {steps / epoch:.4g} epochs; learning rate "
         f"{config.optimizer.lr:g} after {schedule.warmup} steps, then {schedule.name}; "
         f"a score every {training.evaluate_every} epochs, the best is kept; "
-        f"weights from {training.weights or 'nothing'}; "
+        f"weights from {training.weights or 'nothing'}; augmentation {config.data.augment}; "
         f"{f'the stem and {frozen} stages are frozen' if frozen >= 0 else 'nothing is frozen'}"
     )
 

@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
-from maskworks import report, shapes
+from maskworks import own_data, report, shapes
 from refinemask_psg.augmentation import training_transforms
 from refinemask_psg.config import Config
 from refinemask_psg.network import DIVISOR, RefineMask
@@ -18,6 +17,7 @@ from refinemask_psg.psg.relation_config import Relations
 from refinemask_psg.psg.relation_start import like_pretrained, load_pretrained
 from refinemask_psg.weights import initialise, parameter_group
 
+LEFT_OUT = dict.fromkeys(("windows", "copy-paste"), "relations name every segment, and none may get lost")
 SCORING = commands.Scoring(evaluate_scene_graphs, scene_graph_examples, decisive=("relations", "R@20"))
 
 
@@ -57,6 +57,7 @@ def train(config: Config) -> None:
     training_data, validation_data = open_psg(config, "train"), open_psg(config, "val")
     refuse_other_data(validation_data, training_data.class_names, training_data.predicate_names)
     config.relations = described(config, training_data)
+    own_data.mirror_no_sides(config, training_data.predicate_names)
     model = RefineMask(config, training_data.class_names)
     assert model.scene_graph is not None
     load_pretrained(model.scene_graph.relation_head, config.relations)
@@ -66,7 +67,7 @@ def train(config: Config) -> None:
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, training_transforms(config.augment), config.training.seed),
+        own_data.training_set(training_data, training_transforms(config.augment), config, without=LEFT_OUT),
         validation_data,
         DIVISOR,
         scoring=SCORING,
