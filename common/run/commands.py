@@ -37,6 +37,7 @@ from common.run.report_details import write_run_details
 from common.run.score_tables import print_classes, print_scores
 from common.run.settings import Data, Optimizer, Schedule, Training
 from common.run.training import Metrics, Trainer
+from common.run.training_pictures import write_training_pictures
 
 EXAMPLES_IN_REPORT = 16
 M = TypeVar("M", bound=Learner)
@@ -196,6 +197,7 @@ def train(
     write_names(folder, training_data, validation_data)
     describe_pictures(training_data, validation_data)
     describe_limits(config, validation_data)
+    write_training_pictures(folder, training_set, config.training)
     latest: list[Evaluated] = []
 
     def describe(module: Learner) -> Checkpoint:
