@@ -26,6 +26,7 @@ from common.files import write_text
 from common.metrics.coco import LIMIT, RECALL_LIMITS
 from common.metrics.mistakes import THRESHOLD, Mistakes
 from common.ops.precision import autocast
+from common.run.batch_size import fit_batch_size, rerun
 from common.run.checkpoint import Checkpoint
 from common.run.configuration import configure, refuse_another_network, to_dict, to_yaml
 from common.run.distributed import barrier, is_main, process_count
@@ -104,7 +105,7 @@ def run(main: Callable[[], None]) -> None:
     wordy = "--traceback" in sys.argv
     sys.argv[:] = [word for word in sys.argv if word != "--traceback"]
     try:
-        main()
+        rerun(main)
     except Exception as error:
         line = str(error) if isinstance(error, UserError) else surroundings(error)
         if wordy:
@@ -193,16 +194,16 @@ def train(
     training_data = training_set.dataset
     refuse_different_classes(training_data, validation_data)
     refuse_unread(config, scoring)
+    fit_batch_size(model, training_set, divisor, config.training, config.optimizer)
     folder = prepare_run(package, config)
-    write_names(folder, training_data, validation_data)
     describe_pictures(training_data, validation_data)
     describe_limits(config, validation_data)
+    write_names(folder, training_data, validation_data)
     write_training_pictures(folder, training_set, config.training)
     latest: list[Evaluated] = []
 
     def describe(module: Learner) -> Checkpoint:
-        ids = training_data.category_ids
-        return Checkpoint(package, to_dict(config), tuple(class_names), ids, module.state_dict())
+        return Checkpoint(package, to_dict(config), tuple(class_names), training_data.category_ids, module.state_dict())
 
     def evaluate(module: Learner) -> Metrics:
         latest[:] = [score(module, validation_data, config.training, scoring)]

@@ -37,7 +37,9 @@ class Training:
     patience: Whole = 0
     """End the run after so many evaluations without a better score; 0: never."""
     batch_size: Count = 16
-    """Images for each optimizer step, over all processes and accumulated batches."""
+    """Images for each optimizer step, over all processes and accumulated batches; auto: as many as fit the GPU."""
+    fit_batch_size: bool = False
+    """What --batch-size auto says: find out how many pictures a GPU has memory for, and train with that."""
     accumulate: Count = 1
     """Split each step's images into so many batches whose gradients add up."""
     workers: WholeOrUnset = -1
