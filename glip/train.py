@@ -3,7 +3,6 @@
 import sys
 
 from common.run import commands
-from common.run.configuration import configure
 from glip.augmentation import training_transforms
 from glip.captioned_data import CaptionedDataset, open_data
 from glip.config import VARIANTS
@@ -18,7 +17,7 @@ NO_PASTING = {"copy-paste": "boxes do not say which pixels to take"}
 
 
 def main() -> None:
-    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+    config = own_data.configured(VARIANTS, sys.argv[1:], task="captions")
     device = commands.start(config.training)
     training_data = open_data(config.data, "train", config.training)
     validation_data = open_data(config.data, "val", config.training)

@@ -5,7 +5,6 @@ import sys
 import torch
 
 from common.run import commands
-from common.run.configuration import configure
 from maskworks import own_data, report
 from pose2seg.augmentation import Letterbox
 from pose2seg.config import VARIANTS
@@ -18,7 +17,7 @@ NO_PASTING = {"copy-paste": "a pasted person would lie on joints that count as s
 
 
 def main() -> None:
-    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+    config = own_data.configured(VARIANTS, sys.argv[1:], task="keypoints")
     device = commands.start(config.training)
     training_data = People(open_people(config.data, "train", config.training))
     validation_data = open_people(config.data, "val", config.training)

@@ -19,7 +19,7 @@ def main() -> None:
     if config.relations.head != "none":
         from refinemask_psg.psg import commands as psg_commands  # needs transformers, which the detector doesn't
 
-        psg_commands.train(config)
+        psg_commands.train(own_data.configured(VARIANTS, sys.argv[1:], task="scene_graph"))
         return
     config = own_data.configured(VARIANTS, sys.argv[1:])
     polygons = config.model.mask_targets == "polygons"

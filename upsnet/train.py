@@ -6,7 +6,6 @@ import torch
 
 from common.errors import UserError
 from common.run import commands
-from common.run.configuration import configure
 from maskworks import own_data, report, shapes
 from upsnet.augmentation import training_transforms
 from upsnet.config import VARIANTS
@@ -17,7 +16,7 @@ from upsnet.weights import initialise
 
 
 def main() -> None:
-    config = configure(VARIANTS, sys.argv[1:], prog="train.py")
+    config = own_data.configured(VARIANTS, sys.argv[1:], task="panoptic")
     device = commands.start(config.training)
     data = shapes.fill_in(config.data, "train", "val", annotations="panoptic")
     training_data = open_panoptic(data, "train", config.training)

@@ -75,8 +75,9 @@ class Data:
     """Where the images and annotations are."""
 
     path: Annotated[str, tyro.conf.arg(aliases=["--data"])] = ""
-    """Own data of solov2, yolact, maskrcnn, refinemask_psg: a folder or file of COCO, YOLO, labelme, Pascal VOC, label
-    images, Hugging Face's imagefolder; it is found out which. Instead of the four settings of train and val."""
+    """Own data: a folder or file of COCO, YOLO, labelme, Pascal VOC, label images, Hugging Face's imagefolder, MDETR's
+    captions; for upsnet COCO panoptic, for pose2seg COCO key points, for scene graphs PSG's; it is found out which.
+    Instead of the four settings of train and val."""
     val_fraction: Share = 0.2
     """Without validation data at that path, this part of the pictures is it, chosen by a hash of their names."""
     group_by: str = ""
