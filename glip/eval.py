@@ -3,6 +3,7 @@
 On COCO-format annotations: box mAP of their classes. On captions: of their phrases, and the recall of grounding.
 """
 
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from glip.network import GLIP
 from glip.odinw import evaluate_folder
 from glip.prompts import Prompt, read_prompt
 from glip.scoring import CAPTIONS, CLASSES, evaluate_classes
+from maskworks import own_data
 
 
 def main() -> None:
@@ -31,6 +33,7 @@ def main() -> None:
         if is_main():
             print(f"written: {commands.write_scores(folder, metrics, classes)}")
         return
+    config.data = own_data.located(config.data, sys.argv[1:], "captions")
     dataset = open_data(config.data, "val", config.training)
     scoring = scoring_of(model, dataset, config.prompt) if isinstance(dataset, CocoDataset) else CAPTIONS
     commands.evaluate("glip", config, model, dataset, scoring)

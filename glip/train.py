@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-from common.data.loader import TrainingSet
 from common.run import commands
 from common.run.callbacks import Callback, Run
-from common.run.configuration import configure
 from glip.augmentation import training_transforms
 from glip.captioned_data import CaptionedDataset, open_data
 from glip.config import VARIANTS
@@ -14,11 +12,13 @@ from glip.network import DIVISOR, GLIP
 from glip.scoring import CAPTIONS, CLASSES
 from glip.tuning import freeze, in_steps, parameter_group
 from glip.weights import initialise
-from maskworks import report
+from maskworks import own_data, report
+
+NO_PASTING = {"copy-paste": "boxes do not say which pixels to take"}
 
 
 def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] = ()) -> Run:
-    config = configure(VARIANTS, arguments, prog="train.py")
+    config = own_data.configured(VARIANTS, arguments, task="captions")
     device = commands.start(config.training)
     training_data = open_data(config.data, "train", config.training)
     validation_data = open_data(config.data, "val", config.training)
@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     initialise(model, config.training.weights)
     freeze(model)
     config.schedule = in_steps(config, len(training_data))
-    inner = TrainingSet(training_data, training_transforms(config.augment), config.training.seed)
+    own_data.mirror_no_sides(config, training_data.texts if isinstance(training_data, CaptionedDataset) else names)
+    inner = own_data.training_set(training_data, training_transforms(config.augment), config, without=NO_PASTING)
     run = commands.train(
         "glip",
         config,

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 
-from common.data.loader import TrainingSet
 from common.run import commands
 from common.run.callbacks import Callback, Run
 from maskrcnn.augmentation import training_transforms
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, transforms, config.training.seed, polygons),
+        own_data.training_set(training_data, transforms, config, polygons),
         validation_data,
         config.conventions.size_divisor,
         scoring=scoring(config.model.masks),

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.errors import UserError
+from common.run.batch_size import rerun
 from common.run.callbacks import Callback, Run
 from common.run.configuration import flags
 from common.run.memory import keep_freed_memory
@@ -21,7 +22,8 @@ def start(package: str, variant: str, settings: Mapping[str, Any], callbacks: Se
     keep_freed_memory()
     given = {name: value for name, value in settings.items() if value is not None}
     program = runpy.run_module(f"{package}.train")
-    run: Run = program["main"]([*filter(None, [variant]), *flags(given)], callbacks)
+    words = [*filter(None, [variant]), *flags(given)]
+    run: Run = rerun(lambda more: program["main"]([*words, *more], callbacks))
     for callback in callbacks:
         callback.on_end(run)
     return run

@@ -5,6 +5,7 @@
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from common.run.distributed import is_main
 from common.run.evaluation import Evaluation
 from common.run.settings import Images
 from common.run.training import Metrics
+from maskworks import own_data
 from pose2seg.config import VARIANTS, Config, PeopleData
 from pose2seg.joints import Detector, Source, from_results
 from pose2seg.people import open_people
@@ -28,6 +30,7 @@ from pose2seg.scoring import people_scoring, write_maps
 
 def main() -> None:
     model, config = commands.model_to_evaluate("pose2seg", VARIANTS, pose2seg.load)
+    config.data = own_data.located(config.data, sys.argv[1:], "keypoints")
     device = commands.start(config.training)
     model = model.to(device).to(memory_format=torch.channels_last)
     asked = [name for name in ("coco", "OCHuman") if getattr(config, name)]

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from common.data.loader import TrainingSet
 from common.run import commands
 from common.run.callbacks import Callback, Run
-from common.run.configuration import configure
-from maskworks import report
+from maskworks import own_data, report
 from pose2seg.augmentation import Letterbox
 from pose2seg.config import VARIANTS
 from pose2seg.network import Pose2Seg
@@ -16,9 +14,11 @@ from pose2seg.people import People, open_people
 from pose2seg.scoring import people_scoring
 from pose2seg.weights import initialise
 
+NO_PASTING = {"copy-paste": "a pasted person would lie on joints that count as seen"}
+
 
 def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] = ()) -> Run:
-    config = configure(VARIANTS, arguments, prog="train.py")
+    config = own_data.configured(VARIANTS, arguments, task="keypoints")
     device = commands.start(config.training)
     training_data = People(open_people(config.data, "train", config.training))
     validation_data = open_people(config.data, "val", config.training)
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
         # the plain format (3e-8), but a batch norm takes 1.2 to 1.7 times as long there; two batches differ by far more
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, Letterbox(config.model.input_size), config.training.seed),
+        own_data.training_set(training_data, Letterbox(config.model.input_size), config, without=NO_PASTING),
         validation_data,
         config.model.input_size,
         scoring=people_scoring(config.test.occlusion),

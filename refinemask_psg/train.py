@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 
-from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
 from common.run.callbacks import Callback, Run
@@ -21,7 +20,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     if config.relations.head != "none":
         from refinemask_psg.psg import commands as psg_commands  # needs transformers, which the detector doesn't
 
-        return psg_commands.train(config, callbacks)
+        return psg_commands.train(own_data.configured(VARIANTS, arguments, task="scene_graph"), callbacks)
     config = own_data.configured(VARIANTS, arguments)
     polygons = config.model.mask_targets == "polygons"
     if polygons and config.augment.crop:
@@ -37,7 +36,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, training_transforms(config.augment), config.training.seed, polygons),
+        own_data.training_set(training_data, training_transforms(config.augment), config, polygons),
         validation_data,
         DIVISOR,
         scoring=own_data.scored_in_tiles(commands.INSTANCES),

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 
-from common.data.loader import TrainingSet
 from common.run import commands
 from common.run.callbacks import Callback, Run
 from maskworks import own_data, report, shapes
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, training_transforms(config.augment), config.training.seed),
+        own_data.training_set(training_data, training_transforms(config.augment), config),
         validation_data,
         DIVISOR,
         scoring=own_data.scored_in_tiles(commands.INSTANCES),

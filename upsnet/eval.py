@@ -4,6 +4,7 @@ Writes metrics.json, and the predictions as COCO's server takes them: panoptic.j
 """
 
 import json
+import sys
 
 import torch
 
@@ -13,7 +14,7 @@ from common.files import write_text
 from common.ops.precision import autocast
 from common.run import commands
 from common.run.distributed import barrier, is_main
-from maskworks import shapes
+from maskworks import own_data, shapes
 from upsnet.config import VARIANTS
 from upsnet.panoptic_data import open_panoptic
 from upsnet.panoptic_evaluation import evaluate_panoptic_model
@@ -22,6 +23,7 @@ from upsnet.panoptic_evaluation import evaluate_panoptic_model
 def main() -> None:
     model, config = commands.model_to_evaluate("upsnet", VARIANTS, upsnet.load)
     device = commands.start(config.training)
+    config.data = own_data.located(config.data, sys.argv[1:], "panoptic")
     data = shapes.fill_in(config.data, "val", annotations="panoptic")
     dataset = open_panoptic(data, "val", config.training)
     refuse_other_classes(dataset, model.class_names)

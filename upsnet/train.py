@@ -4,12 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
-from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
 from common.run.callbacks import Callback, Run
-from common.run.configuration import configure
-from maskworks import report, shapes
+from maskworks import own_data, report, shapes
 from upsnet.augmentation import training_transforms
 from upsnet.config import VARIANTS
 from upsnet.network import DIVISOR, UPSNet
@@ -19,7 +17,7 @@ from upsnet.weights import initialise
 
 
 def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] = ()) -> Run:
-    config = configure(VARIANTS, arguments, prog="train.py")
+    config = own_data.configured(VARIANTS, arguments, task="panoptic")
     device = commands.start(config.training)
     data = shapes.fill_in(config.data, "train", "val", annotations="panoptic")
     training_data = open_panoptic(data, "train", config.training)
@@ -35,7 +33,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, training_transforms(config.augment), config.training.seed),
+        own_data.training_set(training_data, training_transforms(config.augment), config),
         validation_data,
         DIVISOR,
         scoring=SCORING,

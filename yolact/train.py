@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
 from common.run.callbacks import Callback, Run
@@ -35,7 +34,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, SSDAugmentation(config), config.training.seed),
+        own_data.training_set(training_data, SSDAugmentation(config), config),
         validation_data,
         DIVISOR,
         scoring=own_data.scored_in_tiles(commands.INSTANCES),

@@ -5,7 +5,7 @@ at step n sees what it would have seen.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -19,11 +19,12 @@ from torchvision.transforms import v2
 
 from common.data.augment import augmented
 from common.data.batches import Batch, Target, collate
-from common.data.coco import LabelledImages
+from common.data.coco import LabelledImages, Sample
 from common.errors import UserError
 
 Item = tuple[Tensor, Target]
 Key = tuple[int, int]  # epoch, index
+Outlines = list[list[NDArray[np.float32]]]  # of each object, [P, 2] each
 
 
 class Trainable(Protocol):
@@ -37,10 +38,21 @@ class Trainable(Protocol):
 
 
 class TrainingSet(Dataset[Item | UserError]):
-    """A data set seen through its augmentation, addressed by (epoch, index); with the objects' polygons if asked."""
+    """A data set seen through its augmentation, addressed by (epoch, index); with the objects' polygons if asked.
 
-    def __init__(self, dataset: LabelledImages, transforms: v2.Transform, seed: int, polygons: bool = False):
+    `change` is what happens before the transforms; like them it draws from torch's generator.
+    """
+
+    def __init__(
+        self,
+        dataset: LabelledImages,
+        transforms: v2.Transform,
+        seed: int,
+        polygons: bool = False,
+        change: Callable[[Sample, Outlines | None], tuple[Sample, Outlines | None]] | None = None,
+    ):
         self.dataset, self.transforms, self.seed, self.polygons = dataset, transforms, seed, polygons
+        self.change = change
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -55,6 +67,10 @@ class TrainingSet(Dataset[Item | UserError]):
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed the other devices too, and keep a stack trace for each that isn't there
             torch.default_generator.manual_seed(mix(self.seed, epoch, index))
+            try:
+                sample, polygons = self.change(sample, polygons) if self.change else (sample, polygons)
+            except UserError as error:  # another picture that it takes objects from
+                return error
             return augmented(sample, self.transforms, polygons)
 
 

@@ -26,6 +26,7 @@ from common.files import write_text
 from common.metrics.coco import LIMIT, RECALL_LIMITS
 from common.metrics.mistakes import THRESHOLD, Mistakes
 from common.ops.precision import autocast
+from common.run.batch_size import fit_batch_size, rerun
 from common.run.callbacks import Callback, Run
 from common.run.checkpoint import Checkpoint
 from common.run.configuration import configure, refuse_another_network, to_dict, to_yaml
@@ -38,6 +39,7 @@ from common.run.report_details import write_run_details
 from common.run.score_tables import print_classes, print_scores
 from common.run.settings import Data, Optimizer, Schedule, Training
 from common.run.training import Metrics, Trainer
+from common.run.training_pictures import write_training_pictures
 
 EXAMPLES_IN_REPORT = 16
 M = TypeVar("M", bound=Learner)
@@ -104,7 +106,7 @@ def run(main: Callable[[], object]) -> None:
     wordy = "--traceback" in sys.argv
     sys.argv[:] = [word for word in sys.argv if word != "--traceback"]
     try:
-        main()
+        rerun(lambda more: begin(main, more))
     except Exception as error:
         line = str(error) if isinstance(error, UserError) else surroundings(error)
         if wordy:
@@ -115,6 +117,11 @@ def run(main: Callable[[], object]) -> None:
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def begin(main: Callable[[], object], more: Sequence[str]) -> None:
+    sys.argv += more
+    main()
 
 
 def unforeseen(error: Exception) -> str:
@@ -194,15 +201,16 @@ def train(
     training_data = training_set.dataset
     refuse_different_classes(training_data, validation_data)
     refuse_unread(config, scoring)
+    fit_batch_size(model, training_set, divisor, config.training, config.optimizer)
     folder = prepare_run(package, config)
-    write_names(folder, training_data, validation_data)
     describe_pictures(training_data, validation_data)
     describe_limits(config, validation_data)
+    write_names(folder, training_data, validation_data)
+    write_training_pictures(folder, training_set, config.training)
     latest: list[Evaluated] = []
 
     def describe(module: Learner) -> Checkpoint:
-        ids = training_data.category_ids
-        return Checkpoint(package, to_dict(config), tuple(class_names), ids, module.state_dict())
+        return Checkpoint(package, to_dict(config), tuple(class_names), training_data.category_ids, module.state_dict())
 
     def evaluate(module: Learner) -> Metrics:
         latest[:] = [score(module, validation_data, config.training, scoring)]
@@ -229,8 +237,7 @@ def train(
     write_scores(folder, metrics, latest[0].per_class)
     if config.training.report:
         write_details(folder, f"{package} {config.variant}", trained, validation_data, latest[0], scoring)
-    print(f"weights: {(folder / 'best.safetensors').resolve()}")
-    print("to go on:")
+    print(f"weights: {(folder / 'best.safetensors').resolve()}\nto go on:")
     print("\n".join(next_commands(model, folder, validation_data.path(0).parent, predicting, exports)))
     return Run(folder, config.training.report)
 

@@ -35,7 +35,7 @@ OF_NO_ONE_ELSE = {
     "small": "for own data (--data), which says sizes and steps",
 }
 # Of one machine or one call: a checkpoint must not bring them to another. The precision stays: scores depend on it.
-NOT_KEPT = {"run", "resume", "weights", "device", "workers", "overwrite"}
+NOT_KEPT = {"run", "resume", "weights", "device", "workers", "overwrite", "fit_batch_size"}
 # What a checkpoint's weights are made for; what of it is only looked up while predicting; what only training reads.
 OF_THE_NETWORK = ("variant:", "model.", "text.", "relations.")
 READ_LATER = (
@@ -44,7 +44,14 @@ READ_LATER = (
 )
 OF_TRAINING = (
     *("optimizer.", "schedule.", "augment.", "losses.", "train.", "tuning.", "recipe_batch_size:"),
-    *("data.train.", "data.keep_empty:", "training.epochs:", "training.steps:", "training.start_step:"),
+    *(
+        "data.train.",
+        "data.keep_empty:",
+        "data.augment:",
+        "training.epochs:",
+        "training.steps:",
+        "training.start_step:",
+    ),
     *("training.minutes:", "training.save_every:", "training.evaluate_every:", "training.compile:"),
     *("training.report:", "training.not_finite:", "training.patience:"),
 )
@@ -60,6 +67,7 @@ def configure(
 ) -> T:
     """The configuration that a command line asks for; `default` stands in for the variant's settings."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = arguments if evaluating else auto_as_flag(arguments)
     named = bool(arguments) and not arguments[0].startswith("-")
     variant: Any = choose(variants, arguments.pop(0)) if named else next(iter(variants.values()))
     own: Any = variant if default is None else default
@@ -88,6 +96,17 @@ def changed(base: T, words: Sequence[str], prog: str, file: str = "") -> T:
         if given.epochs != UNSET and given.steps == UNSET:
             config.training.steps = 0
     return config  # type: ignore[no-any-return]
+
+
+def auto_as_flag(words: Sequence[str]) -> list[str]:
+    """--batch-size auto is another setting: the size is a number."""
+    found: list[str] = []
+    for word in words:
+        if word == "auto" and found and command_line.flag_of(found[-1]) == "--batch-size":
+            found[-1] = "--fit-batch-size"
+        else:
+            found.append("--fit-batch-size" if word in ("--batch-size=auto", "--batch_size=auto") else word)
+    return found
 
 
 def choose(variants: Mapping[str, T], name: str) -> T:

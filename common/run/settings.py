@@ -37,7 +37,9 @@ class Training:
     patience: Whole = 0
     """End the run after so many evaluations without a better score; 0: never."""
     batch_size: Count = 16
-    """Images for each optimizer step, over all processes and accumulated batches."""
+    """Images for each optimizer step, over all processes and accumulated batches; auto: as many as fit the GPU."""
+    fit_batch_size: bool = False
+    """What --batch-size auto says: find out how many pictures a GPU has memory for, and train with that."""
     accumulate: Count = 1
     """Split each step's images into so many batches whose gradients add up."""
     workers: WholeOrUnset = -1
@@ -73,8 +75,9 @@ class Data:
     """Where the images and annotations are."""
 
     path: Annotated[str, tyro.conf.arg(aliases=["--data"])] = ""
-    """Own data of solov2, yolact, maskrcnn, refinemask_psg: a folder or file of COCO, YOLO, labelme, Pascal VOC, label
-    images, Hugging Face's imagefolder; it is found out which. Instead of the four settings of train and val."""
+    """Own data: a folder or file of COCO, YOLO, labelme, Pascal VOC, label images, Hugging Face's imagefolder, MDETR's
+    captions; for upsnet COCO panoptic, for pose2seg COCO key points, for scene graphs PSG's; it is found out which.
+    Instead of the four settings of train and val."""
     val_fraction: Share = 0.2
     """Without validation data at that path, this part of the pictures is it, chosen by a hash of their names."""
     group_by: str = ""
@@ -90,6 +93,9 @@ class Data:
     recipe: Annotated[Literal["", "finetune", "published"], tyro.conf.arg(aliases=["--recipe"])] = ""
     """finetune: steps, learning rate and evaluations follow from the data, the default with --data; published: as the
     variant has them."""
+    augment: Annotated[Literal["published", "light", "strong"], tyro.conf.arg(aliases=["--augment"])] = "published"
+    """What is done to training pictures before they are scaled: published: what the variant does; light: other scales
+    and colours, the default with --data; strong: more so, and objects of other pictures pasted."""
     train: Images = field(default_factory=Images)
     val: Images = field(default_factory=Images)
     seed: Seed = 0

@@ -1,4 +1,7 @@
-"""COCO files as they lie about: COCO's own layout and the exports of Roboflow, CVAT, Label Studio and Labelbox."""
+"""COCO files as they lie about: COCO's own layout, the exports of Roboflow, CVAT, Label Studio and Labelbox, ODinW's.
+
+A package looks for its own kind of them, its task: objects, joints, captions, panoptic maps or PSG's scene graphs.
+"""
 
 import re
 from collections.abc import Iterator
@@ -11,8 +14,24 @@ from common.errors import UserError
 from maskworks.own_data.coco_writing import Json
 
 TRAIN, VAL = ("train", "training"), ("val", "valid", "validation", "test", "testing")
-USUAL_NAMES = ("annotations.json", "_annotations.coco.json", "instances_default.json", "result.json", "labels.json")
-LOOKED_FOR = 20  # pictures of a file by which their folder is found
+USUAL_NAMES = (
+    "annotations_without_background.json",
+    "annotations.json",
+    "_annotations.coco.json",
+    "instances_default.json",
+    "result.json",
+    "labels.json",
+)
+LOOKED_FOR = 20  # pictures of a file by which their folder is found, and folders beside it
+# task -> the kinds of file that it takes, and what COCO's own files of it begin with
+TASKS = {
+    "instances": (("coco", "keypoints"), "instances"),
+    "captions": (("coco",), "instances"),
+    "keypoints": (("keypoints",), "person_keypoints"),
+    "panoptic": (("panoptic",), "panoptic"),
+    "scene_graph": (("scene_graph",), "psg"),
+}
+OWNERS = {"scene_graph": "PSG"}
 
 
 @dataclass
@@ -22,6 +41,7 @@ class Part:
     folder: Path
     file: Path | None
     made: Json | None = None
+    maps: Path | None = None  # of panoptic content, whose PNGs lie elsewhere than beside it
 
     def content(self) -> Json:
         return self.made if self.made is not None else decoded(self.file) if self.file else {}
@@ -33,13 +53,15 @@ class Head(msgspec.Struct):
     images: list[msgspec.Raw] | None = None
     annotations: list[msgspec.Raw] | None = None
     categories: list[msgspec.Raw] | None = None
+    relations_categories: list[msgspec.Raw] | None = None
+    predicate_classes: list[msgspec.Raw] | None = None
     shapes: list[msgspec.Raw] | None = None
     image_path: str | None = msgspec.field(default=None, name="imagePath")
 
 
 class ImageName(msgspec.Struct):
-    id: int
     file_name: str
+    id: int = 0
 
 
 class Category(msgspec.Struct):
@@ -61,35 +83,56 @@ class Names(msgspec.Struct):
     annotations: list[OfCategory]
 
 
+class Segmented(msgspec.Struct):
+    """What is counted of a panoptic annotation, or of a picture of PSG's."""
+
+    segments_info: list[msgspec.Raw]
+    image_id: int | str
+
+
+class Segments(msgspec.Struct):
+    annotations: list[Segmented] = []
+    data: list[Segmented] = []
+    test_image_ids: list[str] = []
+
+
+class OnlyImages(msgspec.Struct):
+    images: list[ImageName] = []
+    data: list[ImageName] = []  # PSG's
+
+
 def kind_of(file: Path) -> str:
-    """coco, labelme or neither."""
+    """coco, one of its other tasks, labelme, or none of these."""
     try:
         head = msgspec.json.decode(_bytes(file), type=Head)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
+    if head.relations_categories is not None or head.predicate_classes is not None:
+        return "scene_graph"
     if head.images is not None and head.annotations is not None and head.categories is not None:
-        panoptic = any(b'"segments_info"' in bytes(entry) for entry in head.annotations[:1])
-        return "" if panoptic else "coco"
+        first = b"".join(bytes(entry) for entry in head.annotations[:1])
+        return "panoptic" if b'"segments_info"' in first else "keypoints" if b'"keypoints"' in first else "coco"
     return "labelme" if head.shapes is not None and head.image_path is not None else ""
 
 
-def in_folder(path: Path) -> Iterator[tuple[str, Path, Path | None]]:
+def in_folder(path: Path, task: str = "instances") -> Iterator[tuple[str, Path, Path | None]]:
     """The COCO files in a folder or its annotations/: what it is, the file for training, and that for validation."""
     there = [file for place in (path, path / "annotations") for file in sorted(place.glob("*.json"))]
-    named = [file for file in there if file.name.startswith("instances")]  # the others are for other tasks, and large
-    files = [file for file in named or there if kind_of(file) == "coco"]
+    kinds, start = TASKS[task]
+    named = [file for file in there if file.name.startswith(start)]  # the others are for other tasks, and large
+    files = [file for file in named or there if kind_of(file) in kinds]
     trains = [file for file in files if _part_named(file) in TRAIN]
     for train in trains:
         like = [
             file for name in VAL for file in files if file.name == re.sub("|".join(reversed(TRAIN)), name, train.name)
         ]
         val = next(iter(like or [file for name in VAL for file in files if _part_named(file) == name]), None)
-        yield f"COCO's {train.name}" + (f" and {val.name}" if val else ""), train, val
+        yield f"{OWNERS.get(task, 'COCO')}'s {train.name}" + (f" and {val.name}" if val else ""), train, val
     if trains:
         return
     usual = [file for name in USUAL_NAMES for file in files if file.name == name]
     for file in usual + [file for file in files if file not in usual]:
-        yield f"the COCO file {file.name}", file, None
+        yield f"the {OWNERS.get(task, 'COCO')} file {file.name}", file, None
 
 
 def _part_named(file: Path) -> str:
@@ -98,9 +141,13 @@ def _part_named(file: Path) -> str:
     return next((word for word in words if word in (*TRAIN, *VAL)), "")
 
 
-def read(file: Path) -> Part:
+def read(file: Path, task: str = "instances") -> Part:
     """A COCO file and where its pictures are; changed are names written on Windows, and Roboflow's class of classes."""
     try:
+        if task in ("panoptic", "scene_graph"):
+            there = msgspec.json.decode(_bytes(file), type=OnlyImages)
+            listed = [entry.file_name for entry in (there.images or there.data)[:LOOKED_FOR]]
+            return Part(pictures_of(file, listed), file, maps=file.with_suffix("") if task == "panoptic" else None)
         names = msgspec.json.decode(_bytes(file), type=Names)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{file}: not a COCO file that can be read: {error}; correct it") from error
@@ -117,6 +164,14 @@ def read(file: Path) -> Part:
     return Part(folder, None, content)
 
 
+def counted_segments(file: Path, validating: bool) -> tuple[int, int]:
+    """The pictures of a panoptic file or PSG's and their segments; of PSG's those that train, or that validate."""
+    content = msgspec.json.decode(_bytes(file), type=Segments)
+    tested = set(content.test_image_ids)
+    own = content.annotations or [each for each in content.data if (each.image_id in tested) == validating]
+    return len(own), sum(len(each.segments_info) for each in own)
+
+
 def decoded(file: Path) -> Json:
     content: Json = msgspec.json.decode(_bytes(file))
     return content
@@ -125,11 +180,14 @@ def decoded(file: Path) -> Json:
 def pictures_of(file: Path, names: list[str]) -> Path:
     """The folder in which most of a COCO file's pictures are."""
     near, above = file.parent, file.parent.parent
-    part = file.stem.removeprefix("instances_")
+    found = re.search(r"(train|val|test)\d*", file.stem)  # person_keypoints_train2017_pose2seg
+    part = found[0] if found else file.stem.removeprefix("instances_")
     folders = [near, near / "images", near / "data", near / part, near / "images" / part, near / "JPEGImages"]
-    if near.name.lower() in {"annotations", "labels"}:
+    if near.name.lower() in {"annotations", "labels", "psg"}:
         folders += [above / part, above / "images" / part, above / "images", above, above / "JPEGImages"]
-    there = {folder: sum((folder / name).is_file() for name in names) for folder in folders}
+        beside = [folder for folder in sorted(above.iterdir()) if folder.is_dir() and folder != near]
+        folders += beside[:LOOKED_FOR]  # flickr30k_images/, PSG's coco/
+    there = {folder: sum((folder / name).is_file() for name in names) for folder in dict.fromkeys(folders)}
     best = max(folders, key=lambda folder: there[folder])
     if names and not there[best]:
         looked = ", ".join(str(folder) for folder in folders if folder.is_dir())

@@ -15,29 +15,38 @@ from common.errors import UserError
 from common.files import here_or_above
 from common.run.configuration import UNPREFIXED, changed, choose, configure, flags
 from common.run.settings import Data
-from maskworks.own_data import checks, fitting, found, splits
+from maskworks.own_data import augmentation, checks, coco_files, fitting, found, splits
 from maskworks.own_data.tiles import Tiling
 
 T = TypeVar("T")
+D = TypeVar("D", bound=Data)
+OF_SEGMENTS = ("panoptic", "scene_graph")  # tasks whose files aren't COCO's of objects
 OF_A_PATH = ("--recipe", "--data.recipe", "--data.val-fraction", "--data.group-by", "--data.rectangles", "--data.check")
 SMALL = "small"  # the variant that learns own data where none is named
 
 
-def configured(variants: Mapping[str, T], arguments: Sequence[str] | None = None, prog: str = "train.py") -> T:
+def configured(
+    variants: Mapping[str, T],
+    arguments: Sequence[str] | None = None,
+    prog: str = "train.py",
+    task: str = "instances",
+) -> T:
     """As `configure`; with --data, settings that follow from the data stand below those that the user gives."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     asked: Any = configure(variants, arguments, prog=prog)
     if not asked.data.path:
         if alone := [word for word in arguments if flag_of(word) in OF_A_PATH]:
             raise UserError(f"{alone[0]} is for own data, and follows from them; say with --data where they are")
-        return asked  # type: ignore[no-any-return]
+        return augmented(variants, asked, arguments, prog)  # type: ignore[no-any-return]
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and SMALL not in variants:
         raise UserError(f"--data needs a variant here, named before it; there are {', '.join(variants)}")
     base: Any = deepcopy(choose(variants, arguments[0] if named else SMALL))
     others = {name: each for name, each in variants.items() if name != base.variant}
     asked = configure({base.variant: base} | others, arguments, prog=prog)
-    data = located(asked.data, arguments)
+    data = located(asked.data, arguments, task)
+    if task in OF_SEGMENTS:
+        return of_segments({base.variant: base} | others, asked, data, arguments, prog)  # type: ignore[no-any-return]
     train, val = checks.opened(data.train), checks.opened(data.val)
     tiling = Tiling.of(data.tile, data.overlap)
     measures = fitting.Measures.of(train, tiling)
@@ -49,22 +58,65 @@ def configured(variants: Mapping[str, T], arguments: Sequence[str] | None = None
         scaled = getattr(base, "recipe_batch_size", 0)  # then its learning rate is for the asked batch already
         published = replace(base.training, batch_size=asked.training.batch_size) if scaled else base.training
         settings |= fitting.finetune(measures, asked.training, published, base.optimizer)
-    base = changed(base, flags({name: value for name, value in settings.items() if has(base, name)}), prog)
+    base = with_settings(base, settings, prog)
     config: Any = configure({base.variant: base} | others, arguments, prog=prog)
-    config.data = replace(data, recipe="")  # the settings say it from here on, to --resume and --config as well
-    review(config, measures, train, val)
+    config = augmented({base.variant: base} | others, config, arguments, prog)
+    config.data = replace(
+        data, recipe="", augment=config.data.augment
+    )  # the settings say it from here on, to --resume and --config as well
+    review(config, measures, train, val, masks=task != "captions")
     return config  # type: ignore[no-any-return]
 
 
-def located(data: Data, arguments: Sequence[str] = ()) -> Data:
+def of_segments(variants: Mapping[str, Any], asked: Any, data: Data, arguments: Sequence[str], prog: str) -> Any:
+    """The same for panoptic maps and scene graphs, of which only pictures and segments are counted."""
+    counts = [
+        coco_files.counted_segments(Path(each.annotations[0]), each is data.val) for each in (data.train, data.val)
+    ]
+    (pictures, segments), (validating, others) = counts
+    base, recipe = next(iter(variants.values())), asked.data.recipe
+    measures = fitting.Measures(min(pictures, asked.training.limit or pictures), segments, 0.0, 1.0, 1.0, 0)
+    if recipe != "published":
+        base = with_settings(base, fitting.finetune(measures, asked.training, base.training, base.optimizer), prog)
+    config: Any = configure({**variants, base.variant: base}, arguments, prog=prog)
+    config = augmented({**variants, base.variant: base}, config, arguments, prog)
+    config.data = replace(data, recipe="", augment=config.data.augment)
+    say(f"data: {pictures} pictures train, with {segments} segments; {validating} validate, with {others}")
+    say(f"plan: {plan(config, measures.pictures)}")
+    return config
+
+
+def augmented(variants: Mapping[str, T], asked: T, arguments: Sequence[str], prog: str) -> T:
+    """What was asked for, without the package's own colours and crops where a named augmentation has those."""
+    settings = augmentation.settings_for(asked.data.augment)  # type: ignore[attr-defined]
+    if not settings:
+        return asked
+    named = bool(arguments) and not arguments[0].startswith("-")
+    name, base = (arguments[0], choose(variants, arguments[0])) if named else next(iter(variants.items()))
+    return configure({**variants, name: with_settings(base, settings, prog)}, arguments, prog=prog)
+
+
+def with_settings(base: T, settings: Mapping[str, Any], prog: str) -> T:
+    """A variant with those of some settings that it has."""
+    return changed(base, flags({name: value for name, value in settings.items() if has(base, name)}), prog)
+
+
+def located(data: D, arguments: Sequence[str] = (), task: str = "instances") -> D:
     """The settings with the files of train and val in the place of a path; without a path, as they are."""
     if not data.path:
         return data
     if given := [word for word in arguments if word.startswith(("--data.train.", "--data.val.i", "--data.val.a"))]:
         raise UserError(f"--data says where the pictures are, and so does {given[0]}; give one of the two")
-    reading = found.read(Path(here_or_above([data.path])[0]), data.rectangles)
+    unread = {} if task in found.OF_OBJECTS else {"--data.rectangles": data.rectangles}
+    unread |= {"--data.check": data.check != Data().check} if task in OF_SEGMENTS else {}
+    if given := [flag for flag, asked in unread.items() if asked]:
+        raise UserError(f"{given[0]}: nothing looks at it in data of this kind; leave it out")
+    reading = found.read(Path(here_or_above([data.path])[0]), data.rectangles, task)
     train, val = reading.train, reading.val
-    if val is None:
+    if val is None and task == "scene_graph":
+        train, val, said = splits.split_scene_graphs(train, data.val_fraction, data.group_by)
+        reading.notes.append(said)
+    elif val is None:
         train, val = splits.split(train, data.val_fraction, data.group_by)
         reading.notes.append(f"{data.val_fraction:g} of the pictures validate, chosen by a hash of their names")
     elif given := [word for word in arguments if flag_of(word) in OF_A_PATH[2:4]]:
@@ -74,7 +126,7 @@ def located(data: Data, arguments: Sequence[str] = ()) -> Data:
     return replace(data, path="", train=files["train"], val=files["val"])
 
 
-def review(config: Any, m: fitting.Measures, train: checks.Set, val: checks.Set) -> None:
+def review(config: Any, m: fitting.Measures, train: checks.Set, val: checks.Set, masks: bool = True) -> None:
     """Print what was found and what will be done; stop for what would waste it."""
     tiling = Tiling.of(config.data.tile, config.data.overlap)
     say(
@@ -85,7 +137,7 @@ def review(config: Any, m: fitting.Measures, train: checks.Set, val: checks.Set)
     if config.variant == SMALL:
         say(f"fitted to them: {' '.join(flags({n: value_of(config, n) for n in fitting.fitted(m) if has(config, n)}))}")
     say(f"plan: {plan(config, m.pictures)}")
-    reasons = checks.wasted(train, val, masks=getattr(config.model, "masks", True))
+    reasons = checks.wasted(train, val, masks=masks and getattr(config.model, "masks", True))
     scales = network_scales(config, fitting.seen_sizes(train.a.sizes, tiling))
     small = {name: part for name, part in checks.too_small(train, scales).items() if part >= checks.SOME}
     if small:
@@ -110,7 +162,7 @@ def plan(config: Any, pictures: int) -> str:
         f"{steps} steps of {training.batch_size} pictures, {steps / epoch:.4g} epochs; learning rate "
         f"{config.optimizer.lr:g} after {schedule.warmup} steps, then {schedule.name}; "
         f"a score every {training.evaluate_every} epochs, the best is kept; "
-        f"weights from {training.weights or 'nothing'}; "
+        f"weights from {training.weights or 'nothing'}; augmentation {config.data.augment}; "
         f"{f'the stem and {frozen} stages are frozen' if frozen >= 0 else 'nothing is frozen'}"
     )
 

@@ -24,6 +24,7 @@ WANTED = 12  # pixels
 GRIDS = (1.0, 0.9, 0.6, 0.4, 0.3)  # 40, 36, 24, 16, 12 on COCO
 SHORT_SIDES = (0.7, 0.8, 0.9, 1.0, 1.1)
 STEPS = (1_000, 20_000)
+OFTEN = 20  # epochs
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def finetune(m: Measures, asked: Training, published: Training, optimizer: Optim
     """The recipe for own data; what the user asked for stands, and the rest follows from it.
 
     1,000 steps of 8 pictures and one for every 20 objects, at most 20,000; twice as many from random weights. The
-    learning rate is the variant's, which is for its batches, scaled linearly (of Adam: by the square root).
+    learning rate is the variant's, which is for its batches, scaled linearly (of Adam: by the square root). Pictures
+    that are seen more than 20 times are augmented lightly: fewer times, and there is nothing to learn by heart.
     """
     batch = asked.batch_size
     epoch = -(-m.pictures // batch)
@@ -129,4 +131,5 @@ def finetune(m: Measures, asked: Training, published: Training, optimizer: Optim
         "optimizer.ema": round(1 - 1 / max(50, steps / 20), 5),
         "schedule.name": "cosine",
         "schedule.warmup": max(1, round(steps * 0.05)),
+        "data.augment": "light" if steps > OFTEN * epoch else "published",
     }

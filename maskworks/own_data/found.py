@@ -13,12 +13,21 @@ from maskworks.own_data import coco_files, imagefolder, label_images, labelme, v
 from maskworks.own_data.coco_files import LOOKED_FOR, TRAIN, VAL, Part
 from maskworks.own_data.coco_writing import CocoWriter, stop_or_skip
 
+OF_OBJECTS = ("instances", "captions")  # tasks that take any format of objects; the others take COCO's of theirs
 UNDERSTOOD = (
     "a COCO JSON with its pictures beside it or under images/; COCO's annotations/ and train2017/; exports of "
     "Roboflow, CVAT, Label Studio and Labelbox; YOLO's data.yaml; labelme's JSON files; Pascal VOC's Annotations/ and "
     "JPEGImages/; images/ and masks/ with label images (a number for each object) or with a folder of binary pictures "
     "for each; Hugging Face's metadata.jsonl; and train/ and val/ (valid/, test/) with one of these in each"
 )
+_BOTH = "one alone, in annotations/ with train2017/ beside that, or in train/ and val/ each"
+OTHERS = {
+    "captions": f"MDETR's captions and ODinW's folders, and for boxes {UNDERSTOOD}",
+    "keypoints": f"a COCO JSON of people's key points with its pictures beside it or under images/: {_BOTH}",
+    "panoptic": f"a COCO panoptic JSON, its PNGs in a folder of its name, pictures beside it or under images/: {_BOTH}",
+    "scene_graph": "PSG's file or prepared ones, beside the folders that their file names start from or within one of "
+    f"these (as psg/ beside coco/): {_BOTH}",
+}
 
 
 @dataclass
@@ -34,47 +43,53 @@ class Reading:
 Candidate = tuple[str, Callable[[], Reading]]
 
 
-def read(path: Path, rectangles: bool = False) -> Reading:
+def read(path: Path, rectangles: bool = False, task: str = "instances") -> Reading:
     """The data under a path; every other way to read it is among the notes."""
     if not path.exists():
         raise UserError(f"--data {path}: no such file or folder; check the path")
-    candidates = list(readings_of(path, rectangles))
+    candidates = list(readings_of(path, rectangles, task))
     if not candidates:
-        raise UserError(f"--data {path}: nothing in it is understood. What is: {UNDERSTOOD}")
+        raise UserError(f"--data {path}: nothing in it is understood. What is: {OTHERS.get(task, UNDERSTOOD)}")
     kind, taken = candidates[0]
     reading = taken()
     reading.kind = kind
-    if reading.val:
+    if reading.val and task in OF_OBJECTS:
         with_all_classes([reading.train, reading.val])
     if others := [other for other, _ in candidates[1:]]:
         reading.notes.append(f"it could also be {' or '.join(others[:3])}: to take that, name it itself")
     return reading
 
 
-def readings_of(path: Path, rectangles: bool) -> Iterator[Candidate]:
+def readings_of(path: Path, rectangles: bool, task: str) -> Iterator[Candidate]:
     """What a path can be taken for, the most telling first."""
     if path.is_file():
-        yield from readings_of_file(path, rectangles)
+        yield from readings_of_file(path, rectangles, task)
         return
-    yield from split_folders(path, rectangles)
+    yield from split_folders(path, rectangles, task)
+    if task not in OF_OBJECTS:
+        for kind, train, val in coco_files.in_folder(path, task):
+            yield kind, lambda train=train, val=val: _coco(train, val, task)  # type: ignore[misc]
+        return
     for root in [path, *sorted(path.glob("VOC*")), *sorted(path.glob("VOCdevkit/VOC*"))]:
         if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir():
             yield f"Pascal VOC's {root.name}", lambda root=root: _voc(root, rectangles)  # type: ignore[misc]
     for name in ("data.yaml", "data.yml", "metadata.jsonl"):
         if (path / name).is_file():
-            yield from readings_of_file(path / name, rectangles)
-    for kind, train, val in coco_files.in_folder(path):
-        yield kind, lambda train=train, val=val: _coco(train, val)  # type: ignore[misc]
+            yield from readings_of_file(path / name, rectangles, task)
+    for kind, train, val in coco_files.in_folder(path, task):
+        yield kind, lambda train=train, val=val: _coco(train, val, task)  # type: ignore[misc]
     if any(coco_files.kind_of(file) == "labelme" for file in sorted(path.rglob("*.json"))[:LOOKED_FOR]):
         yield "labelme's JSON files", lambda: _whole(path, lambda faults: labelme.read(path, path, faults))
     if label_images.folders_of(path) or label_images.single_folders(path):
         yield "pictures with a number or a binary picture for each object", lambda: _label_images(path)
 
 
-def readings_of_file(file: Path, rectangles: bool) -> Iterator[Candidate]:
+def readings_of_file(file: Path, rectangles: bool, task: str) -> Iterator[Candidate]:
     kind = coco_files.kind_of(file) if file.suffix == ".json" else ""
-    if kind == "coco":
-        yield f"the COCO file {file.name}", lambda: _coco(file, None)
+    if kind in coco_files.TASKS[task][0]:
+        yield f"the {coco_files.OWNERS.get(task, 'COCO')} file {file.name}", lambda: _coco(file, None, task)
+    elif task not in OF_OBJECTS:
+        return
     elif kind == "labelme":
         raise UserError(f"--data {file}: one of labelme's files, for one picture; name their folder")
     elif file.suffix in {".yaml", ".yml"}:
@@ -84,13 +99,13 @@ def readings_of_file(file: Path, rectangles: bool) -> Iterator[Candidate]:
         yield "Hugging Face's imagefolder", lambda: _whole(folder, lambda f: imagefolder.read(folder, rectangles, f))
 
 
-def split_folders(path: Path, rectangles: bool) -> Iterator[Candidate]:
+def split_folders(path: Path, rectangles: bool, task: str) -> Iterator[Candidate]:
     """train/ and val/, each with data of one format."""
     below = {folder.name.lower(): folder for folder in sorted(path.iterdir()) if folder.is_dir()}
     train = next((below[name] for name in TRAIN if name in below), None)
-    if train is None or not (own := list(readings_of(train, rectangles))):
+    if train is None or not (own := list(readings_of(train, rectangles, task))):
         return
-    found = [(below[name], next(readings_of(below[name], rectangles), None)) for name in VAL if name in below]
+    found = [(below[name], next(readings_of(below[name], rectangles, task), None)) for name in VAL if name in below]
     usable = [(folder, candidate) for folder, candidate in found if candidate]
 
     def both() -> Reading:
@@ -106,8 +121,8 @@ def split_folders(path: Path, rectangles: bool) -> Iterator[Candidate]:
     yield f"{names}, with {' and '.join(kinds)}", both
 
 
-def _coco(train: Path, val: Path | None) -> Reading:
-    return Reading(coco_files.read(train), coco_files.read(val) if val else None)
+def _coco(train: Path, val: Path | None, task: str) -> Reading:
+    return Reading(coco_files.read(train, task), coco_files.read(val, task) if val else None)
 
 
 def _whole(folder: Path, make: Callable[[list[str]], CocoWriter]) -> Reading:

@@ -76,7 +76,7 @@ class TiledDataset(Dataset[Sample]):
     def __init__(self, dataset: CocoDataset, tiling: Tiling):
         self.dataset, self.tiling = dataset, tiling
         self.annotation_files, self.class_names = dataset.annotation_files, dataset.class_names
-        self.category_ids = dataset.category_ids
+        self.category_ids, self.has_masks = dataset.category_ids, dataset.has_masks
         each = [tiling.windows(*size) for size in dataset.sizes.tolist()]
         self.places = np.array([(index, *window) for index, own in enumerate(each) for window in own])
         self.sizes: NDArray[np.int32] = (self.places[:, 3:] - self.places[:, 1:3]).astype(np.int32)

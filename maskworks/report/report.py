@@ -48,6 +48,13 @@ from maskworks.report.page import (
     write_page,
 )
 
+LISTED = 200  # names of pictures
+PLANNED = {
+    **{"epochs": "epochs", "steps": "steps, which then say how long", "minutes": "minutes, which then say how long"},
+    **{"batch_size": "pictures each step", "optimizer.name": "optimizer", "optimizer.lr": "learning rate"},
+    **{"schedule.warmup": "steps of warm-up", "schedule.name": "and then", "evaluate_every": "epochs between scores"},
+    **{"weights": "weights from", "model.frozen_stages": "frozen stages", "data.augment": "augmentation"},
+}
 CONFUSED_CLASSES = 20  # a larger table cannot be read
 CURVE_CONTROLS = (
     '<div class="controls"><label>smoothing <input type="range" id="smoothing" min="0" max="0.99" '
@@ -87,6 +94,8 @@ def of_run(run: Run) -> None:
     ]
     body = [
         f"<header><h1>{escape(details.title)}</h1>{tile_list(headline(steps, metrics))}</header><main>",
+        section("Plan", plan(config, folder)),
+        training_pictures(folder),
         section("Scores", score_tables(metrics)),
         section("Score over training", chart_grid(charts, "score")),
         section("Training", CURVE_CONTROLS + chart_grid(charts, "curve") if steps else ""),
@@ -158,6 +167,38 @@ def headline(steps: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> 
         if speeds:
             tiles.append(("images per second", f"{statistics.median(speeds):.1f}"))
     return tiles
+
+
+def plan(config: Mapping[str, Any], folder: Path) -> str:
+    """What the run was to do, and which pictures trained and validated."""
+    facts = {said: text for name, said in PLANNED.items() if (text := setting(config, name)) not in ("", "0", "0.0")}
+    splits = {"train": "pictures trained", "val": "pictures validated"}
+    lists = "".join(split(folder / f"{name}.txt", said) for name, said in splits.items())
+    return (fact_table(facts) if facts else "") + lists
+
+
+def setting(config: Any, name: str) -> str:
+    """The setting of a dotted name; empty where there is none."""
+    for key in name.split("."):
+        config = config.get(key, "") if isinstance(config, Mapping) else ""
+    return str(config)
+
+
+def split(file: Path, said: str) -> str:
+    """The names in a list of pictures, to unfold."""
+    names = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    more = [f"and {len(names) - LISTED} more, in {file.name}"] if len(names) > LISTED else []
+    listed = escape("\n".join(names[:LISTED] + more))
+    return f'<details class="card"><summary>{len(names)} {said}</summary><pre>{listed}</pre></details>' if names else ""
+
+
+def training_pictures(folder: Path) -> str:
+    """Pictures that the first steps saw."""
+    files = sorted(folder.glob("examples/training-*.jpg"))
+    figures = "".join(f'<figure class="card">{picture(thumbnail([file]), file.stem)}</figure>' for file in files)
+    note = "As the network gets them, augmented and scaled, with the masks, boxes and joints that it is to learn."
+    heading = f"Training pictures ({len(files)} of the first steps)"
+    return section(heading, f'<p class="quiet">{note}</p><div class="grid">{figures}</div>' if files else "")
 
 
 def score_tables(metrics: Mapping[str, Any]) -> str:

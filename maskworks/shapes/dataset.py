@@ -35,7 +35,6 @@ from maskworks.shapes.scenes import draw_scene
 FORMAT = "shapes-v1"  # in the cache folder's name; count up when anything that is written changes
 COUNTS: dict[Split, int] = {"train": 800, "val": 200}
 FIRST_IMAGE_ID: dict[Split, int] = {"train": 1, "val": 100_001}
-OF_A_PATH = ("val_fraction", "group_by", "rectangles", "check")  # settings that say something of `path` alone
 FASTEST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
@@ -79,10 +78,9 @@ def fill_in(data: Data, *splits: Split, annotations: str = "instances") -> Data:
 
     `annotations` is one of ShapesFolder's files.
     """
-    for_paths = ("path", "recipe") if annotations == "instances" else ("path", "recipe", *OF_A_PATH)
-    if any(getattr(data, name) != getattr(Data(), name) for name in for_paths):
+    if data.path or data.recipe:
         raise UserError(
-            "--data and its settings are for what learns instances: solov2, yolact, maskrcnn, refinemask_psg; "
+            "--data is not for saliency, but for what learns objects, joints, panoptic maps, captions, relations; "
             f"here say where the files are: --data.{splits[0]}.images and --data.{splits[0]}.annotations"
         )
     filled = deepcopy(data)

@@ -1,16 +1,16 @@
 """What train.py and eval.py do for models with relations: other data, other scores."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
 from common.run.callbacks import Callback, Run
-from maskworks import report, shapes
+from maskworks import own_data, report, shapes
 from refinemask_psg.augmentation import training_transforms
 from refinemask_psg.config import Config
 from refinemask_psg.network import DIVISOR, RefineMask
@@ -20,6 +20,7 @@ from refinemask_psg.psg.relation_config import Relations
 from refinemask_psg.psg.relation_start import like_pretrained, load_pretrained
 from refinemask_psg.weights import initialise, parameter_group
 
+LEFT_OUT = dict.fromkeys(("windows", "copy-paste"), "relations name every segment, and none may get lost")
 SCORING = commands.Scoring(evaluate_scene_graphs, scene_graph_examples, decisive=("relations", "R@20"))
 
 
@@ -59,6 +60,7 @@ def train(config: Config, callbacks: Sequence[Callback] = ()) -> Run:
     training_data, validation_data = open_psg(config, "train"), open_psg(config, "val")
     refuse_other_data(validation_data, training_data.class_names, training_data.predicate_names)
     config.relations = described(config, training_data)
+    own_data.mirror_no_sides(config, training_data.predicate_names)
     model = RefineMask(config, training_data.class_names)
     assert model.scene_graph is not None
     load_pretrained(model.scene_graph.relation_head, config.relations)
@@ -68,7 +70,7 @@ def train(config: Config, callbacks: Sequence[Callback] = ()) -> Run:
         config,
         model.to(device).to(memory_format=torch.channels_last),
         model.class_names,
-        TrainingSet(training_data, training_transforms(config.augment), config.training.seed),
+        own_data.training_set(training_data, training_transforms(config.augment), config, without=LEFT_OUT),
         validation_data,
         DIVISOR,
         scoring=SCORING,
@@ -108,6 +110,7 @@ def described(config: Config, training_data: PsgDataset) -> Relations:
 def evaluate(model: RefineMask, config: Config) -> None:
     """Print the tables, the baseline in them, and write metrics.json."""
     device = commands.start(config.training)
+    config.data = own_data.located(config.data, sys.argv[1:], "scene_graph")
     dataset = open_psg(config, "val")
     refuse_other_data(dataset, model.class_names, config.relations.predicates)
     model = model.to(device).to(memory_format=torch.channels_last)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 
-from common.data.loader import TrainingSet
 from common.errors import UserError
 from common.run import commands
 from common.run.callbacks import Callback, Run
@@ -12,7 +11,7 @@ from common.run.checkpoint import load_weights
 from common.run.configuration import configure
 from common.run.distributed import process_count
 from common.run.settings import Training
-from maskworks import report
+from maskworks import own_data, report
 from maskworks.published.formats import read_checkpoint_or_published
 from maskworks.published.names import local_file
 from refinemask_psg.u2net.augmentation import RescaleAndCrop
@@ -22,6 +21,7 @@ from refinemask_psg.u2net.evaluation import SCORING
 from refinemask_psg.u2net.network import U2Net
 from refinemask_psg.u2net.weights import PACKAGE
 
+LEFT_OUT = {"windows": "--augment.size and --augment.crop scale and cut", "copy-paste": "mattes are no objects"}
 SMALLEST_SCALE = 32  # pixels of a crop for one of the deepest layers
 
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
         config,
         model.to(device).to(memory_format=torch.channels_last),
         training_data.class_names,
-        TrainingSet(training_data, RescaleAndCrop(config.augment), config.training.seed),
+        own_data.training_set(training_data, RescaleAndCrop(config.augment), config, without=LEFT_OUT),
         validation_data,
         1,
         scoring=SCORING,

@@ -194,11 +194,9 @@ def test_a_path_and_files_exclude_each_other_and_recipes_need_a_path(tmp_path: P
         own_data.configured({"other": solov2.VARIANTS["small"]}, ["--data", str(data)])
 
 
-def test_packages_that_learn_no_instances_refuse_a_path(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"here say where the files are: --data.train.images"):
-        shapes.fill_in(Data(path="photographs"), "train", annotations="keypoints")
-    with pytest.raises(UserError, match=r"here say where the files are: --data.val.images"):
-        shapes.fill_in(Data(val_fraction=0.5), "val", annotations="panoptic")
+def test_saliency_has_no_path() -> None:
+    with pytest.raises(UserError, match=r"not for saliency.* here say where the files are: --data.train.images"):
+        shapes.fill_in(Data(path="photographs"), "train")
 
 
 def test_evaluation_takes_the_same_pictures_as_training(tmp_path: Path) -> None:

@@ -11,12 +11,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
+from common.data.coco import CocoDataset
+from common.data.loader import Steps, TrainingSet
 from common.errors import UserError
 from common.metrics.mistakes import Mistakes
 from common.results import Panoptic, Segment
 from common.run.evaluation import Example
 from common.run.report_details import RunDetails, Shown, save_picture, write, write_run_details
+from common.run.settings import Training
+from common.run.training_pictures import write_training_pictures
+from maskworks import shapes
 from maskworks.report import of_folder
 from maskworks.report.curves import loss_charts, read_log, thin
 from maskworks.report.page import thumbnail
@@ -109,6 +115,38 @@ def test_the_training_report_shows_which_classes_are_taken_for_which(tmp_path: P
     text = "\n".join(page.texts)
     assert "The worst images (2 of 2)" in text
     assert "0.25 to 0.75" in text
+
+
+def test_the_training_report_shows_plan_split_and_what_the_first_steps_saw(tmp_path: Path) -> None:
+    made = shapes.ensure("val", seed=3, count=3, cache=tmp_path / "cache")
+    items: Any = TrainingSet(CocoDataset([made.images], [made.instances]), v2.Identity(), 0)
+    write_training_pictures(tmp_path, items, Training(batch_size=2))
+    indices = dict.fromkeys(Steps(items.dataset.sizes, 2, 0, 0, 1).epoch_batches(0).ravel().tolist())
+    for number, index in enumerate(indices, start=1):
+        image, target = items[0, index]
+        there = np.asarray(Image.open(tmp_path / f"examples/training-{number:02}.jpg"))
+        plain = image.permute(1, 2, 0).numpy().repeat(there.shape[0] // image.shape[1], 0)
+        plain = plain.repeat(there.shape[1] // image.shape[2], 1)
+        apart = np.abs(there.astype(int) - plain).max(axis=2) > 30
+        assert bool(apart.any()) == bool(len(target.labels))  # masks and boxes, on the picture itself
+        assert apart.mean() < 0.9
+    assert len(list((tmp_path / "examples").iterdir())) == len(indices) == 3
+    (tmp_path / "train.txt").write_text(f"a.png\n{HOSTILE}\n")
+    (tmp_path / "val.txt").write_text("".join(f"{number}.png\n" for number in range(203)))
+    text = "\n".join(Page(training_report(tmp_path)).texts)
+    for expected in (
+        "Training pictures (3 of",
+        "2 pictures trained",
+        "203 pictures validated",
+        "and 3 more, in val.txt",
+    ):
+        assert expected in text
+    (tmp_path / "config.yaml").write_text("epochs: 12\nsteps: 0\noptimizer: {lr: 0.07}\ndata: {augment: light}\n")
+    of_folder(tmp_path)
+    text = "\n".join(Page(tmp_path / "report.html").texts)
+    assert "learning rate\n0.07" in text
+    assert "augmentation\nlight" in text
+    assert "which then say how long" not in text
 
 
 def test_of_many_classes_those_with_the_most_mistakes_are_shown() -> None:
