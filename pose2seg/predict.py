@@ -16,7 +16,8 @@ from common.errors import UserError
 from common.ops.precision import autocast, fastest
 from common.results import Instances
 from common.run import command_line, commands
-from common.run.prediction import Notes, Predict, predict_all, predict_video
+from common.run.film import predict_film
+from common.run.prediction import Notes, Predict, predict_all
 from common.run.prediction_files import categories
 from common.run.ranges import NotNegative, Share
 from maskworks import report
@@ -110,7 +111,7 @@ def predict(model: Pose2Seg, options: PredictPeople, find: FindPeople) -> Path |
             left_out.extend(notes)
             return people
 
-        predict_video(in_frame, path, target, options)
+        predict_film(in_frame, path, target, model.category_ids, options.threshold, options.limit)
         return left_out
 
     done = predict_all(options, categories(model.class_names, model.category_ids, None), answer, film)

@@ -36,6 +36,7 @@ NOT_RUN = {  # how the line begins: the reason
     "python scripts/demo.py ": "serves a page until it is stopped; tests/scripts/test_demo.py opens it",
     "python -m common.run.weights push ": "writes to the Hugging Face Hub; tests/published/test_hub.py to a stand-in",
     "python scripts/reproduce.py ": "fetches 1 GB of photographs; tests/scripts/test_reproduce.py runs it whole",
+    "python scripts/export_table.py ": "exports for a quarter of an hour; tests/scripts/test_export_table.py",
     "python scripts/bench/": "measures for minutes; tests/scripts/test_benchmarks.py starts each",
 }
 AFTER = {  # what a line needs that has this in it: what another line leaves that has that in it

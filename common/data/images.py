@@ -272,7 +272,7 @@ def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], fps: floa
         if writer is None:
             raise UserError(f"{path}: no frames to write")
         writer.release()
-        if _frame_count(unfinished) < count:  # OpenCV says nothing of a full disk
+        if frame_count(unfinished) < count:  # OpenCV says nothing of a full disk
             raise UserError(f"{path}: the video could not be written completely; is the disk full?")
         unfinished.replace(path)
     finally:
@@ -281,7 +281,7 @@ def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], fps: floa
         unfinished.unlink(missing_ok=True)
 
 
-def _frame_count(path: Path) -> int:
+def frame_count(path: Path) -> int:
     """Of a video that OpenCV has written; 0 if it isn't whole."""
     capture = cv2.VideoCapture(str(path))
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0

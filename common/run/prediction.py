@@ -8,23 +8,24 @@
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import tyro
 
-from common.data.images import described, frame_rate, is_video, list_images, read_frames, read_image, write_video
+from common.data.images import described, is_video, list_images, read_image
 from common.errors import UserError
 from common.ops.precision import autocast, fastest
 from common.results import Result
 from common.run.commands import choose_device
 from common.run.distributed import is_main, process_count, process_index
+from common.run.film import predict_film
 from common.run.model import Model, Picture
 from common.run.prediction_files import Output, Remarks, categories
 from common.run.prediction_journal import Journal
@@ -89,7 +90,8 @@ def predict(
         return predict_one(model, image, precision), ()
 
     def film(path: Path, target: Path) -> Notes:
-        predict_video(lambda frame: predict_one(model, frame, precision), path, target, options)
+        find = partial(predict_one, model, precision=precision)
+        predict_film(find, path, target, category_ids, options.threshold, options.limit)
         return ()
 
     done = predict_all(options, categories(class_names, category_ids, thing_count), answer, film, remarks)
@@ -293,19 +295,3 @@ def unique_names(paths: Sequence[Path], taken: Iterable[str] = ()) -> list[str]:
 def predict_one(model: Model[R], image: Picture, precision: str) -> R:
     with autocast(next(model.parameters()).device, precision):
         return model.predict([image])[0]
-
-
-def predict_video(find: Callable[[Picture], Result], source: Path, target: Path, options: Predict) -> None:
-    """A video with what is found drawn onto every frame."""
-    if target.exists() and target.samefile(source):
-        raise UserError(f"{source}: would be replaced by its drawing; name another folder with --out")
-
-    def drawn() -> Iterator[Picture]:
-        for index, frame in enumerate(read_frames(source)):
-            if options.limit and index >= options.limit:
-                return
-            yield np.asarray(find(frame).draw(frame, options.threshold))
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_video(target, drawn(), frame_rate(source))
-    print(f"video: {target.resolve()}")

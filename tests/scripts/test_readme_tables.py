@@ -16,6 +16,12 @@ from tests.parity.case import read_case
 from tests.parity.runner import Line
 
 CASES = Path(__file__).resolve().parents[1] / "parity" / "cases"
+PLACES = [
+    (README, "fidelity"),
+    (README, "costs"),
+    (CHECKPOINTS, "checkpoints"),
+    (README.parent / "docs/export_table.md", "exports"),
+]
 PAGE = "before\n<!-- fidelity: by hand -->\nold\nrows\n<!-- end of fidelity -->\nafter\n"
 
 
@@ -38,7 +44,7 @@ def test_only_what_is_between_the_comments_is_replaced(tmp_path: Path) -> None:
         write_between(page, "costs", "")
 
 
-@pytest.mark.parametrize(("page", "name"), [(README, "fidelity"), (README, "costs"), (CHECKPOINTS, "checkpoints")])
+@pytest.mark.parametrize(("page", "name"), PLACES)
 def test_a_page_has_a_place_for_the_table(page: Path, name: str, tmp_path: Path) -> None:
     copy = tmp_path / "README.md"
     copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")

@@ -1,0 +1,167 @@
+"""A film with what is found drawn onto every frame, and beside it a line of JSON for each frame.
+
+Where PyAV is installed (`pip install av`) the film is H.264, which browsers play, every frame keeps its time, and the
+sound is copied. Else OpenCV writes it, silent and at an even rate.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.data.images import frame_count, frame_rate, read_frames, write_video
+from common.errors import UserError
+from common.files import write_atomically
+from common.results import Instances, Result
+from common.run.distributed import is_main
+from common.run.model import Picture
+from common.run.prediction_files import Segments
+from common.run.runlog import Bar
+
+Change = Callable[[float, Picture], Picture]  # a frame's time in seconds and its pixels -> what is shown
+HINT = "drawn by OpenCV: silent, at an even rate, in a format that few browsers play; pip install av for better"
+QUALITY = {"crf": "20"}  # of H.264: the lower, the better and larger; 23 is its default
+
+
+def predict_film(
+    find: Callable[[Picture], Result],
+    source: Path,
+    target: Path,
+    category_ids: Sequence[int],
+    threshold: float,
+    limit: int,
+) -> None:
+    """Find the objects in a film's frames, in the first `limit` where that isn't 0, and write both files."""
+    if target.exists() and target.samefile(source):
+        raise UserError(f"{source}: would be replaced by its drawing; name another folder with --out")
+    count = min(frame_count(source), limit or 10**9)
+    rewrite = rewrite_by_pyav if find_spec("av") else rewrite_by_opencv
+
+    def work(lines: Path) -> None:
+        with lines.open("w", encoding="utf-8") as file, Bar(source.name, count, show=is_main()) as bar:
+
+            def change(seconds: float, frame: Picture) -> Picture:
+                result = find(frame)
+                said = {"frame": bar.done, "seconds": round(seconds, 6)} | annotations(result, bar.done, category_ids)
+                file.write(json.dumps(said) + "\n")
+                bar.advance(total=max(count, bar.done + 1))
+                return np.asarray(result.draw(frame, threshold))
+
+            rewrite(source, target, change, limit)
+
+    write_atomically(target.with_suffix(".jsonl"), work)
+    print(f"video: {target.resolve()}")
+    if rewrite is rewrite_by_opencv:
+        print(f"{target.name} is {HINT}")
+
+
+def annotations(result: Result, frame: int, category_ids: Sequence[int]) -> dict[str, Any]:
+    """As predictions.json has them, the frame being the image; of a panoptic map its segments."""
+    if isinstance(result, Instances):
+        return {"annotations": result.to_coco(frame, category_ids)}
+    assert isinstance(result, Segments)
+    return {"segments_info": result.to_coco(frame, category_ids, "")["segments_info"]}
+
+
+def rewrite_by_opencv(source: Path, target: Path, change: Change, limit: int) -> None:
+    rate = frame_rate(source)
+    frames = enumerate(islice(read_frames(source), limit or None))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_video(target, (change(index / rate, frame) for index, frame in frames), rate)
+
+
+def rewrite_by_pyav(source: Path, target: Path, change: Change, limit: int) -> None:
+    import av
+
+    def write(unfinished: Path) -> None:
+        settings = {"movflags": "faststart"}  # a browser starts before it has all of it
+        try:
+            with av.open(str(source)) as film, av.open(str(unfinished), "w", "mp4", options=settings) as drawing:
+                copy(film, drawing, change, limit)
+        except av.FFmpegError as error:
+            raise UserError(f"{source}: cannot be read as a video, or not be drawn ({error.strerror})") from error
+
+    write_atomically(target, write)
+
+
+def copy(film: Any, drawing: Any, change: Change, limit: int) -> None:
+    """One container's frames, changed, into another, each at its own time, and the sound as it is."""
+    from av.error import InvalidDataError
+
+    if not film.streams.video:
+        raise UserError(f"{film.name}: there is no picture in it, only sound")
+    pictures, sounds = film.streams.video[0], sounds_of(film, drawing)
+    rate = pictures.average_rate or 25
+    encoder, waiting, count, broken = None, [], 0, 0
+    for packet in film.demux(pictures, *sounds):
+        try:
+            frames = packet.decode() if packet.stream is pictures else []
+        except InvalidDataError:
+            broken += 1
+            continue
+        for frame in frames[: limit - count if limit else None]:
+            seconds = float(count / rate) if frame.time is None else frame.time
+            shown = even(change(seconds, upright(frame)))
+            encoder = encoder or encoder_for(drawing, rate, pictures.time_base, shown)
+            drawing.mux(encoder.encode(at_its_time(film.name, shown, encoder, seconds)))
+            count += 1
+        if packet.stream is not pictures and packet.dts is not None:  # without a time it only ends the stream
+            waiting.append(packet)
+        while encoder and waiting:  # the file's head, which comes first, names the picture's size
+            sound = waiting.pop(0)
+            sound.stream = sounds[sound.stream]
+            drawing.mux(sound)
+        if limit and count == limit:
+            break
+    if encoder is None:
+        raise UserError(f"{film.name}: the video has no frame that can be decoded; convert it to MP4")
+    drawing.mux(encoder.encode(None))
+    if broken:
+        print(f"{film.name}: {broken} pieces of it cannot be decoded; their frames are left out")
+
+
+def sounds_of(film: Any, drawing: Any) -> dict[Any, Any]:
+    """The streams of sound, each with the one that it is copied to."""
+    streams = {}
+    for sound in film.streams.audio:
+        try:
+            streams[sound] = drawing.add_stream_from_template(sound)
+        except ValueError:
+            print(f"{film.name}: its sound is {sound.codec_context.name}, which an MP4 cannot hold, and is left out")
+    return streams
+
+
+def encoder_for(drawing: Any, rate: Fraction | int, time_base: Fraction, shown: Picture) -> Any:
+    encoder = drawing.add_stream("libx264", rate=rate, options=QUALITY)
+    encoder.height, encoder.width = shown.shape[:2]
+    encoder.pix_fmt, encoder.codec_context.time_base = "yuv420p", time_base
+    return encoder
+
+
+def at_its_time(name: str, shown: Picture, encoder: Any, seconds: float) -> Any:
+    from av import VideoFrame
+
+    if shown.shape[:2] != (encoder.height, encoder.width):
+        size = f"{shown.shape[1]} x {shown.shape[0]}"
+        raise UserError(f"{name}: a frame is {size}, not {encoder.width} x {encoder.height} as the first")
+    frame = VideoFrame.from_ndarray(shown, format="rgb24")
+    frame.time_base = encoder.codec_context.time_base
+    frame.pts = round(seconds / frame.time_base)
+    return frame
+
+
+def upright(frame: Any) -> Picture:
+    """RGB [H, W, 3]; a telephone says in a film's head how it was held."""
+    pixels: Picture = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    return np.ascontiguousarray(pixels)
+
+
+def even(shown: Picture) -> Picture:
+    """H.264 halves the colours' sides: an odd one gets its last row or column twice."""
+    height, width = shown.shape[:2]
+    return np.pad(shown, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
