@@ -87,11 +87,13 @@ def with_package(verb: str, words: list[str]) -> tuple[str, list[str]]:
 
 def package_of(source: str) -> tuple[str, str]:
     """The package of a checkpoint, and what --weights is to say of it."""
+    from common.run.checkpoint import DIGEST
     from maskworks.published import fetching, recognising
     from maskworks.published.formats import read_published
     from maskworks.published.names import local_file, package_in
 
     file = local_file(source)
+    source = source.partition(DIGEST)[0]  # checked now
     if file.suffix == ".onnx":
         from maskworks.exported import words_in
 

@@ -19,7 +19,7 @@ def main() -> None:
     data = shapes.fill_in(config.data, "train", "val")
     training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
     validation_data = commands.open_dataset(data, "val", config.training)
-    model = SOLOv2(config, training_data.class_names)
+    model = commands.made(SOLOv2, config, training_data.class_names)
     initialise(model, config.training.weights)
     folder = commands.train(
         "solov2",

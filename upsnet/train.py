@@ -27,7 +27,7 @@ def main() -> None:
     if not 0 < training_data.thing_count < len(training_data.class_names):
         count = f"{training_data.thing_count} of its {len(training_data.class_names)} classes are things (isthing: 1)"
         raise UserError(f"the training set: {count}; UPSNet needs things and stuff, a class of each at least")
-    model = UPSNet(config, training_data.class_names)
+    model = commands.made(UPSNet, config, training_data.class_names)
     initialise(model, config.training.weights)
     folder = commands.train(
         "upsnet",

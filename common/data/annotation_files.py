@@ -16,6 +16,7 @@ from msgspec import Meta, Raw, Struct, ValidationError
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from common.files import read_bytes
 
 Whole = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # an id; beyond, evaluation could not tell them apart
 Side = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -138,7 +139,7 @@ def read_columns(path: Path) -> tuple[Annotations, list[Fault]]:
 
 def _parse(path: Path) -> CocoFile:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a COCO annotation file") from error
     data = data.removeprefix(b"\xef\xbb\xbf")

@@ -1,8 +1,10 @@
 """What train.py and eval.py of all packages share: processes and devices, data sets, the run's folder, the scores."""
 
 import hashlib
+import io
 import json
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -22,11 +24,11 @@ from common.data.coco import CocoDataset, LabelledImages
 from common.data.images import described
 from common.data.loader import Trainable, mix
 from common.errors import UserError, surroundings
-from common.files import write_text
+from common.files import RAISED, digest_of, write_text
 from common.metrics.coco import LIMIT, RECALL_LIMITS
 from common.metrics.mistakes import THRESHOLD, Mistakes
 from common.ops.precision import autocast
-from common.run.checkpoint import Checkpoint
+from common.run.checkpoint import DIGEST, Checkpoint, fitting_together
 from common.run.configuration import configure, refuse_another_network, to_dict, to_yaml
 from common.run.distributed import barrier, is_main, process_count
 from common.run.evaluation import Evaluation, Example, evaluate_instances, examples
@@ -102,18 +104,37 @@ def run(main: Callable[[], None]) -> None:
     keep_freed_memory()
     wordy = "--traceback" in sys.argv
     sys.argv[:] = [word for word in sys.argv if word != "--traceback"]
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
+        raise_limit()
         main()
     except Exception as error:
         line = str(error) if isinstance(error, UserError) else surroundings(error)
         if wordy:
             traceback.print_exc()
         else:
-            print(f"error: {unforeseen(error) if line is None else line}", file=sys.stderr)
+            line_or_list = re.sub(
+                r"\n(?!  )", " ", unforeseen(error) if line is None else line
+            )  # names may hold breaks
+            print(f"error: {line_or_list}", file=sys.stderr)
         sys.exit(70 if line is None else 2)
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def raise_limit() -> None:
+    """--max-megabytes, anywhere on a command line: what larger files are allowed to be read, in other processes too."""
+    place = next((at for at, word in enumerate(sys.argv) if word.startswith("--max-megabytes")), None)
+    if place is not None:
+        word, equals, value = sys.argv.pop(place).partition("=")
+        value = value if equals else "".join(sys.argv[place : place + 1])
+        del sys.argv[place : place + (not equals)]
+        if word != "--max-megabytes" or not value.isdecimal():
+            raise UserError(f"{word} {value}: expected --max-megabytes and a whole number, a file's largest size")
+        os.environ[RAISED] = value
 
 
 def unforeseen(error: Exception) -> str:
@@ -151,6 +172,12 @@ def choose_device(name: str) -> torch.device:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
         torch.cuda.set_device(device)
     return device
+
+
+def made(network: Callable[[Any, tuple[str, ...]], M], config: Any, class_names: tuple[str, ...]) -> M:
+    """The network that the settings describe."""
+    with fitting_together("the command line"):
+        return network(config, class_names)
 
 
 def open_dataset(data: Data, split: Literal["train", "val"], settings: Training) -> CocoDataset:
@@ -226,7 +253,8 @@ def train(
     write_scores(folder, metrics, latest[0].per_class)
     if config.training.report:
         write_details(folder, f"{package} {config.variant}", trained, validation_data, latest[0], scoring)
-    print(f"weights: {(folder / 'best.safetensors').resolve()}")
+    best = folder / "best.safetensors"
+    print(f"weights: {best.resolve()}{DIGEST}{digest_of(best)}" if best.exists() else "no score: no best weights")
     print("to go on:")
     for command in next_commands(model, folder, validation_data.path(0).parent, predicting, exports):
         print(f"  {command}")
@@ -353,10 +381,10 @@ def model_to_evaluate(
     """
     asked = configure(variants, arguments, prog="eval.py", evaluating=True)
     named = asked.training.weights
-    path = Path(named or run_folder(package, asked) / "best.safetensors")  # or the name of published weights
+    path = Path(named.partition(DIGEST)[0] or run_folder(package, asked) / "best.safetensors")  # or a published name
     if not named and not path.exists():
         raise UserError(f"{path}: no such file; train first (python train.py), or name a checkpoint with --weights")
-    model = load(str(path))
+    model = load(named or str(path))
     config = configure(variants, arguments, model.config, "eval.py", evaluating=True)
     refuse_another_network(model.config, config, str(path))
     config.training.weights = str(path)

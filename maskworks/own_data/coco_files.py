@@ -4,12 +4,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from common.errors import UserError
+from common.files import read_bytes
 from maskworks.own_data.coco_writing import Json
 
+T = TypeVar("T")
 TRAIN, VAL = ("train", "training"), ("val", "valid", "validation", "test", "testing")
 USUAL_NAMES = ("annotations.json", "_annotations.coco.json", "instances_default.json", "result.json", "labels.json")
 LOOKED_FOR = 20  # pictures of a file by which their folder is found
@@ -24,7 +27,7 @@ class Part:
     made: Json | None = None
 
     def content(self) -> Json:
-        return self.made if self.made is not None else decoded(self.file) if self.file else {}
+        return self.made if self.made is not None else decoded(self.file, Json) if self.file else {}
 
 
 class Head(msgspec.Struct):
@@ -100,26 +103,25 @@ def _part_named(file: Path) -> str:
 
 def read(file: Path) -> Part:
     """A COCO file and where its pictures are; changed are names written on Windows, and Roboflow's class of classes."""
-    try:
-        names = msgspec.json.decode(_bytes(file), type=Names)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file}: not a COCO file that can be read: {error}; correct it") from error
+    names = decoded(file, Names)
     pictures = [entry.file_name for entry in names.images]
     folder = pictures_of(file, [name.replace("\\", "/") for name in pictures[:LOOKED_FOR]])
     above, used = {c.supercategory for c in names.categories}, {entry.category_id for entry in names.annotations}
     roots = {c.id for c in names.categories if c.supercategory == "none" and c.name in above and c.id not in used}
     if not roots and not any("\\" in name for name in pictures):
         return Part(folder, file)
-    content = decoded(file)
+    content = decoded(file, Json)
     for entry in content["images"]:
         entry["file_name"] = entry["file_name"].replace("\\", "/")
     content["categories"] = [entry for entry in content["categories"] if entry["id"] not in roots]
     return Part(folder, None, content)
 
 
-def decoded(file: Path) -> Json:
-    content: Json = msgspec.json.decode(_bytes(file))
-    return content
+def decoded(file: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(_bytes(file), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{file}: not a COCO file that can be read: {error}; correct it") from error
 
 
 def pictures_of(file: Path, names: list[str]) -> Path:
@@ -138,4 +140,4 @@ def pictures_of(file: Path, names: list[str]) -> Path:
 
 
 def _bytes(file: Path) -> bytes:
-    return file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    return read_bytes(file).removeprefix(b"\xef\xbb\xbf")

@@ -36,11 +36,11 @@ class Placeholder(dict[Any, Any]):
     """Something that isn't data: what it was made of, its items and its attributes, and none of its behaviour."""
 
     origin = ""  # the module and name of its class
-    args: tuple[Any, ...]
+    args: list[Any]  # grows in place: a file may append to it once for each of its bytes
 
     def __new__(cls, *args: Any, **_: Any) -> Self:
         made = super().__new__(cls)
-        made.args = args
+        made.args = list(args)
         return made
 
     def __init__(self, *args: Any, **_: Any) -> None:
@@ -54,12 +54,12 @@ class Placeholder(dict[Any, Any]):
         return Placeholder(self, *args)
 
     def append(self, item: object) -> None:
-        self.args += (item,)
+        self.args.append(item)
 
     add = append
 
     def extend(self, items: Iterable[object]) -> None:
-        self.args += tuple(items)
+        self.args.extend(items)
 
     def __hash__(self) -> int:  # type: ignore[override]  # it may be a key, or in a set
         return id(self)

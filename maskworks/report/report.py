@@ -17,9 +17,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 
+from common.errors import UserError
+from common.files import read_text
 from common.metrics.mistakes import OVERLAP
 from common.run.report_details import Pair, PredictionDetails, RunDetails, Shown, read
 from maskworks.report.curves import (
@@ -67,7 +68,7 @@ def of_run(folder: Path | None) -> None:
     if folder is None:
         return
     details = read(folder, RunDetails)
-    metrics, config = read_json(folder / "metrics.json"), read_yaml(folder / "config.yaml")
+    metrics, config = read_json(folder / "metrics.json"), folder / "config.yaml"
     steps, evaluations = read_log(folder / "log.jsonl")
     charts: dict[str, Chart] = loss_charts(steps) | score_charts(evaluations)
     data: dict[str, Any] = {"charts": charts, "precision": []}
@@ -92,7 +93,7 @@ def of_run(folder: Path | None) -> None:
         section("Precision and recall", curves),
         section("Confusion of classes", confusion_section(details)),
         examples_section(folder, details),
-        section("Configuration", configuration(config)),
+        section("Configuration", configuration(read_text(config) if config.exists() else "")),
         section("How to repeat it", repetition(details.command)),
         "</main>",
     ]
@@ -132,12 +133,14 @@ def finish(folder: Path, title: str, body: list[str], data: dict[str, Any]) -> N
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """Scores, which may be NaN, as Python writes them."""
+    try:
+        content = json.loads(read_text(path)) if path.exists() else {}
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}); remove it, or write it again with eval.py") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected scores by name, found {type(content).__name__}; remove it")
     return content
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
 
 
 # The parts of the training report --------------------------------------------------------------------------
@@ -247,10 +250,9 @@ def example_figure(folder: Path, pair: Pair) -> str:
     return f'<figure class="card"><div class="pair">{pictures}</div><figcaption>{caption}</figcaption></figure>'
 
 
-def configuration(config: Mapping[str, Any]) -> str:
-    """The configuration as YAML."""
-    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-    return f'<details class="card"><summary>config.yaml</summary><pre>{escape(text)}</pre></details>' if config else ""
+def configuration(text: str) -> str:
+    """config.yaml as it is."""
+    return f'<details class="card"><summary>config.yaml</summary><pre>{escape(text)}</pre></details>' if text else ""
 
 
 def repetition(command: str) -> str:

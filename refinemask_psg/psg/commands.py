@@ -57,7 +57,7 @@ def train(config: Config) -> None:
     training_data, validation_data = open_psg(config, "train"), open_psg(config, "val")
     refuse_other_data(validation_data, training_data.class_names, training_data.predicate_names)
     config.relations = described(config, training_data)
-    model = RefineMask(config, training_data.class_names)
+    model = commands.made(RefineMask, config, training_data.class_names)
     assert model.scene_graph is not None
     load_pretrained(model.scene_graph.relation_head, config.relations)
     initialise(model, config.training.weights)

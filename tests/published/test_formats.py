@@ -379,3 +379,14 @@ def test_keys_that_are_plain_tuples_are_read(tmp_path: Path) -> None:
     pair = (1, ("a", frozenset({2})))
     torch.save({"model": STATE, "meta": {pair: {pair}}}, tmp_path / "keys.pth")
     assert read_published(tmp_path / "keys.pth")[1]["meta"] == {pair: {pair}}
+
+
+def test_what_is_appended_to_a_placeholder_moves_nothing_that_was_there() -> None:
+    """Copied anew for each item, a list of n of them would be moved n * n / 2 times."""
+    placeholder = Placeholder(1)
+    before = placeholder.args
+    for number in range(3):
+        placeholder.append(number)
+    placeholder.extend((3, 4))
+    assert placeholder.args is before
+    assert before == [1, 0, 1, 2, 3, 4]
