@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError, needing
 from common.results import Instances
-from common.run.checkpoint import fitting_together
+from common.run.checkpoint import fitting_together, require_file
 from common.run.configuration import from_dict, to_dict
 from common.run.model import Source
 from common.run.prediction import Predict
@@ -50,6 +50,7 @@ def words_in(file: Path) -> dict[str, str]:
         import onnx
     if not file.is_file():
         raise UserError(f"{file}: no such file; expected an ONNX file")
+    require_file(file)
     try:
         model = onnx.load(file, load_external_data=False)
     except Exception as error:  # onnx lets its parser's own kinds through

@@ -28,14 +28,19 @@ def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProce
     return python(ROOT / script, *arguments, cwd=cwd)
 
 
-def python(*words: object, cwd: Path, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """python WORDS (a file or `-m MODULE`, and arguments), as a copy of a process that has the libraries in memory."""
+def python(
+    *words: object, cwd: Path, path: Path = ROOT, seconds: int = 600, memory: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """python WORDS (a file or `-m MODULE`, and arguments), as a copy of a process that has the libraries in memory.
+
+    It is ended after so many seconds, and may take so many bytes of memory (0: all) beside what that process has.
+    """
     line = [str(word) for word in words]
     environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
     if not hasattr(os, "fork"):
         command = [sys.executable, *line]
         return subprocess.run(
-            command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=600, check=False
+            command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False
         )
     with TemporaryDirectory() as folder:
         said = [Path(folder, name) for name in ("output", "errors")]
@@ -47,6 +52,8 @@ def python(*words: object, cwd: Path, path: Path = ROOT) -> subprocess.Completed
             "environment": environment,
             "output": str(said[0]),
             "errors": str(said[1]),
+            "seconds": seconds,
+            "memory": memory,
         }
         requests, replies = warm_process()
         print(json.dumps(asked), file=requests, flush=True)

@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import runpy
 import signal
 import sys
@@ -36,7 +37,6 @@ LIBRARIES = (
     "tyro",
     "yaml",
 )
-PATIENCE = 600  # seconds, after which a program is ended
 
 
 def main() -> None:
@@ -60,7 +60,10 @@ def become(asked: dict[str, Any]) -> None:
 
     What Python does last, freeing every object of every library, takes seconds and shows nothing: it is left out.
     """
-    signal.alarm(PATIENCE)
+    signal.alarm(asked["seconds"])
+    if asked["memory"]:
+        size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + asked["memory"],) * 2)
     for descriptor, name in enumerate((os.devnull, asked["output"], asked["errors"])):
         os.dup2(os.open(name, os.O_WRONLY if descriptor else os.O_RDONLY), descriptor)
     os.chdir(asked["cwd"])

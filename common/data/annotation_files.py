@@ -27,6 +27,7 @@ Severity = Literal["fatal", "dropped", "noted"]
 
 NO_MASK, POLYGONS, RLE = 0, 1, 2  # kinds of segmentation
 FARTHEST = 1e9  # a coordinate in pixels; float32 must be able to hold it
+MOST_CATEGORIES = 20_000  # V3Det has 13,204
 UNKNOWN = float("nan")  # an area that the file does not give
 NOT_JSON_NUMBERS = re.compile(rb"(?<=[\[:,\s])-?(?:NaN|Infinity)\b")
 
@@ -130,6 +131,9 @@ class Annotations:
 def read_columns(path: Path) -> tuple[Annotations, list[Fault]]:
     """The file's content and the entries that cannot be read, which are missing from the content."""
     content = _parse(path)
+    if len(content.categories) > MOST_CATEGORIES:
+        problem = f"{len(content.categories):,} categories, the limit is {MOST_CATEGORIES:,}"
+        raise UserError(f"{path}: {problem}; leave out those that no annotation is of")
     faults: list[Fault] = []
     categories = _read_entries(content.categories, Decoder[CategoryEntry](CategoryEntry), "category", faults)
     categories.sort(key=lambda category: category.id)
