@@ -21,6 +21,7 @@ def checkpoints() -> Iterator[Attack]:
             yield from damaged(name, reading(*reader, name), 30, NO_TEXT)
     for name in ("model.safetensors", "zip.pth"):
         yield from damaged(name, ("solov2.predict", "--weights", name, "images/a.png"), 2, NO_FILES[:3])
+    yield from damaged("old.pth", ("maskworks", "convert", "old.pth", "--out", "made.safetensors"), 4, NO_TEXT)
     for name, makes in (("a.safetensors", headers()), ("a.pth", pickles())):
         for number, make in enumerate(makes):
             for reader in (("weights", "solov2"), ("package",)):
