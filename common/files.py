@@ -1,11 +1,51 @@
 """Files: written whole or not at all, and never outside the folder that they belong to."""
 
+import errno
+import hashlib
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+MEGABYTES = 4000  # of a file that is read whole; COCO's largest has 500
+RAISED = "MASKWORKS_MAX_MEGABYTES"  # where --max-megabytes is kept, for processes of loaders too
+
+
+def read_bytes(path: Path, megabytes: float = MEGABYTES) -> bytes:
+    """A file's content; of what could not be read to an end an OSError says so, as of what is not there."""
+    require_bounded(path, megabytes)
+    return path.read_bytes()
+
+
+def read_text(path: Path, megabytes: float = MEGABYTES, errors: str = "strict") -> str:
+    try:
+        return read_bytes(path, megabytes).decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        raise OSError(errno.EINVAL, f"no text in UTF-8: {error.reason} at byte {error.start}", str(path)) from error
+
+
+def digest_of(path: Path, algorithm: str = "sha256") -> str:
+    with naming(path), path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def require_bounded(path: Path, megabytes: float = MEGABYTES) -> None:
+    """A regular file of bounded size: a pipe would be waited for, a device or a sparse file fill the memory."""
+    try:
+        status = path.stat()
+    except ValueError as error:  # a zero byte, half a surrogate pair
+        raise OSError(errno.EINVAL, "no name that a file can have", str(path)) from error
+    most = max(megabytes, float(os.environ.get(RAISED) or 0))
+    if stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "a pipe or a device, no file", str(path))
+    if status.st_size > most * 1e6:
+        problem = f"{status.st_size:,} bytes; the limit is {most:g} million, --max-megabytes raises it"
+        raise OSError(errno.EINVAL, problem, str(path))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from common.data.coco import CocoDataset, Sample
 from common.errors import UserError
+from common.files import read_text
 from common.run.commands import files_of
 from common.run.settings import Data, Training
 from glip.prompts import Caption, Phrase
@@ -39,7 +40,7 @@ class CaptionedDataset:
         self.annotation_files = self.boxes.annotation_files
         self.sizes, self.image_ids = self.boxes.sizes, self.boxes.image_ids
         file = self.annotation_files[0]
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
         entries = {entry["id"]: entry for entry in content["images"]}
         chosen = [entries[identity] for identity in self.image_ids.tolist()]
         self.texts = [caption_of(entry, file) for entry in chosen]
@@ -137,7 +138,7 @@ def open_data(data: Data, split: shapes.Split, settings: Training) -> CocoDatase
 def has_captions(file: Path) -> bool:
     """Whether an annotation file is of this kind: its first image has a caption."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
         return isinstance(content, dict) and "caption" in (content.get("images") or [{}])[0]
     except (OSError, ValueError, TypeError, AttributeError):
         return False  # whoever reads it next will say what is wrong with it

@@ -11,7 +11,7 @@ import glip
 from common.data.coco import CocoDataset
 from common.errors import UserError
 from common.ops.precision import autocast
-from common.run import commands
+from common.run import commands, program
 from common.run.commands import Scoring
 from common.run.distributed import is_main
 from glip.captioned_data import open_data
@@ -53,4 +53,4 @@ def scoring_of(model: GLIP, dataset: CocoDataset, text: str) -> Scoring:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

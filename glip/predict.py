@@ -9,7 +9,7 @@ import tyro
 import glip
 from common.errors import UserError
 from common.results import Instances, Result
-from common.run import command_line, commands
+from common.run import command_line, program
 from common.run.prediction import predict
 from common.run.ranges import Share
 from glip.network import GLIP
@@ -73,4 +73,4 @@ def remarks(result: Result, prompt: Prompt) -> Sequence[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

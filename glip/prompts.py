@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import read_text
 from glip.config import Text
 from glip.phrases import find_noun_phrases
 from glip.tokeniser import Tokeniser
@@ -152,7 +153,7 @@ def prompted_names(text: str) -> tuple[str, ...]:
         return COCO_CLASSES
     if text.endswith(".txt"):
         try:
-            lines = Path(text).read_text(encoding="utf-8").splitlines()
+            lines = read_text(Path(text)).splitlines()
         except OSError as error:
             raise UserError(f"{text}: {error.strerror}; expected a file with a class name on each line") from error
         return tuple(line.strip() for line in lines if line.strip())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from common.errors import UserError, needing
+from common.files import read_text
 from glip.config import BERT, BUILT_IN
 from glip.text_encoder import Tokens
 from glip.vocabulary import BUILT_IN_TOKENS, SPECIAL
@@ -97,7 +98,7 @@ def read_vocabulary(path: Path) -> "Tokenizer":
     try:
         if path.suffix == ".json":
             return plain(Tokenizer.from_file(str(path)))
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except Exception as error:  # the tokenizers library raises plain exceptions
         raise UserError(f"{path}: not read as a vocabulary ({error}); expected BERT's vocab.txt") from error
     return word_pieces({token: number for number, token in enumerate(lines)}, str(path))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from common.run import commands
+from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from glip.augmentation import training_transforms
 from glip.captioned_data import CaptionedDataset, open_data
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     validation_data = open_data(config.data, "val", config.training)
     captioned = isinstance(training_data, CaptionedDataset)
     names = training_data.phrase_names if isinstance(training_data, CaptionedDataset) else training_data.class_names
-    model = GLIP(config, names)
+    model = commands.made(GLIP, config, names)
     initialise(model, config.training.weights)
     freeze(model)
     config.schedule = in_steps(config, len(training_data))
@@ -47,4 +47,4 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -16,7 +16,7 @@ import maskrcnn
 from common.data.images import list_images, read_image
 from common.errors import UserError
 from common.results import Instances
-from common.run import command_line, commands
+from common.run import command_line, commands, program
 from common.run.prediction import unique_names
 
 CONFIDENCE = 0.7  # the demo's threshold
@@ -90,4 +90,4 @@ def overlay(image: NDArray[np.uint8], result: Instances, threshold: float = CONF
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

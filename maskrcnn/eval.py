@@ -6,7 +6,7 @@ import torch
 
 import maskrcnn
 from common.data.coco import refuse_other_classes
-from common.run import commands
+from common.run import commands, program
 from maskrcnn.scoring import scoring
 from maskworks import own_data, shapes
 
@@ -22,4 +22,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

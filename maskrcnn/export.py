@@ -22,7 +22,7 @@ from common.data.batches import Prepared, round_up
 from common.data.images import read_image
 from common.errors import UserError
 from common.results import Instances
-from common.run import command_line, commands
+from common.run import command_line, program
 from maskrcnn.network import MaskRCNN
 from maskrcnn.postprocess import Detections, instances
 from maskrcnn.preprocessing import normalised, scaled, scaled_size
@@ -134,4 +134,4 @@ def masks_apart(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

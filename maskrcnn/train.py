@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from common.run import commands
+from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from maskrcnn.augmentation import training_transforms
 from maskrcnn.config import VARIANTS
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     data = shapes.fill_in(config.data, "train", "val")
     training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
     validation_data = commands.open_dataset(data, "val", config.training)
-    model = MaskRCNN(config, training_data.class_names)
+    model = commands.made(MaskRCNN, config, training_data.class_names)
     initialise(model, config.training.weights)
     polygons = config.model.masks and config.conventions.mask_targets == "polygons"
     transforms = training_transforms(config.augment, config.conventions)
@@ -40,4 +40,4 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

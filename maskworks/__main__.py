@@ -44,9 +44,9 @@ def main() -> None:
     if verb in ("-h", "--help", "--version"):
         print(__version__ if verb == "--version" else USAGE)
         return
-    from common.run import commands  # PyTorch: seconds, which help does without
+    from common.run import program  # PyTorch: seconds, which help does without
 
-    commands.run(lambda: start(verb, words))
+    program.run(lambda: start(verb, words))
 
 
 def start(verb: str, words: list[str]) -> None:
@@ -87,11 +87,13 @@ def with_package(verb: str, words: list[str]) -> tuple[str, list[str]]:
 
 def package_of(source: str) -> tuple[str, str]:
     """The package of a checkpoint, and what --weights is to say of it."""
+    from common.run.checkpoint import DIGEST
     from maskworks.published import fetching, recognising
     from maskworks.published.formats import read_published
     from maskworks.published.names import local_file, package_in
 
     file = local_file(source)
+    source = source.partition(DIGEST)[0]  # checked now
     if file.suffix == ".onnx":
         from maskworks.exported import words_in
 

@@ -6,11 +6,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from common.errors import UserError, needing
 from common.results import Instances
+from common.run.checkpoint import fitting_together, require_file
 from common.run.configuration import from_dict, to_dict
 from common.run.model import Source
 from common.run.prediction import Predict
@@ -48,11 +50,21 @@ def words_in(file: Path) -> dict[str, str]:
         import onnx
     if not file.is_file():
         raise UserError(f"{file}: no such file; expected an ONNX file")
+    require_file(file)
     try:
         model = onnx.load(file, load_external_data=False)
     except Exception as error:  # onnx lets its parser's own kinds through
         raise UserError(f"{file}: not a whole ONNX file; was it copied to the end?") from error
     return {entry.key: entry.value for entry in model.metadata_props}
+
+
+class Known(msgspec.Struct):
+    """What is needed of what a file says."""
+
+    config: dict[str, Any]
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    size: tuple[int, int] | None
 
 
 class Exported(nn.Module):
@@ -65,20 +77,28 @@ class Exported(nn.Module):
         super().__init__()
         with needing(f"{file}: running it", "onnxruntime"):
             import onnxruntime
-        self.package = said["package"]
+        self.package = said.get("package", "")
+        if self.package not in NETWORKS:  # a file doesn't say which modules are imported
+            raise UserError(f"{file}: of {self.package or 'no package'}; there are {', '.join(NETWORKS)}")
         package = import_module(self.package)
         self.program = import_module(f"{self.package}.export")
         if not hasattr(self.program, "result"):
             raise UserError(f"{file}: of {self.package}, whose exported files are not run here; name the checkpoint")
-        self.config = from_dict(package.Config, json.loads(said["config"]), str(file))
-        self.class_names: tuple[str, ...] = tuple(json.loads(said["class_names"]))
-        self.category_ids: tuple[int, ...] = tuple(json.loads(said["category_ids"]))
+        try:
+            known = msgspec.convert({name: json.loads(said[name]) for name in Known.__struct_fields__}, Known)
+        except (KeyError, ValueError, RecursionError) as error:
+            raise UserError(f"{file}: what it says beside the graph is broken ({error}); export it again") from error
+        self.config = from_dict(package.Config, known.config, str(file))
+        self.class_names, self.category_ids, self.size = known.class_names, known.category_ids, known.size
         self.scene_graph = None  # which RefineMask's predict.py asks for, and which isn't exported
-        self.size: list[int] | None = json.loads(said["size"])
-        with torch.device("meta"):
+        with torch.device("meta"), fitting_together(str(file)):
             network = getattr(package, NETWORKS[self.package])
             self.scaling = (network(self.config, self.class_names, self.category_ids),)  # no part: `to` would move it
-        self.session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        try:
+            self.session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        except Exception as error:  # of its own many kinds
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{file}: its graph is not run ({reason}); was it copied to the end?") from error
         self.nothing = nn.Parameter(torch.zeros(0))  # commands ask where a model's parameters are
         if self.size and min(self.size) < (most := self.config.test.long_side):
             print(f"{file}: photographs are made to fit into its {self.size[0]} x {self.size[1]}; the model had {most}")
@@ -91,10 +111,14 @@ class Exported(nn.Module):
     def _find(self, source: Source) -> Instances:
         picture = as_picture(source)
         inputs, resized = self.program.graph_inputs(self.scaling[0], picture, self.size)
-        answers = self.session.run(None, {name: value.numpy() for name, value in inputs.items()})
         names = [output.name for output in self.session.get_outputs()]
-        outputs: dict[str, Tensor] = dict(zip(names, map(torch.from_numpy, answers), strict=True))
-        found: Instances = self.program.result(self.scaling[0], outputs, resized, picture.shape[:2])
+        try:
+            answers = self.session.run(None, {name: value.numpy() for name, value in inputs.items()})
+            outputs: dict[str, Tensor] = dict(zip(names, map(torch.from_numpy, answers), strict=True))
+            found: Instances = self.program.result(self.scaling[0], outputs, resized, picture.shape[:2])
+        except Exception as error:  # onnxruntime's own kinds, and answers that are of another graph
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise UserError(f"its graph doesn't answer as one of {self.package} ({reason}); export it again") from error
         found.image = Path(source) if isinstance(source, str | Path) else picture
         return found
 

@@ -16,7 +16,7 @@ import pose2seg
 from common.data.coco import CocoDataset, refuse_other_classes
 from common.errors import UserError
 from common.files import here_or_above, write_text
-from common.run import commands
+from common.run import commands, program
 from common.run.distributed import is_main
 from common.run.evaluation import Evaluation
 from common.run.settings import Images
@@ -101,4 +101,4 @@ def write_found(folder: Path, config: Config, dataset: CocoDataset, evaluation: 
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

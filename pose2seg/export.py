@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import pose2seg
 from common.errors import UserError
-from common.run import command_line, commands
+from common.run import command_line, program
 from maskworks import exported
 from maskworks.onnx_export import Found, check, export_onnx, outside_both
 from maskworks.shapes.scenes import Scene, draw_scene
@@ -91,4 +91,4 @@ def joints_in(scene: Scene) -> Tensor:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -14,6 +14,7 @@ from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
 from common.data.coco import CocoDataset
 from common.errors import UserError
+from common.files import read_bytes
 from common.run.checkpoint import load_weights
 from maskworks.published.formats import read_published
 from maskworks.published.names import local_file
@@ -80,7 +81,7 @@ def read_for_files(file: Path, smallest_confidence: float) -> Callable[[Path], F
 
     Annotations name each image's file. Results only have its id, which is the number in the file's name, as in COCO.
     """
-    if file.is_file() and file.read_bytes()[:1] == b"[":
+    if file.is_file() and read_bytes(file)[:1] == b"[":
         by_number = read_results(file, smallest_confidence)
         return lambda path: by_number.get(int("".join(filter(str.isdigit, path.stem)) or -1), nobody())
     content = decoded(file, Annotations)
@@ -92,10 +93,10 @@ def read_for_files(file: Path, smallest_confidence: float) -> Callable[[Path], F
 
 def decoded(file: Path, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=kind)
+        return msgspec.json.decode(read_bytes(file), type=kind)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}; expected COCO keypoint results or annotations") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{file}: no COCO keypoint results or annotations: {error}") from error
 
 

@@ -15,7 +15,7 @@ import pose2seg
 from common.errors import UserError
 from common.ops.precision import autocast, fastest
 from common.results import Instances
-from common.run import command_line, commands
+from common.run import command_line, commands, program
 from common.run.film import predict_film
 from common.run.prediction import Notes, Predict, predict_all
 from common.run.prediction_files import categories
@@ -125,4 +125,4 @@ def predict(model: Pose2Seg, options: PredictPeople, find: FindPeople) -> Path |
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

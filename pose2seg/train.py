@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from common.run import commands
+from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from maskworks import own_data, report
 from pose2seg.augmentation import Letterbox
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     device = commands.start(config.training)
     training_data = People(open_people(config.data, "train", config.training))
     validation_data = open_people(config.data, "val", config.training)
-    model = Pose2Seg(config, training_data.class_names)
+    model = commands.made(Pose2Seg, config, training_data.class_names)
     initialise(model, config.training.weights)
     run = commands.train(
         "pose2seg",
@@ -43,4 +43,4 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

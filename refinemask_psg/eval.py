@@ -5,7 +5,7 @@ from functools import partial
 
 import refinemask_psg
 from common.data.coco import refuse_other_classes
-from common.run import commands
+from common.run import commands, program
 from common.run.evaluation import evaluate_instances
 from maskworks import own_data, shapes
 
@@ -30,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

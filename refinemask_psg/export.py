@@ -22,7 +22,7 @@ from common.data.batches import round_up
 from common.data.images import fit_within, read_image, resize
 from common.errors import UserError
 from common.results import Instances
-from common.run import command_line, commands
+from common.run import command_line, program
 from maskworks import exported, shapes
 from maskworks.onnx_export import Found, check, export_onnx, fixed_count, found, padded, shrunk
 from refinemask_psg.network import DIVISOR, RefineMask
@@ -121,4 +121,4 @@ def masks_apart(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -5,7 +5,7 @@ from typing import Literal
 
 import refinemask_psg
 from common.errors import UserError
-from common.run import command_line, commands
+from common.run import command_line, program
 from common.run.prediction import Predict, predict
 from common.run.ranges import Whole
 from maskworks import exported, own_data, report
@@ -59,4 +59,4 @@ def refuse_unread(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from common.errors import UserError
-from common.run import commands
+from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from common.run.configuration import configure
 from maskworks import own_data, report, shapes
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     data = shapes.fill_in(config.data, "train", "val")
     training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
     validation_data = commands.open_dataset(data, "val", config.training)
-    model = RefineMask(config, training_data.class_names)
+    model = commands.made(RefineMask, config, training_data.class_names)
     initialise(model, config.training.weights)
     run = commands.train(
         "refinemask_psg",
@@ -48,4 +48,4 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

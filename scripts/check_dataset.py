@@ -29,10 +29,10 @@ from common.data.annotation_checks import check_files, read_annotations
 from common.data.annotation_files import FARTHEST, Annotations, Fault, Severity
 from common.data.images import read_ids
 from common.errors import UserError
-from common.files import write_text
+from common.files import read_bytes, read_text, write_text
 from common.metrics.panoptic import VOID
 from common.ops import masks as rle
-from common.run import commands
+from common.run import program
 from common.run.settings import Data
 from maskworks import own_data
 from maskworks.own_data import checks
@@ -111,7 +111,7 @@ class Entries(msgspec.Struct):
 def is_panoptic(file: Path) -> bool:
     """By the first annotation; what else is wrong with a file is said by who reads it."""
     try:
-        first = msgspec.json.decode(file.read_bytes(), type=Entries).annotations[:1]
+        first = msgspec.json.decode(read_bytes(file), type=Entries).annotations[:1]
         return any("segments_info" in msgspec.json.decode(entry) for entry in first)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
         return False
@@ -201,7 +201,7 @@ def repair_file(file: Path, out: Path, pictures: Path | None) -> str:
     if out.exists():
         raise UserError(f"{out}: exists already; --fix writes a new file, so name another one")
     try:
-        data = json.loads(file.read_bytes().decode("utf-8-sig"))
+        data = json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: broken JSON: {error}; write the file again") from error
     parts = ("images", "annotations", "categories")
@@ -362,4 +362,4 @@ def summary(faults: list[Fault]) -> str:
 
 
 if __name__ == "__main__":
-    commands.run(lambda: sys.exit(main(tyro.cli(Settings, description=__doc__))))
+    program.run(lambda: sys.exit(main(tyro.cli(Settings, description=__doc__))))

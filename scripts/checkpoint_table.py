@@ -20,7 +20,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
 
 from common.errors import UserError
-from common.run import commands
+from common.run import program
 from common.run.checkpoint import check_weights
 from maskworks.packages import NETWORKS
 from maskworks.published.origin import Origin
@@ -138,4 +138,4 @@ def cases_in(table: str) -> set[str]:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

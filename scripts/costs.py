@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are n
 
 from common.errors import UserError
 from common.files import write_text
-from common.run import commands
+from common.run import commands, program
 from maskworks.packages import NETWORKS
 from maskworks.published.coco_classes import COCO_CLASSES
 from scripts.readme_table import README, markdown, read_results, write_between
@@ -137,4 +137,4 @@ def table(recorded: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

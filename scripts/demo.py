@@ -26,7 +26,7 @@ from common.drawing import readable_scale
 from common.errors import UserError, needing
 from common.ops import masks as rle
 from common.results import Instances, Panoptic, Result
-from common.run import commands
+from common.run import commands, program
 from maskworks.packages import NETWORKS
 from maskworks.published.names import local_file, package_in
 from refinemask_psg.psg.results import SceneGraph
@@ -282,4 +282,4 @@ def shown(studio: Studio) -> Callable[[str, str | None, str], tuple[str | None, 
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -28,7 +28,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
 
 from common.files import write_text
-from common.run import commands
+from common.run import program
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
 from maskworks.__main__ import MODULES, package_of
@@ -139,4 +139,4 @@ def by_openvino(file: str, _: object) -> Answer:
 
 
 if __name__ == "__main__":
-    commands.run(lambda: tyro.cli(main, prog="export_table.py"))
+    program.run(lambda: tyro.cli(main, prog="export_table.py"))

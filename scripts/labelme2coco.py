@@ -16,7 +16,8 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
 
 from common.errors import UserError
-from common.run import commands
+from common.files import read_text
+from common.run import program
 from maskworks.own_data import labelme
 from maskworks.own_data.coco_writing import stop_or_skip
 
@@ -61,7 +62,7 @@ def listed_classes(given: Sequence[str]) -> list[str]:
     names = list(given)
     if len(given) == 1 and (given[0].endswith(".txt") or Path(given[0]).is_file()):
         try:
-            lines = Path(given[0]).read_text(encoding="utf-8-sig").splitlines()
+            lines = read_text(Path(given[0])).splitlines()
         except (OSError, ValueError) as error:
             raise UserError(f"{given[0]}: cannot be read ({error}); expected a class name on each line") from error
         names = [line.strip() for line in lines if line.strip() and line.strip() not in NO_CLASSES]
@@ -72,4 +73,4 @@ def listed_classes(given: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.errors import UserError
-from common.run import commands
+from common.run import program
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
 from maskworks.published.formats import read_published
@@ -91,4 +91,4 @@ def show(names: dict[str, str], state: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

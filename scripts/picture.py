@@ -16,7 +16,7 @@ import tyro
 from PIL import Image
 
 from common.results import Result
-from common.run import commands
+from common.run import program
 from common.run.checkpoint import load
 from maskworks import shapes
 from maskworks.published.names import local_file
@@ -84,4 +84,4 @@ def phrases(scenes: shapes.ShapesFolder, file: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

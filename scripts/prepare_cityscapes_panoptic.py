@@ -23,7 +23,7 @@ from rich.progress import track
 
 from common.errors import UserError
 from common.files import write_text
-from common.run import commands
+from common.run import program
 from upsnet.classes import CITYSCAPES
 
 THINGS = 8  # the first of the classes
@@ -117,4 +117,4 @@ def categories() -> list[Json]:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -15,9 +15,9 @@ import tyro
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.files import write_text
+from common.files import read_bytes, write_text
 from common.ops import masks as rle
-from common.run import commands
+from common.run import program
 from maskworks.shapes.scene_files import KEYPOINT_NAMES, SKELETON
 
 Json = dict[str, Any]
@@ -59,10 +59,10 @@ def main() -> None:
 def complete_images(path: Path) -> list[Json]:
     """The images with people who have joints and a mask, and only these people, as COCO annotations without ids."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; expected OCHuman's ochuman.json") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}; download it again") from error
     if not isinstance(content, dict) or not {"images", "keypoint_names"} <= content.keys():
         raise UserError(f"{path}: no images and keypoint_names in it; expected OCHuman's own ochuman.json")
@@ -134,4 +134,4 @@ def in_coco_format(images: list[Json], low: float, high: float) -> Json:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

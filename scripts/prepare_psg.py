@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from common.errors import UserError
 from common.files import write_text
-from common.run import commands
+from common.run import program
 from common.run.runlog import Bar
 from refinemask_psg.psg.files import (
     Image,
@@ -125,4 +125,4 @@ def instances_of(path: Path, entries: Sequence[PsgEntry]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -6,7 +6,7 @@ import torch
 
 import solov2
 from common.data.coco import refuse_other_classes
-from common.run import commands
+from common.run import commands, program
 from maskworks import own_data, shapes
 
 
@@ -21,4 +21,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

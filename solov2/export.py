@@ -20,7 +20,7 @@ import solov2
 from common.data.images import read_image, resize
 from common.ops import matrix_nms_from_intersections
 from common.results import Instances
-from common.run import command_line, commands
+from common.run import command_line, program
 from maskworks import exported, shapes
 from maskworks.onnx_export import Found, check, export_onnx, fixed_count, found, outside_both
 from solov2.network import DIVISOR, SOLOv2
@@ -123,4 +123,4 @@ def scaled(model: SOLOv2, path: str) -> NDArray[np.uint8]:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

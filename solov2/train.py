@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from common.run import commands
+from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from maskworks import own_data, report, shapes
 from solov2.augmentation import training_transforms
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     data = shapes.fill_in(config.data, "train", "val")
     training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
     validation_data = commands.open_dataset(data, "val", config.training)
-    model = SOLOv2(config, training_data.class_names)
+    model = commands.made(SOLOv2, config, training_data.class_names)
     initialise(model, config.training.weights)
     run = commands.train(
         "solov2",
@@ -37,4 +37,4 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

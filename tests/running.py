@@ -29,10 +29,13 @@ def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProce
     return python(ROOT / script, *arguments, cwd=cwd)
 
 
-def python(*words: object, cwd: Path, path: Path = ROOT, processes: int = 1) -> subprocess.CompletedProcess[str]:
+def python(
+    *words: object, cwd: Path, path: Path = ROOT, processes: int = 1, seconds: int = 600, memory: int = 0
+) -> subprocess.CompletedProcess[str]:
     """python WORDS (a file or `-m MODULE`, and arguments), as a copy of a process that has the libraries in memory.
 
-    Of several `processes` each has the variables that torchrun gives it, and all write to one output.
+    Of several `processes` each has the variables that torchrun gives it, and all write to one output. They are ended
+    after so many seconds, and may take so many bytes of memory (0: all) beside what that process has.
     """
     line = [str(word) for word in words]
     environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
@@ -42,7 +45,7 @@ def python(*words: object, cwd: Path, path: Path = ROOT, processes: int = 1) -> 
         launch = [word for word in torchrun if word != "--" or line[0] != "-m"] if processes > 1 else []
         command = [sys.executable, *launch, *line]
         return subprocess.run(
-            command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=600, check=False
+            command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False
         )
     with TemporaryDirectory() as folder:
         said = [Path(folder, name) for name in ("output", "errors")]
@@ -55,6 +58,8 @@ def python(*words: object, cwd: Path, path: Path = ROOT, processes: int = 1) -> 
             "environment": environment,
             "output": str(said[0]),
             "errors": str(said[1]),
+            "seconds": seconds,
+            "memory": memory,
         }
         requests, replies = warm_process()
         print(json.dumps(asked), file=requests, flush=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from maskworks.published.names import local_file
 from tests.small import SMALL, flags, package_of
 
 QUICK = ("solov2",)
@@ -30,6 +31,9 @@ def test_a_training_ends_with_scores_of_the_classes_and_commands_that_run(
     import_module(f"{package_of(name)}.train").main()
     said = capsys.readouterr().out
     assert " class " in said or name == "u2net"  # what is salient is of no class
+    named = re.findall(r"^weights: (.*)$", said, re.MULTILINE)[0]  # with its digest, which is looked at
+    assert local_file(named).samefile(run / "best.safetensors")
+    assert len(named.partition("@sha256:")[2]) == 64
     commands = [shlex.split(line) for line in re.findall(r"^  (python -m .*)$", said, re.MULTILINE)]
     expected = ["eval", "predict", *(["export"] if name not in ("glip", "psg") else [])]
     assert [words[2] for words in commands] == [f"{package_of(name)}.{command}" for command in expected]

@@ -178,7 +178,8 @@ def left(words: list[str], said: str, folder: Path) -> bool:
     pairs = list(pairwise(words))
     places = [word for before, word in pairs if before in ("--out", "--submission")]
     places += [word.split(":")[-1] for before, word in pairs if before in ("--image", "--images", "--video")]
-    places += re.findall(r"^weights: (.*)$", said, re.MULTILINE) + re.findall(r"(\S+metrics\.json)", said)
+    places += [word.partition("@sha256:")[0] for word in re.findall(r"^weights: (.*)$", said, re.MULTILINE)]
+    places += re.findall(r"(\S+metrics\.json)", said)
     training = any(re.search(r"\btrain(\.py)?$", word) for word in words[:3]) and "--help" not in words
     return all((folder / place).exists() for place in places) and (bool(places) or not training)
 

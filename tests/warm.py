@@ -11,6 +11,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import runpy
 import signal
 import sys
@@ -37,7 +38,6 @@ LIBRARIES = (
     "tyro",
     "yaml",
 )
-PATIENCE = 600  # seconds, after which a program is ended
 
 
 def main() -> None:
@@ -65,7 +65,10 @@ def become(asked: dict[str, Any], rank: int) -> None:
 
     What Python does last, freeing every object of every library, takes seconds and shows nothing: it is left out.
     """
-    signal.alarm(PATIENCE)
+    signal.alarm(asked["seconds"])
+    if asked["memory"]:
+        size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + asked["memory"],) * 2)
     for descriptor, name in enumerate((os.devnull, asked["output"], asked["errors"])):
         os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND if descriptor else os.O_RDONLY), descriptor)
     os.chdir(asked["cwd"])

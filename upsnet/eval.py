@@ -12,7 +12,7 @@ import upsnet
 from common.data.coco import refuse_other_classes
 from common.files import write_text
 from common.ops.precision import autocast
-from common.run import commands
+from common.run import commands, program
 from common.run.distributed import barrier, is_main
 from maskworks import own_data, shapes
 from upsnet.config import VARIANTS
@@ -43,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

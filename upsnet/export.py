@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import upsnet
 from common.data.images import read_image
-from common.run import command_line, commands
+from common.run import command_line, program
 from maskworks import exported, shapes
 from maskworks.onnx_export import Found as Segments
 from maskworks.onnx_export import compare, export_onnx, fixed_count, outside_both, padded
@@ -145,4 +145,4 @@ def segments(channels: Map, own: Map, labels: Map, scores: NDArray[np.floating[A
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -20,7 +20,7 @@ from common.data.batches import UNLABELLED
 from common.data.coco import Sample, as_paths, pair_folders, stop_at_fatal
 from common.data.images import read_ids
 from common.errors import UserError
-from common.files import leads_inside
+from common.files import leads_inside, read_bytes
 from common.metrics.panoptic import IDS, VOID
 from common.ops import masks as rle
 from common.run.commands import files_of
@@ -235,12 +235,12 @@ def existing_picture_folder(annotations: Path) -> Path:
 
 def read_panoptic(path: Path) -> PanopticFile:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=PanopticFile)
+        return msgspec.json.decode(read_bytes(path), type=PanopticFile)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); expected a panoptic JSON") from error
     except ValidationError as error:
         raise UserError(f"{path}: not in COCO's panoptic format: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from error
 
 

@@ -1,7 +1,7 @@
 """Predict with UPSNet: python predict.py --weights FILE IMAGES... --out DIR."""
 
 import upsnet
-from common.run import command_line, commands
+from common.run import command_line, program
 from common.run.prediction import Predict, predict
 from maskworks import report
 from maskworks.published.names import local_file
@@ -15,4 +15,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

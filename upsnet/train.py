@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from common.errors import UserError
-from common.run import commands
+from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from maskworks import own_data, report, shapes
 from upsnet.augmentation import training_transforms
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     if not 0 < training_data.thing_count < len(training_data.class_names):
         count = f"{training_data.thing_count} of its {len(training_data.class_names)} classes are things (isthing: 1)"
         raise UserError(f"the training set: {count}; UPSNet needs things and stuff, a class of each at least")
-    model = UPSNet(config, training_data.class_names)
+    model = commands.made(UPSNet, config, training_data.class_names)
     initialise(model, config.training.weights)
     run = commands.train(
         "upsnet",
@@ -44,4 +44,4 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -19,7 +19,7 @@ import tyro
 import yolact
 from common.data.coco import refuse_other_classes
 from common.files import write_text
-from common.run import command_line, commands
+from common.run import command_line, commands, program
 from common.run.distributed import is_main
 from maskworks import own_data, shapes
 from yolact.config import VARIANTS
@@ -77,4 +77,4 @@ def write_result_files(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -18,7 +18,7 @@ import yolact
 from common.data.images import read_image, resize
 from common.errors import UserError
 from common.results import Instances
-from common.run import command_line, commands
+from common.run import command_line, program
 from maskworks import exported, shapes
 from maskworks.onnx_export import Found, compare, export_onnx, fixed_count, outside_both
 from yolact.backbone import DeformableConv2d
@@ -161,4 +161,4 @@ def scene() -> NDArray[np.uint8]:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -1,7 +1,7 @@
 """Predict with YOLACT: python predict.py --weights FILE IMAGES... --out DIR."""
 
 import yolact
-from common.run import command_line, commands
+from common.run import command_line, program
 from common.run.prediction import predict
 from maskworks import exported, own_data, report
 from maskworks.published.names import local_file
@@ -17,4 +17,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

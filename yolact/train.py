@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from common.errors import UserError
-from common.run import commands
+from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from common.run.configuration import configure
 from common.run.distributed import process_count
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     data = shapes.fill_in(config.data, "train", "val")
     training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
     validation_data = commands.open_dataset(data, "val", config.training)
-    model = YOLACT(config, training_data.class_names)
+    model = commands.made(YOLACT, config, training_data.class_names)
     if images_at_once(config) < config.model.freeze_batch_norm_below:
         model.freeze_batch_norms()
     initialise(model, config.training.weights)
@@ -81,4 +81,4 @@ def images_at_once(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

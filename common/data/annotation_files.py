@@ -16,6 +16,7 @@ from msgspec import Meta, Raw, Struct, ValidationError
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from common.files import read_bytes
 
 Whole = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # an id; beyond, evaluation could not tell them apart
 Side = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -26,6 +27,7 @@ Severity = Literal["fatal", "dropped", "noted"]
 
 NO_MASK, POLYGONS, RLE = 0, 1, 2  # kinds of segmentation
 FARTHEST = 1e9  # a coordinate in pixels; float32 must be able to hold it
+MOST_CATEGORIES = 20_000  # V3Det has 13,204
 UNKNOWN = float("nan")  # an area that the file does not give
 NOT_JSON_NUMBERS = re.compile(rb"(?<=[\[:,\s])-?(?:NaN|Infinity)\b")
 
@@ -129,6 +131,9 @@ class Annotations:
 def read_columns(path: Path) -> tuple[Annotations, list[Fault]]:
     """The file's content and the entries that cannot be read, which are missing from the content."""
     content = _parse(path)
+    if len(content.categories) > MOST_CATEGORIES:
+        problem = f"{len(content.categories):,} categories, the limit is {MOST_CATEGORIES:,}"
+        raise UserError(f"{path}: {problem}; leave out those that no annotation is of")
     faults: list[Fault] = []
     categories = _read_entries(content.categories, Decoder[CategoryEntry](CategoryEntry), "category", faults)
     categories.sort(key=lambda category: category.id)
@@ -138,7 +143,7 @@ def read_columns(path: Path) -> tuple[Annotations, list[Fault]]:
 
 def _parse(path: Path) -> CocoFile:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a COCO annotation file") from error
     data = data.removeprefix(b"\xef\xbb\xbf")

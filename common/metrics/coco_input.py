@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from common.files import read_bytes
 from common.ops import masks as rle
 
 Kind = Literal["segm", "bbox", "keypoints"]
@@ -47,10 +48,10 @@ def read_json(source: object, name: str) -> tuple[Any, str]:
     if not isinstance(source, str | Path):
         return source, name
     try:
-        return msgspec.json.decode(Path(source).read_bytes()), str(source)
+        return msgspec.json.decode(read_bytes(Path(source))), str(source)
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror})") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{source}: not valid JSON: {error}") from error
 
 

@@ -5,7 +5,8 @@ one whole.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import escape as glob_escape
 from pathlib import Path
@@ -18,9 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import require_bounded, write_atomically
 from common.run.model import Learner
 
+DIGEST = "@sha256:"  # between a file and what it must be
+MEGABYTES = 10_000  # of a file
 FORMAT = "1"  # of the metadata; raised when an older reader would misunderstand it
 
 
@@ -92,6 +95,16 @@ def check_weights(module: Learner | nn.Module, weights: Mapping[str, Tensor], so
         raise UserError(f"{source}: the weights do not fit the network\n  " + "\n  ".join(complaints))
 
 
+@contextmanager
+def fitting_together(source: str) -> Iterator[None]:
+    """Around the making of a network: settings that are each in their range may still make none."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"{source}: the settings of the network don't fit together: {reason}") from error
+
+
 def odd(value: object) -> str:
     """What keeps a value from being copied into a parameter; empty for plain tensors."""
     if not isinstance(value, Tensor):
@@ -131,3 +144,7 @@ def remove_unfinished(path: Path) -> None:
 def require_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a checkpoint")
+    try:
+        require_bounded(path, MEGABYTES)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; expected a checkpoint") from error

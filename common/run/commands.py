@@ -5,9 +5,7 @@ import json
 import os
 import shlex
 import sys
-import tempfile
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,18 +19,17 @@ from numpy.typing import NDArray
 from common.data.coco import CocoDataset, LabelledImages
 from common.data.images import described
 from common.data.loader import Trainable, mix
-from common.errors import UserError, surroundings
-from common.files import write_text
+from common.errors import UserError
+from common.files import digest_of, write_text
 from common.metrics.coco import LIMIT, RECALL_LIMITS
 from common.metrics.mistakes import THRESHOLD, Mistakes
 from common.ops.precision import autocast
-from common.run.batch_size import fit_batch_size, rerun
+from common.run.batch_size import fit_batch_size
 from common.run.callbacks import Callback, Run
-from common.run.checkpoint import Checkpoint
+from common.run.checkpoint import DIGEST, Checkpoint, fitting_together
 from common.run.configuration import configure, refuse_another_network, to_dict, to_yaml
 from common.run.distributed import barrier, is_main, process_count
 from common.run.evaluation import Evaluation, Example, evaluate_instances, examples
-from common.run.memory import keep_freed_memory
 from common.run.model import Learner
 from common.run.optimization import ParameterGroup
 from common.run.report_details import write_run_details
@@ -100,42 +97,6 @@ class Scoring:
 INSTANCES = Scoring(limited=True)
 
 
-def run(main: Callable[[], object]) -> None:
-    """Run a command; what goes wrong is one line: status 2 for a user's mistake, a full disk and the like, else 70."""
-    keep_freed_memory()
-    wordy = "--traceback" in sys.argv
-    sys.argv[:] = [word for word in sys.argv if word != "--traceback"]
-    try:
-        rerun(lambda more: begin(main, more))
-    except Exception as error:
-        line = str(error) if isinstance(error, UserError) else surroundings(error)
-        if wordy:
-            traceback.print_exc()
-        else:
-            print(f"error: {unforeseen(error) if line is None else line}", file=sys.stderr)
-        sys.exit(70 if line is None else 2)
-    finally:
-        if dist.is_available() and dist.is_initialized():
-            dist.destroy_process_group()
-
-
-def begin(main: Callable[[], object], more: Sequence[str]) -> None:
-    sys.argv += more
-    main()
-
-
-def unforeseen(error: Exception) -> str:
-    """A fault of ours in a line; the traceback goes into a file that only its owner can read."""
-    what = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
-    try:
-        handle, path = tempfile.mkstemp(".txt", "maskworks-")
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            traceback.print_exception(error, file=file)
-    except OSError as full:
-        return f"{what}; the traceback could not be kept ({full.strerror}): --traceback prints it"
-    return f"{what}; the traceback is in {path}, and --traceback prints it"
-
-
 def start(settings: Training) -> torch.device:
     """Join the processes that torchrun started, seed, and take this process's device."""
     device = choose_device(settings.device)
@@ -159,6 +120,12 @@ def choose_device(name: str) -> torch.device:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
         torch.cuda.set_device(device)
     return device
+
+
+def made(network: Callable[[Any, tuple[str, ...]], M], config: Any, class_names: tuple[str, ...]) -> M:
+    """The network that the settings describe."""
+    with fitting_together("the command line"):
+        return network(config, class_names)
 
 
 def open_dataset(data: Data, split: Literal["train", "val"], settings: Training) -> CocoDataset:
@@ -237,9 +204,14 @@ def train(
     write_scores(folder, metrics, latest[0].per_class)
     if config.training.report:
         write_details(folder, f"{package} {config.variant}", trained, validation_data, latest[0], scoring)
-    print(f"weights: {(folder / 'best.safetensors').resolve()}\nto go on:")
-    print("\n".join(next_commands(model, folder, validation_data.path(0).parent, predicting, exports)))
+    say_where(folder, next_commands(model, folder, validation_data.path(0).parent, predicting, exports))
     return Run(folder, config.training.report)
+
+
+def say_where(folder: Path, commands: Iterable[str]) -> None:
+    best = folder / "best.safetensors"
+    print(f"weights: {best.resolve()}{DIGEST}{digest_of(best)}" if best.exists() else "no score: no best weights")
+    print("\n".join(["to go on:", *commands]))
 
 
 def next_commands(
@@ -363,10 +335,10 @@ def model_to_evaluate(
     """
     asked = configure(variants, arguments, prog="eval.py", evaluating=True)
     named = asked.training.weights
-    path = Path(named or run_folder(package, asked) / "best.safetensors")  # or the name of published weights
+    path = Path(named.partition(DIGEST)[0] or run_folder(package, asked) / "best.safetensors")  # or a published name
     if not named and not path.exists():
         raise UserError(f"{path}: no such file; train first (python train.py), or name a checkpoint with --weights")
-    model = load(str(path))
+    model = load(named or str(path))
     config = configure(variants, arguments, model.config, "eval.py", evaluating=True)
     refuse_another_network(model.config, config, str(path))
     config.training.weights = str(path)

@@ -16,9 +16,11 @@ import msgspec
 import tyro
 
 from common.errors import UserError
+from common.files import read_text
 from common.run import command_line
 
 T = TypeVar("T")
+YAML_MEGABYTES, MOST_THINGS = 0.1, 10**5
 UNSET = -1  # stands for a number that nobody gave
 UNPREFIXED = "training"  # the section whose flags and keys have no prefix
 # What people change; the help without --help-all shows these.
@@ -172,18 +174,38 @@ def yaml_as_flags(arguments: Sequence[str], evaluating: bool = False) -> tuple[s
 
 def read_settings(path: Path) -> dict[str, Any]:
     """What a YAML file says, the unprefixed section's settings at the top."""
-    import yaml  # here: who only loads a model has no YAML to read
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; expected a YAML file of settings") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected settings (key: value), found {type(content).__name__}")
     section = content.pop(UNPREFIXED, None)
     return {**section, **content} if isinstance(section, dict) else content
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file's content; what stands in for something said before doesn't make it grow without bound."""
+    import yaml  # here: who only loads a model has no YAML to read
+
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            super().flatten_mapping(node)
+            if len(node.value) > MOST_THINGS:  # merges within merges double with each level
+                raise ValueError(f"more than {MOST_THINGS:,} things in it")
+
+    try:
+        content = yaml.load(read_text(path, YAML_MEGABYTES), Loader)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; expected a YAML file") from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    met, left = 0, [content]
+    while left:
+        value = left.pop()
+        met += len(value) if isinstance(value, dict | list) else 0
+        if met > MOST_THINGS or (isinstance(value, int) and abs(value) >= 2**64):
+            problem = f"more than {MOST_THINGS:,} things" if met > MOST_THINGS else "a number of more than 64 bits"
+            raise UserError(f"{path}: {problem} in it; expected a file of settings")
+        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return content
 
 
 def flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:

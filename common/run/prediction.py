@@ -5,7 +5,6 @@
   journal at the end, one image at a time.
 """
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +20,7 @@ import tyro
 
 from common.data.images import described, is_video, list_images, read_image
 from common.errors import UserError
+from common.files import digest_of
 from common.ops.precision import autocast, fastest
 from common.results import Result
 from common.run.commands import choose_device
@@ -266,10 +266,7 @@ def other_files(sources: Sequence[str], found: Sequence[Path]) -> list[Path]:
 
 def fingerprint(path: Path) -> str:
     """Of a file's content."""
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return digest_of(path)[:16] if path.is_file() else ""
 
 
 def skip(path: Path, reason: str) -> str:

@@ -10,9 +10,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from msgspec import Meta
 
-Whole = Annotated[int, Meta(ge=0)]
-WholeOrUnset = Annotated[int, Meta(ge=-1)]
-Count = Annotated[int, Meta(ge=1)]
+MOST, MOST_AT_ONCE, MOST_WORKERS = 10**9, 10**5, 1024  # more would not end, or not fit
+UNSAID = (None, MOST, MOST_AT_ONCE, MOST_WORKERS)  # so high that only who asks for more is told
+Whole = Annotated[int, Meta(ge=0, le=MOST)]
+WholeOrUnset = Annotated[int, Meta(ge=-1, le=MOST)]
+Count = Annotated[int, Meta(ge=1, le=MOST)]
+Batch = Annotated[int, Meta(ge=1, le=MOST_AT_ONCE)]
+Workers = Annotated[int, Meta(ge=-1, le=MOST_WORKERS)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Width = Annotated[int, Meta(ge=1, le=65_536)]  # channels or pixels: no network has more, no memory could
 Depth = Annotated[int, Meta(ge=1, le=1000)]
@@ -30,7 +34,8 @@ def faults(kind: Any, value: Any) -> Iterator[tuple[Any, str]]:
     if get_origin(kind) is Annotated:
         base, *metadata = get_args(kind)
         if isinstance(value, float | int) and not all(allows(limit, value) for limit in limits(metadata)):
-            yield value, expected(kind)
+            passed = [limit.le for limit in limits(metadata) if limit.le in UNSAID[1:] and value > limit.le]
+            yield value, expected(kind) + "".join(f", at most {most}" for most in passed)
         else:
             yield from faults(base, value)
     elif isinstance(value, tuple | list) and get_args(kind):
@@ -79,7 +84,8 @@ def choices_of(kind: Any) -> list[str]:
 
 def in_words(limit: Meta) -> str:
     low = f"{limit.ge} or more" if limit.ge is not None else f"more than {limit.gt}" if limit.gt is not None else ""
-    if limit.ge is not None and limit.le is not None:
-        return f"{limit.ge} to {limit.le}"
-    high = f"at most {limit.le}" if limit.le is not None else f"less than {limit.lt}" if limit.lt is not None else ""
+    most = None if limit.le in UNSAID else limit.le
+    if limit.ge is not None and most is not None:
+        return f"{limit.ge} to {most}"
+    high = f"at most {most}" if most is not None else f"less than {limit.lt}" if limit.lt is not None else ""
     return " and ".join(filter(None, (low, high)))

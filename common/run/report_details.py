@@ -15,7 +15,7 @@ from PIL import Image
 
 from common.drawing import readable_scale
 from common.errors import UserError
-from common.files import naming, write_text
+from common.files import naming, read_bytes, write_text
 from common.metrics.mistakes import Mistakes
 from common.results import Instances, Result
 from common.run.evaluation import Example
@@ -130,7 +130,7 @@ def write(folder: Path, details: RunDetails | PredictionDetails) -> None:
 def read(folder: Path, kind: type[T]) -> T:
     path = folder / FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(read_bytes(path), type=kind)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; expected a run or predictions that left their details") from error
     except msgspec.DecodeError as error:

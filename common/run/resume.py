@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from torch import Tensor
 
 from common.errors import UserError
@@ -43,9 +44,12 @@ def load_state(path: Path) -> State:
     tensors, metadata = read_tensors(path)
     if "state" not in metadata:
         raise UserError(f"{path}: not a run's last.state")
-    state = State(**_put_tensors(json.loads(metadata["state"]), tensors))
-    # JSON has only text as keys; the optimizer numbers its parameters
-    state.optimizer["state"] = {int(number): value for number, value in state.optimizer["state"].items()}
+    try:
+        state = msgspec.convert(_put_tensors(json.loads(metadata["state"]), tensors), State)
+        # JSON has only text as keys; the optimizer numbers its parameters
+        state.optimizer["state"] = {int(number): value for number, value in state.optimizer["state"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: not whole ({error}); without it the run starts anew: leave out --resume") from error
     return state
 
 

@@ -3,19 +3,25 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from common.files import naming, write_text
+from common.errors import UserError
+from common.files import naming, read_text, write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal to draw a bar on
+
+
+class Logged(msgspec.Struct):
+    step: int
 
 
 class RunLog:
@@ -24,7 +30,7 @@ class RunLog:
     def __init__(self, run: Path, first_step: int):
         path = run / "log.jsonl"
         # what a killed run logged after its last resume point will be logged again
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= first_step] if first_step else []
+        kept = list(_up_to(first_step, path)) if first_step else []
         write_text(path, "".join(line + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
         self.board = open_board(run, first_step)
@@ -114,9 +120,19 @@ class Bar:
             )
 
 
+def _up_to(step: int, path: Path) -> Iterator[str]:
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            entry = msgspec.json.decode(line, type=Logged)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: not of a run's log ({error}); remove it") from error
+        if entry.step <= step:
+            yield line
+
+
 def _lines(path: Path) -> list[str]:
     """The whole lines of a log; a kill may have cut the last one."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     return text[: text.rfind("\n") + 1].splitlines()

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from common.run.ranges import Count, Decay, NotNegative, Seed, Share, Whole, WholeOrUnset
+from common.run.ranges import Batch, Count, Decay, NotNegative, Seed, Share, Whole, WholeOrUnset, Workers
 
 
 @dataclass
@@ -36,13 +36,13 @@ class Training:
     """Make as many steps as there is time for, evaluations included, and end the schedule there; 0: no limit."""
     patience: Whole = 0
     """End the run after so many evaluations without a better score; 0: never."""
-    batch_size: Count = 16
+    batch_size: Batch = 16
     """Images for each optimizer step, over all processes and accumulated batches; auto: as many as fit the GPU."""
     fit_batch_size: bool = False
     """What --batch-size auto says: find out how many pictures a GPU has memory for, and train with that."""
-    accumulate: Count = 1
+    accumulate: Batch = 1
     """Split each step's images into so many batches whose gradients add up."""
-    workers: WholeOrUnset = -1
+    workers: Workers = -1
     """Processes that load images, for each training process; 0: load in the training process; -1: what is to spare."""
     save_every: Count = 500
     """Optimizer steps between resume points."""

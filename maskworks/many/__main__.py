@@ -12,7 +12,7 @@ import torch
 import tyro
 
 from common.errors import UserError, needing
-from common.run import command_line, commands
+from common.run import command_line, program
 from common.run.prediction import fingerprint
 from common.run.ranges import Count, NotNegative, Positive, Share, Whole
 from maskworks import __version__
@@ -127,4 +127,4 @@ def told(written: Iterable[dict[str, Any]]) -> tuple[int, int, str]:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

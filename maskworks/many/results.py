@@ -10,7 +10,7 @@ import tyro
 
 from common.errors import UserError, needing
 from common.files import write_atomically, write_text
-from common.run import command_line, commands
+from common.run import command_line, program
 from common.run.prediction_files import write_predictions
 from common.run.ranges import Share
 from maskworks.many import parts
@@ -87,4 +87,4 @@ def as_coco(row: Json, classes: Sequence[Json], threshold: float) -> Json:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from common.data.annotation_checks import check_boxes, check_ids
 from common.data.annotation_files import NO_MASK, Annotations, read_columns
 from common.data.coco import stop_at_fatal
+from common.data.images import MAX_PIXELS
+from common.data.picture_headers import FILE_BYTES
+from common.files import read_bytes
 from common.run.settings import Images
 
 SMALLEST = 8  # pixels: of an object's side at the network's size; two pixels of the finest features
@@ -86,4 +89,4 @@ def too_small(train: Set, scale: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+    return hashlib.sha256(read_bytes(path, FILE_BYTES * MAX_PIXELS / 1e6)).digest()

@@ -7,12 +7,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from common.errors import UserError
+from common.files import read_bytes
 from maskworks.own_data.coco_writing import Json
 
+T = TypeVar("T")
 TRAIN, VAL = ("train", "training"), ("val", "valid", "validation", "test", "testing")
 USUAL_NAMES = (
     "annotations_without_background.json",
@@ -44,7 +47,7 @@ class Part:
     maps: Path | None = None  # of panoptic content, whose PNGs lie elsewhere than beside it
 
     def content(self) -> Json:
-        return self.made if self.made is not None else decoded(self.file) if self.file else {}
+        return self.made if self.made is not None else decoded(self.file, Json) if self.file else {}
 
 
 class Head(msgspec.Struct):
@@ -143,21 +146,18 @@ def _part_named(file: Path) -> str:
 
 def read(file: Path, task: str = "instances") -> Part:
     """A COCO file and where its pictures are; changed are names written on Windows, and Roboflow's class of classes."""
-    try:
-        if task in ("panoptic", "scene_graph"):
-            there = msgspec.json.decode(_bytes(file), type=OnlyImages)
-            listed = [entry.file_name for entry in (there.images or there.data)[:LOOKED_FOR]]
-            return Part(pictures_of(file, listed), file, maps=file.with_suffix("") if task == "panoptic" else None)
-        names = msgspec.json.decode(_bytes(file), type=Names)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file}: not a COCO file that can be read: {error}; correct it") from error
+    if task in ("panoptic", "scene_graph"):
+        there = decoded(file, OnlyImages)
+        listed = [entry.file_name for entry in (there.images or there.data)[:LOOKED_FOR]]
+        return Part(pictures_of(file, listed), file, maps=file.with_suffix("") if task == "panoptic" else None)
+    names = decoded(file, Names)
     pictures = [entry.file_name for entry in names.images]
     folder = pictures_of(file, [name.replace("\\", "/") for name in pictures[:LOOKED_FOR]])
     above, used = {c.supercategory for c in names.categories}, {entry.category_id for entry in names.annotations}
     roots = {c.id for c in names.categories if c.supercategory == "none" and c.name in above and c.id not in used}
     if not roots and not any("\\" in name for name in pictures):
         return Part(folder, file)
-    content = decoded(file)
+    content = decoded(file, Json)
     for entry in content["images"]:
         entry["file_name"] = entry["file_name"].replace("\\", "/")
     content["categories"] = [entry for entry in content["categories"] if entry["id"] not in roots]
@@ -166,15 +166,17 @@ def read(file: Path, task: str = "instances") -> Part:
 
 def counted_segments(file: Path, validating: bool) -> tuple[int, int]:
     """The pictures of a panoptic file or PSG's and their segments; of PSG's those that train, or that validate."""
-    content = msgspec.json.decode(_bytes(file), type=Segments)
+    content = decoded(file, Segments)
     tested = set(content.test_image_ids)
     own = content.annotations or [each for each in content.data if (each.image_id in tested) == validating]
     return len(own), sum(len(each.segments_info) for each in own)
 
 
-def decoded(file: Path) -> Json:
-    content: Json = msgspec.json.decode(_bytes(file))
-    return content
+def decoded(file: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(_bytes(file), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{file}: not a COCO file that can be read: {error}; correct it") from error
 
 
 def pictures_of(file: Path, names: list[str]) -> Path:
@@ -196,4 +198,4 @@ def pictures_of(file: Path, names: list[str]) -> Path:
 
 
 def _bytes(file: Path) -> bytes:
-    return file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    return read_bytes(file).removeprefix(b"\xef\xbb\xbf")

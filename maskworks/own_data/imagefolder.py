@@ -11,7 +11,7 @@ import numpy as np
 
 from common.data.images import image_size
 from common.errors import UserError
-from common.files import leads_inside
+from common.files import leads_inside, read_bytes
 from common.ops import masks as rle
 from maskworks.own_data.coco_writing import CocoWriter, Json, boxed, masked, outlined, rectangle
 
@@ -24,7 +24,7 @@ def read(root: Path, rectangles: bool, faults: list[str]) -> CocoWriter:
     """The pictures of root/metadata.jsonl; adds a line for each that cannot be used."""
     file = root / "metadata.jsonl"
     rows: list[tuple[int, str, list[Json]]] = []
-    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(read_bytes(file).splitlines(), start=1):
         try:
             if line.strip():
                 rows.append((number, *row_of(line)))

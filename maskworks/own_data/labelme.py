@@ -20,7 +20,7 @@ from PIL import Image
 
 from common.data.images import image_size
 from common.errors import UserError
-from common.files import leads_inside
+from common.files import leads_inside, read_bytes
 from common.ops import masks as rle
 from common.ops.outlines import Mask, Outline
 from maskworks.own_data.coco_writing import CocoWriter, Json, masked, outlined, rectangle
@@ -121,7 +121,7 @@ def read_folder(folder: Path, root: Path, but: Path | None, faults: list[str]) -
 
 def read_file(source: Path, root: Path) -> Photograph:
     try:
-        content = msgspec.json.decode(source.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=LabelmeFile)
+        content = msgspec.json.decode(read_bytes(source).removeprefix(b"\xef\xbb\xbf"), type=LabelmeFile)
     except msgspec.ValidationError as error:
         raise UserError(f"not a labelme file: {error}; expected shapes and imagePath") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from common.data.images import image_size
 from common.errors import UserError
+from common.files import read_bytes, read_text
 from maskworks.own_data.coco_writing import CocoWriter, Json, boxed, masked, outlined, rectangle
 from maskworks.own_data.label_images import read_numbers
 
@@ -70,7 +71,7 @@ def lists(root: Path, kind: str) -> dict[str, list[str]]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
+        return read_text(file).splitlines()
     except ValueError as error:
         raise UserError(f"{file}: not a text file ({error}); expected a picture's name on each line") from error
 
@@ -85,7 +86,7 @@ def _described(path: Path, root: Path, faults: list[str]) -> Labelled | None:
 
 def describe(path: Path, root: Path) -> Labelled:
     """One XML file and its picture's size."""
-    text = path.read_bytes()
+    text = read_bytes(path)
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:  # entities can blow up to any size
         raise UserError("has a document type, which VOC's files have not; write it without")
     try:

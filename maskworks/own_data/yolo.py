@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from common.data.images import IMAGE_SUFFIXES, image_size
 from common.errors import UserError
-from common.files import leads_inside
+from common.files import leads_inside, read_text
+from common.run.configuration import read_yaml
 from maskworks.own_data.coco_writing import CocoWriter, Json, boxed, outlined, rectangle
 
 SPLITS = ("train", "val", "test")
@@ -60,12 +60,7 @@ def read(data: Path, root: Path | None, rectangles: bool, faults: list[str]) -> 
 
 
 def read_description(path: Path, root: Path | None) -> Description:
-    try:
-        content = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a data.yaml") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); correct it") from error
+    content = read_yaml(path)
     if not isinstance(content, dict) or "names" not in content:
         raise UserError(f"{path}: no `names` in it; expected a data.yaml with path, train, val and names")
     splits = {split: places_of(path, split, content[split]) for split in SPLITS if content.get(split)}
@@ -118,7 +113,7 @@ def images_of(root: Path, place: str, faults: list[str]) -> list[Path]:
     if not source.is_file():
         raise UserError(f"{source}: no such folder or list of images; correct data.yaml, or say --root")
     images = []
-    for number, line in enumerate(source.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(source).splitlines(), start=1):
         path = source.parent / line.strip()
         if not line.strip():
             continue
@@ -168,7 +163,7 @@ def read_labels(image: Path, description: Description, rectangles: bool, faults:
     labels = label_file(description.root, image)
     try:
         height, width = image_size(image)
-        text = labels.read_text(encoding="utf-8-sig") if labels.is_file() else ""
+        text = read_text(labels) if labels.is_file() else ""
     except UserError as error:
         faults.append(str(error))
         return None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.files import read_text
 from maskworks.published.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
 from maskworks.published.origin import Classes, Origin, at, plain_dict
 
@@ -46,7 +47,7 @@ def read_classes(given: str) -> Classes:
         return Classes(tuple(LISTS[given]), tuple(LISTS[given].values()), f"--classes {given}")
     path = Path(given)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         content = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
     except OSError as error:
         known = ", ".join(LISTS)

@@ -1,6 +1,5 @@
 """Fetching a published file: gone on with where it was cut, checked, and in its place whole or not at all."""
 
-import hashlib
 import http.client
 import shutil
 import sys
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from common.errors import FULL, UserError
-from common.files import write_text
+from common.files import digest_of, write_text
 
 TIMEOUT = 30  # seconds of silence
 AT_ONCE = 1 << 20  # bytes
@@ -46,7 +45,7 @@ def fetch(url: str, target: Path, digest: str = "") -> Path:
                 part.unlink()
                 raise
             part.replace(target)
-        found = digest_of(target, "sha256")
+        found = digest_of(target)
         if not digest and not checked.exists():
             print(f"{url}: no digest is published; from now on its SHA-256 is {found}", file=sys.stderr)
         write_text(checked, found)
@@ -59,11 +58,6 @@ def beside(path: Path, ending: str) -> Path:
 
 def or_by_hand(target: Path) -> str:
     return f"or fetch the file by hand and put it at {target}"
-
-
-def digest_of(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def refuse_another(path: Path, digest: str, name: str | Path, remedy: str) -> None:

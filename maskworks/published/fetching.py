@@ -9,9 +9,10 @@ import torchvision
 from filelock import FileLock
 
 from common.errors import UserError
-from common.files import user_cache
+from common.files import digest_of, read_bytes, user_cache
 from common.run.checkpoint import Checkpoint, require_file, save
-from maskworks.published.download import beside, digest_of, fetch
+from common.run.configuration import YAML_MEGABYTES
+from maskworks.published.download import beside, fetch
 from maskworks.published.formats import read_published
 from maskworks.published.names import BACKBONE, BESIDE, Published, package_in, place_of
 from maskworks.published.recognising import package_of
@@ -70,8 +71,8 @@ def ours(path: Path) -> Path:
     """Somebody's own file as a checkpoint of ours, in the cache; made anew where it or the converter has changed."""
     require_file(path)
     beside_it = path.with_name("config.yaml")  # Detectron2's, which decides too
-    words = beside_it.read_bytes() if beside_it.is_file() else b""
-    digest = hashlib.sha256(digest_of(path, "sha256").encode() + words).hexdigest()[:12]
+    words = read_bytes(beside_it, YAML_MEGABYTES) if beside_it.is_file() else b""
+    digest = hashlib.sha256(digest_of(path).encode() + words).hexdigest()[:12]
     made = user_cache() / "weights" / "converted" / f"{path.stem}-{digest}.safetensors"
     made.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(beside(made, ".lock")):

@@ -12,6 +12,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from operator import index
 from pathlib import Path
@@ -36,11 +37,11 @@ class Placeholder(dict[Any, Any]):
     """Something that isn't data: what it was made of, its items and its attributes, and none of its behaviour."""
 
     origin = ""  # the module and name of its class
-    args: tuple[Any, ...]
+    args: list[Any]  # grows in place: a file may append to it once for each of its bytes
 
     def __new__(cls, *args: Any, **_: Any) -> Self:
         made = super().__new__(cls)
-        made.args = args
+        made.args = list(args)
         return made
 
     def __init__(self, *args: Any, **_: Any) -> None:
@@ -54,12 +55,12 @@ class Placeholder(dict[Any, Any]):
         return Placeholder(self, *args)
 
     def append(self, item: object) -> None:
-        self.args += (item,)
+        self.args.append(item)
 
     add = append
 
     def extend(self, items: Iterable[object]) -> None:
-        self.args += tuple(items)
+        self.args.extend(items)
 
     def __hash__(self) -> int:  # type: ignore[override]  # it may be a key, or in a set
         return id(self)
@@ -255,11 +256,12 @@ def read_file(path: Path) -> Any:
         if any(name.endswith("/constants.pkl") for name in names):
             raise ValueError("a TorchScript program: save its state_dict() instead")
         return read_torch(path, mapped=True)
-    if tarfile.is_tarfile(path):  # PyTorch's before 0.2, which it unpacks
-        with tarfile.open(path, "r:") as tar:
-            if not all(member.isfile() for member in tar):
-                raise ValueError("an archive with more than files in it")
-        return read_torch(path)
+    with suppress(tarfile.ReadError), tarfile.open(path, "r:") as tar:  # not is_tarfile, which would decompress it
+        members = list(tar)
+        if not all(member.isfile() for member in members):
+            raise ValueError("an archive with more than files in it")
+        if members:  # PyTorch's before 0.2, which it unpacks
+            return read_torch(path)
     with path.open("rb") as file:
         content = unpickle(file)
     return read_torch(path) if isinstance(content, int) else content  # PyTorch's older format begins with a number

@@ -1,9 +1,11 @@
 """What `load` and --weights take: a file, or the name of published weights, which is fetched and converted once.
 
 solov2:r50_3x is in the package's weights.toml (python -m common.run.weights prints all), torchvision:resnet50 a
-backbone trained on ImageNet, hf:OWNER/REPO a checkpoint on the Hugging Face Hub.
+backbone trained on ImageNet, hf:OWNER/REPO a checkpoint on the Hugging Face Hub. A file with @sha256:DIGEST behind it
+is taken only if it is that one.
 """
 
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,9 +16,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from common.errors import UserError
-from common.files import user_cache
+from common.files import digest_of, user_cache
 from common.ops.batch_norm_folding import fold_batch_norms
-from common.run.checkpoint import check_weights, load
+from common.run.checkpoint import DIGEST, check_weights, fitting_together, load, require_file
 from common.run.configuration import from_dict
 from common.run.model import Learner
 from maskworks.published import hub
@@ -53,11 +55,23 @@ def published() -> dict[str, dict[str, Published]]:
 
 
 def local_file(source: str | Path) -> Path:
-    """The file that is meant: the one of that path, or the one that a name stands for."""
-    kind, _, name = str(source).partition(":")
+    """The file that is meant: the one of that path, or the one that a name stands for; with a digest, no other."""
+    plain, asked, digest = str(source).partition(DIGEST)
+    file = file_of(plain)
+    if asked:
+        require_file(file)
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise UserError(f"{source}: expected FILE{DIGEST} and 64 digits of 0 to 9 and a to f, as sha256sum prints")
+        if (found := digest_of(file)) != digest:
+            raise UserError(f"{file}: not the file that is meant: its SHA-256 is {found}, expected {digest}")
+    return file
+
+
+def file_of(source: str) -> Path:
+    kind, _, name = source.partition(":")
     if kind == hub.PREFIX:
-        return hub.fetch(str(source))
-    entry = entry_of(str(source))
+        return hub.fetch(source)
+    entry = entry_of(source)
     if kind != BACKBONE and entry is None:
         return Path(source)
     from maskworks.published import fetching  # not above: who loads a file of ours shouldn't wait for its libraries
@@ -84,6 +98,8 @@ def place_of(package: str, name: str, entry: Published) -> Path:
 
 def package_in(file: Path) -> str:
     """The package that a checkpoint belongs to, from the file's head; empty if it is none of ours."""
+    if not file.is_file():  # a pipe would be waited for
+        return ""
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
@@ -117,8 +133,9 @@ def open_model(
     if found.package != package:
         raise UserError(f"{file}: a checkpoint of {found.package}, not of {package}")
     config = from_dict(config_type, found.config, str(file))
-    with torch.device("meta"):  # takes no memory, whatever sizes the file claims
-        check_weights(network(config, found.class_names, found.category_ids), found.weights, str(file))
+    with torch.device("meta"), fitting_together(str(file)):  # takes no memory, whatever sizes the file claims
+        outline = network(config, found.class_names, found.category_ids)
+    check_weights(outline, found.weights, str(file))
     model = network(config, found.class_names, found.category_ids)
     model.load_state_dict(dict(found.weights))
     if not trainable:

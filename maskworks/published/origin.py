@@ -11,6 +11,8 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from common.errors import UserError
+from common.files import read_text
+from common.run.configuration import YAML_MEGABYTES
 from maskworks.published.config_text import read_config, read_yaml
 
 
@@ -44,7 +46,7 @@ class Origin:
         recipe, notes = read_config(texts[0]) if texts else read_yaml(own) if isinstance(own, str) else ({}, [])
         beside = PurePath(path).with_name("config.yaml")
         if not recipe and Path(beside).is_file():
-            found, _ = read_yaml(Path(beside).read_text(encoding="utf-8", errors="replace"))
+            found, _ = read_yaml(read_text(Path(beside), YAML_MEGABYTES, "replace"))
             recipe = found if "MODEL" in found else recipe
             notes = [*notes, f"read with {beside}"] if recipe else notes
         return cls(path, rest, recipe, tuple(notes), classes)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from common.files import user_cache
-from common.run import commands
+from common.run import program
 from maskworks.published import hub
 from maskworks.published.names import local_file, published
 
@@ -68,4 +68,4 @@ def table() -> Table:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from common.run import commands
+from common.run import program
 from maskworks import report
 
 
@@ -16,4 +16,4 @@ def main(folders: Annotated[list[Path], tyro.conf.Positional]) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(lambda: tyro.cli(main))
+    program.run(lambda: tyro.cli(main))

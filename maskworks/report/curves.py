@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from common.files import read_text
+
 Series = dict[str, Any]  # name, x, y
 Chart = dict[str, Any]  # title, x (the axis), series; smooth, loss (may be logarithmic), whole (x), range (y)
 
@@ -19,13 +21,14 @@ def read_log(log: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The step lines and the evaluation lines of log.jsonl, in order; without a line that a crash cut off."""
     steps: dict[int, dict[str, Any]] = {}
     evaluations: dict[int, dict[str, Any]] = {}
-    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    text = read_text(log, errors="replace") if log.exists() else ""
     for line in text.splitlines():
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+        scored = isinstance(entry, dict) and isinstance(entry.get("metrics", {}), dict)
+        if scored and type(entry.get("step")) is int and is_number(entry["step"]):
             # A resumed run may say a step twice: the last word counts.
             (evaluations if "metrics" in entry else steps)[entry["step"]] = entry
     return [steps[step] for step in sorted(steps)], [evaluations[step] for step in sorted(evaluations)]
@@ -111,7 +114,7 @@ def known(value: float) -> float | None:
 
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a number (true and false are not)."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**63)  # that a float can hold
 
 
 def precision_series(precision: Mapping[str, Sequence[float | None]]) -> list[Series]:

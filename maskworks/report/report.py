@@ -20,6 +20,8 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
+from common.errors import UserError
+from common.files import read_text
 from common.metrics.mistakes import OVERLAP
 from common.run.callbacks import Run
 from common.run.report_details import Pair, PredictionDetails, RunDetails, Shown, read
@@ -76,7 +78,8 @@ def of_run(run: Run) -> None:
         return
     folder = run.folder
     details = read(folder, RunDetails)
-    metrics, config = read_json(folder / "metrics.json"), read_yaml(folder / "config.yaml")
+    metrics, config = read_json(folder / "metrics.json"), folder / "config.yaml"
+    written = read_text(config) if config.exists() else ""
     steps, evaluations = read_log(folder / "log.jsonl")
     charts: dict[str, Chart] = loss_charts(steps) | score_charts(evaluations)
     data: dict[str, Any] = {"charts": charts, "precision": []}
@@ -94,7 +97,7 @@ def of_run(run: Run) -> None:
     ]
     body = [
         f"<header><h1>{escape(details.title)}</h1>{tile_list(headline(steps, metrics))}</header><main>",
-        section("Plan", plan(config, folder)),
+        section("Plan", plan(settings_in(written), folder)),
         training_pictures(folder),
         section("Scores", score_tables(metrics)),
         section("Score over training", chart_grid(charts, "score")),
@@ -103,7 +106,7 @@ def of_run(run: Run) -> None:
         section("Precision and recall", curves),
         section("Confusion of classes", confusion_section(details)),
         examples_section(folder, details),
-        section("Configuration", configuration(config)),
+        section("Configuration", configuration(written)),
         section("How to repeat it", repetition(details.command)),
         "</main>",
     ]
@@ -143,12 +146,14 @@ def finish(folder: Path, title: str, body: list[str], data: dict[str, Any]) -> N
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """Scores, which may be NaN, as Python writes them."""
+    try:
+        content = json.loads(read_text(path)) if path.exists() else {}
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}); remove it, or write it again with eval.py") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected scores by name, found {type(content).__name__}; remove it")
     return content
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
 
 
 # The parts of the training report --------------------------------------------------------------------------
@@ -169,12 +174,20 @@ def headline(steps: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> 
     return tiles
 
 
-def plan(config: Mapping[str, Any], folder: Path) -> str:
+def plan(config: Any, folder: Path) -> str:
     """What the run was to do, and which pictures trained and validated."""
     facts = {said: text for name, said in PLANNED.items() if (text := setting(config, name)) not in ("", "0", "0.0")}
     splits = {"train": "pictures trained", "val": "pictures validated"}
     lists = "".join(split(folder / f"{name}.txt", said) for name, said in splits.items())
     return (fact_table(facts) if facts else "") + lists
+
+
+def settings_in(text: str) -> Any:
+    """Of a configuration that somebody has edited into something else there are none; the page shows it as it is."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return {}
 
 
 def setting(config: Any, name: str) -> str:
@@ -290,10 +303,9 @@ def example_figure(folder: Path, pair: Pair) -> str:
     return f'<figure class="card"><div class="pair">{pictures}</div><figcaption>{caption}</figcaption></figure>'
 
 
-def configuration(config: Mapping[str, Any]) -> str:
-    """The configuration as YAML."""
-    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-    return f'<details class="card"><summary>config.yaml</summary><pre>{escape(text)}</pre></details>' if config else ""
+def configuration(text: str) -> str:
+    """config.yaml as it is."""
+    return f'<details class="card"><summary>config.yaml</summary><pre>{escape(text)}</pre></details>' if text else ""
 
 
 def repetition(command: str) -> str:

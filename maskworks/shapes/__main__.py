@@ -5,7 +5,7 @@ from pathlib import Path
 import tyro
 
 from common.errors import UserError
-from common.run import commands
+from common.run import program
 from maskworks import shapes
 
 
@@ -24,4 +24,4 @@ def main(out: Path, split: shapes.Split = "train", count: int = 40, seed: int = 
 
 
 if __name__ == "__main__":
-    commands.run(lambda: tyro.cli(main))
+    program.run(lambda: tyro.cli(main))

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from common.data.annotation_files import Side, Whole
 from common.errors import UserError
+from common.files import read_bytes
 
 Number = int | float
 Digits = Annotated[str, Meta(pattern="^[0-9]{1,15}$")]  # an id in quotes
@@ -84,7 +85,7 @@ class TestFile(Struct):
 def read(path: Path, kind: type[T], expected: str) -> T:
     """A JSON file as a `kind`; a UserError if it is none."""
     try:
-        content = Path(path).read_bytes()
+        content = read_bytes(Path(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
     return decode(content, kind, str(path), expected)

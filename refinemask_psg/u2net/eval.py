@@ -2,7 +2,7 @@
 
 import torch
 
-from common.run import commands
+from common.run import commands, program
 from refinemask_psg.u2net.config import VARIANTS
 from refinemask_psg.u2net.data import open_saliency
 from refinemask_psg.u2net.evaluation import SCORING
@@ -18,4 +18,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

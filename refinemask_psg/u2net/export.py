@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.run import command_line, commands
+from common.run import command_line, program
 from maskworks import exported
 from maskworks.onnx_export import export_onnx
 from maskworks.shapes.scenes import draw_scene
@@ -70,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.run import command_line, commands
+from common.run import command_line, commands, program
 from common.run.distributed import is_main
 from common.run.model import Picture
 from common.run.prediction import Predict, Work, skip
@@ -66,4 +66,4 @@ def save(picture: Image.Image, target: Path, photograph: Path) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from common.errors import UserError
-from common.run import commands
+from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from common.run.checkpoint import load_weights
 from common.run.configuration import configure
@@ -63,4 +63,4 @@ def refuse_single_values(crop: int, settings: Training) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    program.run(main)

@@ -14,7 +14,7 @@ import torch
 import tyro
 from _timing import measure, print_table
 
-from common.run import commands
+from common.run import program
 from common.run.configuration import choose
 from glip.config import BUILT_IN, VARIANTS, Config
 from glip.network import GLIP
@@ -57,4 +57,4 @@ def main(
 
 
 if __name__ == "__main__":
-    commands.run(lambda: tyro.cli(main, description=__doc__))
+    program.run(lambda: tyro.cli(main, description=__doc__))

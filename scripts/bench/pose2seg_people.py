@@ -11,7 +11,7 @@ import torch
 import tyro
 from _timing import measure, memory
 
-from common.run import commands
+from common.run import program
 from common.run.configuration import choose
 from pose2seg import VARIANTS, Pose2Seg
 from pose2seg.templates import published_templates
@@ -54,4 +54,4 @@ def main(rounds: int = 3, variant: str = "coco_occ", threads: int = 1) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(lambda: tyro.cli(main, description=__doc__))
+    program.run(lambda: tyro.cli(main, description=__doc__))

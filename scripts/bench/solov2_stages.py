@@ -18,7 +18,7 @@ from _timing import Clock
 from common.data.images import read_image, resize
 from common.ops import masks as rle
 from common.ops.batch_norm_folding import fold_batch_norms
-from common.run import commands
+from common.run import program
 from common.run.configuration import choose
 from maskworks.shapes.scenes import draw_scene
 from solov2.config import VARIANTS
@@ -85,4 +85,4 @@ def main(
 
 
 if __name__ == "__main__":
-    commands.run(lambda: tyro.cli(main, description=__doc__))
+    program.run(lambda: tyro.cli(main, description=__doc__))

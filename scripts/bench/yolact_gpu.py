@@ -17,7 +17,7 @@ from torch import Tensor
 
 from common.data.batches import Prepared
 from common.ops.batch_norm_folding import fold_batch_norms
-from common.run import commands
+from common.run import program
 from yolact.network import YOLACT
 
 PUBLISHED = {
@@ -80,4 +80,4 @@ def main(variants: tuple[str, ...] = tuple(PUBLISHED), rounds: int = 30) -> None
 
 
 if __name__ == "__main__":
-    commands.run(lambda: tyro.cli(main, description=__doc__))
+    program.run(lambda: tyro.cli(main, description=__doc__))

@@ -18,7 +18,7 @@ from torch import Tensor
 from common.data.images import read_image
 from common.ops import masks as rle
 from common.ops.batch_norm_folding import fold_batch_norms
-from common.run import commands
+from common.run import program
 from yolact.config import VARIANTS
 from yolact.network import YOLACT
 from yolact.postprocess import Detections, assemble, detect, enlarge
@@ -73,4 +73,4 @@ def main(variants: tuple[str, ...] = tuple(VARIANTS), rounds: int = 3, threads: 
 
 
 if __name__ == "__main__":
-    commands.run(lambda: tyro.cli(main, description=__doc__))
+    program.run(lambda: tyro.cli(main, description=__doc__))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import solov2
 from common.data.batches import Batch, Target
 from common.errors import UserError
-from common.run import batch_size, commands
+from common.run import batch_size, program
 from common.run.batch_size import BatchSizeFound, fit_batch_size, largest_that_fits
 from common.run.configuration import configure
 from common.run.settings import Optimizer, Training
@@ -116,7 +116,7 @@ def test_auto_is_a_batch_size_on_a_command_line_and_the_command_starts_anew_with
             raise BatchSizeFound(32)
 
     monkeypatch.setattr(sys, "argv", ["train.py", "--batch-size", "auto", "--optimizer.lr", "0.5"])
-    commands.run(main)
+    program.run(main)
     assert seen == [(8, True, 0.5), (32, False, 0.5)]
     assert configure(solov2.VARIANTS, ["--batch_size=auto"]).training.fit_batch_size
     with pytest.raises(UserError, match="--batch-size auto: expected a whole number"):

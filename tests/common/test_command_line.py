@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from common.run import commands
+from common.run import program
 from common.run.command_line import settings_of
 from common.run.configuration import configure, from_dict, to_dict
 from common.run.ranges import expected, faults
@@ -27,6 +27,9 @@ TRAINING = {  # of train.py and eval.py: flags that have no meaning, and what is
     "--batch-size 0": "1 or more",
     "--accumulate 0": "1 or more",
     "--workers -2": "-1 or more",
+    "--workers 1000000": "-1 or more, at most 1024",
+    "--batch-size 9999999": "1 or more, at most 100000",
+    "--steps 9223372036854775808": "0 or more, at most 1000000000",
     "--seed -1": "0 to 4294967295",
     "--optimizer.lr nan": "a number, 0 or more",
     "--optimizer.betas 0.9 1": "0 or more and less than 1",
@@ -64,7 +67,7 @@ def refused(package: str, command: str, words: list[str], monkeypatch: Any, caps
     """The one line in which a command ends with status 2."""
     monkeypatch.setattr(sys, "argv", [f"{command}.py", *words])
     with pytest.raises(SystemExit) as stop:
-        commands.run(import_module(f"{package}.{command}").main)
+        program.run(import_module(f"{package}.{command}").main)
     assert stop.value.code == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -158,7 +161,7 @@ def test_help_fits_on_a_screen(package: str, command: str, monkeypatch: Any, cap
     module = import_module(f"{package}.{command}")
     monkeypatch.setattr(sys, "argv", [f"{command}.py", "--help"])
     with pytest.raises(SystemExit) as stop:
-        commands.run(module.main)
+        program.run(module.main)
     assert not stop.value.code
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 45
@@ -189,7 +192,7 @@ def test_what_nobody_foresaw_is_a_line_and_a_private_file(tmp_path: Path, monkey
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["train.py"])
     with pytest.raises(SystemExit) as stop:
-        commands.run(failing)
+        program.run(failing)
     (file,) = tmp_path.iterdir()
     assert stop.value.code == 70
     said = f"error: ZeroDivisionError: division by; the traceback is in {file}, and --traceback prints it\n"
@@ -203,7 +206,7 @@ def test_without_a_temporary_folder_it_is_a_line_still(tmp_path: Path, monkeypat
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     monkeypatch.setattr(sys, "argv", ["train.py"])
     with pytest.raises(SystemExit):
-        commands.run(failing)
+        program.run(failing)
     assert re.fullmatch(r"error: ZeroDivisionError.*could not be kept \(.+\).*\n", capsys.readouterr().err)
 
 
@@ -218,7 +221,7 @@ def test_traceback_shows_it_and_is_no_word_of_the_command(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["train.py", "--traceback", "--steps", "3"])
     with pytest.raises(SystemExit) as stop:
-        commands.run(main)
+        program.run(main)
     said = capsys.readouterr().err
     assert stop.value.code == status
     assert said.startswith("Traceback") and "in main" in said
@@ -231,7 +234,7 @@ def test_an_interruption_stays_one(monkeypatch: Any) -> None:
 
     monkeypatch.setattr(sys, "argv", ["train.py"])
     with pytest.raises(KeyboardInterrupt):
-        commands.run(main)
+        program.run(main)
 
 
 def test_every_program_runs_by_it() -> None:
@@ -247,7 +250,7 @@ def test_every_program_runs_by_it() -> None:
         str(path.relative_to(ROOT)): path.read_text("utf-8") for room in rooms for path in files(ROOT / room, ".py")
     }
     programs = {name: text for name, text in sources.items() if 'if __name__ == "__main__":' in text}
-    others = {name for name, text in programs.items() if "commands.run(" not in text and not name.endswith("setup.py")}
+    others = {name for name, text in programs.items() if "program.run(" not in text and not name.endswith("setup.py")}
     assert {"maskworks/__main__.py", "solov2/train.py", "scripts/demo.py"} <= set(programs)
     assert {name for name in others if not name.startswith("scripts/bench/")} == spared
 

@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from common.run import commands
+from common.run import program
 def main():
     [torch.ones(2**21) for _ in range(8)]
     counts = []
@@ -16,7 +16,7 @@ def main():
         [torch.ones(2**21) for _ in range(8)]  # 64 MB, all freed at once
         counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     print(min(counts))  # what a system short of memory takes away meanwhile is no round's own
-commands.run(main) if sys.argv[1] == "as a command" else main()
+program.run(main) if sys.argv[1] == "as a command" else main()
 """
 
 

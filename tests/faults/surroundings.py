@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 import solov2.train
-from common.run import commands
+from common.run import program
 
 SMALL = shlex.split(
     "--model.fpn-channels 32 --model.tower-channels 32 --model.tower-depth 1 --augment.long-side 64 "
@@ -50,7 +50,7 @@ def status(main: Callable[[], None], *arguments: object) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["command", *map(str, arguments)])
         try:
-            commands.run(main)
+            program.run(main)
         except SystemExit as end:
             assert isinstance(end.code, int)
             return end.code

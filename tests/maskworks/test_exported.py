@@ -110,6 +110,14 @@ def test_what_an_exported_file_cannot_do_is_a_line(files, monkeypatch, tmp_path,
         maskworks.load(file)
 
 
+def test_a_file_that_names_another_module_is_refused(tmp_path):
+    with pytest.raises(UserError, match="of antigravity; there are solov2, "):
+        exported.Exported(tmp_path / "a.onnx", {"package": "antigravity"})
+    assert "antigravity" not in sys.modules
+    with pytest.raises(UserError, match="of no package"):
+        exported.Exported(tmp_path / "a.onnx", {"config": "{}"})
+
+
 def test_a_photograph_that_does_not_fit_is_made_to(files):
     package, folder = files
     if package in ("solov2", "yolact"):

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import functools
+import gzip
 import hashlib
 import io
 import pickle
@@ -379,3 +380,27 @@ def test_keys_that_are_plain_tuples_are_read(tmp_path: Path) -> None:
     pair = (1, ("a", frozenset({2})))
     torch.save({"model": STATE, "meta": {pair: {pair}}}, tmp_path / "keys.pth")
     assert read_published(tmp_path / "keys.pth")[1]["meta"] == {pair: {pair}}
+
+
+def test_what_is_appended_to_a_placeholder_moves_nothing_that_was_there() -> None:
+    """Copied anew for each item, a list of n of them would be moved n * n / 2 times."""
+    placeholder = Placeholder(1)
+    before = placeholder.args
+    for number in range(3):
+        placeholder.append(number)
+    placeholder.extend((3, 4))
+    assert placeholder.args is before
+    assert before == [1, 0, 1, 2, 3, 4]
+
+
+def test_a_compressed_file_is_not_unpacked_to_see_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unpacked(*_: object) -> bytes:
+        raise AssertionError("of a small file it could be any size, and zeros take minutes")
+
+    (tmp_path / "a.pth").write_bytes(gzip.compress(bytes(10_000)))
+    (tmp_path / "b.pth").write_bytes(bytes(10_000))  # which looks like an empty archive
+    for library in ("gzip.GzipFile", "lzma.LZMAFile", "bz2.BZ2File"):
+        monkeypatch.setattr(f"{library}.read", unpacked)
+    for name in ("a.pth", "b.pth"):
+        with pytest.raises(UserError, match="not read"):
+            read_published(tmp_path / name)

@@ -215,3 +215,16 @@ def test_photographs_are_predicted_with_a_name(server: Server, tmp_path: Path, m
     monkeypatch.setattr(sys, "argv", ["predict.py", *words])
     import_module("solov2.predict").main()
     assert (tmp_path / "found/predictions.json").exists()
+
+
+def test_a_file_with_a_digest_is_that_file_or_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert local_file(f"{file}@sha256:{digest}") == file
+    with pytest.raises(UserError, match=f"its SHA-256 is {digest}, expected {'0' * 64}"):
+        local_file(f"{file}@sha256:{'0' * 64}")
+    with pytest.raises(UserError, match="64 digits"):
+        local_file(f"{file}@sha256:{digest[:8]}")  # as short a beginning can be made to fit
+    with pytest.raises(UserError, match="no such file"):
+        local_file(f"{tmp_path / 'b'}@sha256:{digest}")

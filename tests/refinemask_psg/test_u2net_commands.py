@@ -12,7 +12,7 @@ from PIL import Image
 
 from common.data.batches import Batch, Target
 from common.errors import UserError
-from common.run import commands
+from common.run import program
 from common.run.checkpoint import load as load_checkpoint
 from common.run.training import Trainer
 from refinemask_psg.u2net import U2Net, load
@@ -117,7 +117,7 @@ def test_a_photograph_is_never_replaced_by_its_map(folder, tmp_path, monkeypatch
     line = ["predict.py", "--weights", folder / "best.safetensors", tmp_path / "a.png", "--out", tmp_path]
     monkeypatch.setattr(sys, "argv", [str(word) for word in line])
     with pytest.raises(SystemExit) as end:
-        commands.run(import_module("refinemask_psg.u2net.predict").main)
+        program.run(import_module("refinemask_psg.u2net.predict").main)
     assert end.value.code == 2
     assert "name another folder with --out" in capsys.readouterr().err
     assert (tmp_path / "a.png").read_bytes() == before

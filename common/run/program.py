@@ -1,0 +1,71 @@
+"""What stands around every command: its errors are lines, with an exit status, and flags that any of them takes."""
+
+import io
+import os
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+
+import torch.distributed as dist
+
+from common.errors import UserError, surroundings
+from common.files import RAISED
+from common.run.batch_size import rerun
+from common.run.memory import keep_freed_memory
+
+
+def run(main: Callable[[], object]) -> None:
+    """Run a command; what goes wrong is one line: status 2 for a user's mistake, a full disk and the like, else 70."""
+    keep_freed_memory()
+    wordy = "--traceback" in sys.argv
+    sys.argv[:] = [word for word in sys.argv if word != "--traceback"]
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        raise_limit()
+        rerun(lambda more: begin(main, more))
+    except Exception as error:
+        line = str(error) if isinstance(error, UserError) else surroundings(error)
+        if wordy:
+            traceback.print_exc()
+        else:
+            said = unforeseen(error) if line is None else line
+            print(
+                "error:", re.sub(r"\n(?!  )", " ", said), file=sys.stderr
+            )  # names may hold breaks, and lists have some
+        sys.exit(70 if line is None else 2)
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def begin(main: Callable[[], object], more: Sequence[str]) -> None:
+    sys.argv += more
+    main()
+
+
+def raise_limit() -> None:
+    """--max-megabytes, anywhere on a command line: what larger files are allowed to be read, in other processes too."""
+    place = next((at for at, word in enumerate(sys.argv) if word.startswith("--max-megabytes")), None)
+    if place is not None:
+        word, equals, value = sys.argv.pop(place).partition("=")
+        value = value if equals else "".join(sys.argv[place : place + 1])
+        del sys.argv[place : place + (not equals)]
+        if word != "--max-megabytes" or not value.isdecimal():
+            raise UserError(f"{word} {value}: expected --max-megabytes and a whole number, a file's largest size")
+        os.environ[RAISED] = value
+
+
+def unforeseen(error: Exception) -> str:
+    """A fault of ours in a line; the traceback goes into a file that only its owner can read."""
+    what = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+    try:
+        handle, path = tempfile.mkstemp(".txt", "maskworks-")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            traceback.print_exception(error, file=file)
+    except OSError as full:
+        return f"{what}; the traceback could not be kept ({full.strerror}): --traceback prints it"
+    return f"{what}; the traceback is in {path}, and --traceback prints it"
