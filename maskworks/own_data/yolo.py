@@ -60,6 +60,8 @@ def read(data: Path, root: Path | None, rectangles: bool, faults: list[str]) -> 
 
 
 def read_description(path: Path, root: Path | None) -> Description:
+    if not path.is_file():
+        raise UserError(f"{path}: cannot be read (no such file); expected a data.yaml")
     content = read_yaml(path)
     if not isinstance(content, dict) or "names" not in content:
         raise UserError(f"{path}: no `names` in it; expected a data.yaml with path, train, val and names")
