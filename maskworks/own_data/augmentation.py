@@ -26,6 +26,8 @@ from common.data.loader import Outlines, TrainingSet
 from common.run.distributed import is_main
 from maskworks.own_data.tiles import LARGE, SEEN, Window, box_around
 
+# Objects are kept by SEEN or LARGE, as in tiles; a box alone needs more, as there may be nothing in what is left of it.
+SEEN_OF_BOX, LARGE_OF_BOX = 0.5, 0.25
 TRIES = 10  # to find a window with an object in it
 WINDOWS, PASTING = "windows", "copy-paste"  # what a package may leave out
 # Settings by which packages do the like themselves: a named augmentation takes their place unless they are given.
@@ -85,7 +87,8 @@ def described(name: str, left_out: Mapping[str, str]) -> str:
     parts = [f"{what} {how}" for what, how in done.items() if what not in left_out]
     hues = f", hues by {strength.hue:.0%}" if strength.hue else ""
     parts += [f"colours changed by up to {colour:.0%}{hues}", f"{strength.blur:.0%} blurred"]
-    without = [f"without {what}: {left_out[what]}" for what in done if what in left_out]
+    reasons = {left_out[what]: [other for other in done if left_out.get(other) == left_out[what]] for what in left_out}
+    without = [f"without {' and '.join(whats)}: {reason}" for reason, whats in reasons.items() if whats]
     return "; ".join([f"{name}: {', '.join(parts)}", *without])
 
 
@@ -175,12 +178,13 @@ def remaining(
     masks: NDArray[np.bool_],
     boxes: NDArray[np.float32],
 ) -> tuple[Sample, Outlines | None]:
-    """The objects of which enough is left, as in tiles; what lost pixels gets the box of what it has."""
+    """The objects of which enough is left; what lost pixels gets the box of what it has."""
     pixels, whole = masks.sum(axis=(1, 2)), before.masks.sum(axis=(1, 2))
     extents = [(each[:, 2:] - each[:, :2]).clip(0).prod(axis=1) for each in (boxes, before.boxes)]
     part, total = (np.where(whole > 0, counts, area) for counts, area in zip((pixels, whole), extents, strict=True))
-    large = part >= LARGE * after.image.shape[0] * after.image.shape[1]
-    kept = (part > 0) & ((part >= SEEN * total) | large | before.crowd)
+    seen, large = (np.where(whole > 0, *limits) for limits in ((SEEN, SEEN_OF_BOX), (LARGE, LARGE_OF_BOX)))
+    enough = (part >= seen * total) | (part >= large * after.image.shape[0] * after.image.shape[1])
+    kept = (part > 0) & (enough | before.crowd)
     if before.keypoints is not None and after.keypoints is not None:
         joints, had = ((each[..., 2] > 0).any(axis=1) for each in (after.keypoints, before.keypoints))
         kept &= joints | ~had
