@@ -16,13 +16,15 @@ ROOT = Path(__file__).resolve().parent.parent
 INTRODUCTION = """# Benchmarks
 
 Written by `make bench`: every table is the output of the program above it, run alone, with its peers in the
-same run. Another machine gives other times; the ratios are what to look at.
+same run. Another machine gives other times; the ratios are what to look at. PEER_PYTHON names a Python with
+MMDetection, as `scripts/bench/peers.py` says how to make it; without one its rows are left out.
 """
 
 
 def programs() -> list[Path]:
     """The benchmark programs; a file whose name starts with an underscore is help for the others."""
-    return sorted(path for path in (ROOT / "scripts" / "bench").glob("*.py") if not path.name.startswith("_"))
+    found = (path for path in (ROOT / "scripts" / "bench").glob("*.py") if not path.name.startswith("_"))
+    return sorted(found, key=lambda path: (path.stem != "peers", path))
 
 
 def processor() -> str:

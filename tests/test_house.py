@@ -252,7 +252,7 @@ def test_every_pyproject_asks_for_the_same_versions() -> None:
     extras = configuration(ROOT)["project"]["optional-dependencies"]
     root = {name: one for extra in ("", *extras) for name, one in requirements(ROOT, extra).items()}
     assert set(requirements(ROOT)) == set().union(*(requirements(ROOT / package) for package in packages(ROOT)))
-    of_users = {*extras} - {"all", "test", "dev", "docs", "export"}
+    of_users = {*extras} - {"all", "test", "dev", "docs", "export", "bench"}
     assert of_users == {*re.findall(r"\w+", extras["all"][0])} - {"maskworks"}
     built = (ROOT / "glip" / "setup.py").read_text(encoding="utf-8")
     assert all(f'"{one}"' in built for one in extras["glip"])

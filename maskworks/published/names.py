@@ -20,6 +20,7 @@ from common.files import digest_of, user_cache
 from common.ops.batch_norm_folding import fold_batch_norms
 from common.run.checkpoint import DIGEST, check_weights, fitting_together, load, require_file
 from common.run.configuration import from_dict
+from common.run.memory import keep_freed_memory
 from common.run.model import Learner
 from maskworks.published import hub
 
@@ -120,7 +121,7 @@ def open_model(
     """The model in a checkpoint of ours, or behind a name, ready to predict on a device, as fast as the commands.
 
     Batch norms become part of the convolutions before them, which is faster and which training can't undo; `trainable`
-    keeps them.
+    keeps them. On a processor this process keeps the memory that tensors free, as the commands' do.
     """
     file = local_file(source)
     if file.suffix == ".onnx":
@@ -146,4 +147,6 @@ def open_model(
         return model.eval()
     from common.run.commands import choose_device  # not above: it brings all of training
 
-    return model.eval().to(choose_device(device)).to(memory_format=torch.channels_last)
+    if (chosen := choose_device(device)).type == "cpu":
+        keep_freed_memory()
+    return model.eval().to(chosen).to(memory_format=torch.channels_last)

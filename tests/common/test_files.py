@@ -8,8 +8,8 @@ import pytest
 
 from common.errors import UserError, surroundings
 from common.files import RAISED, read_bytes, read_text
-from common.run.program import raise_limit
 from common.run.configuration import read_yaml
+from common.run.program import raise_limit
 
 
 def refusal(path: Path, megabytes: float = 1) -> str:

@@ -2,8 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import solov2
+from common.run.checkpoint import Checkpoint, save
+from common.run.configuration import to_dict
+from maskworks.published import names
 
 PROGRAM = """
 import resource, sys, torch
@@ -31,3 +37,14 @@ def test_a_command_uses_freed_memory_again_without_asking_the_system():
     if usual < 200:
         pytest.skip("this C library keeps memory anyway")
     assert faults("as a command") < 0.7 * usual
+
+
+def test_a_model_loaded_to_predict_on_a_processor_keeps_freed_memory_as_the_commands_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = solov2.SOLOv2(solov2.VARIANTS["shapes"], ["a"])
+    save(tmp_path / "a.safetensors", Checkpoint("solov2", to_dict(model.config), ("a",), (1,), model.state_dict()))
+    kept = []
+    monkeypatch.setattr(names, "keep_freed_memory", lambda: kept.append(True))
+    solov2.load(tmp_path / "a.safetensors", device="cpu")
+    assert kept
