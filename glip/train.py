@@ -12,7 +12,7 @@ from glip.network import DIVISOR, GLIP
 from glip.scoring import CAPTIONS, CLASSES
 from glip.tuning import freeze, in_steps, parameter_group
 from glip.weights import initialise
-from maskworks import own_data, report
+from maskworks import own_data, report, training
 
 NO_PASTING = {"copy-paste": "boxes do not say which pixels to take"}
 
@@ -46,5 +46,6 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     return run
 
 
+training.stay_callable(__name__)
 if __name__ == "__main__":
     program.run(main)

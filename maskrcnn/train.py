@@ -11,7 +11,7 @@ from maskrcnn.config import VARIANTS
 from maskrcnn.network import MaskRCNN
 from maskrcnn.scoring import scoring
 from maskrcnn.weights import initialise
-from maskworks import own_data, report, shapes
+from maskworks import own_data, report, shapes, training
 
 
 def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] = ()) -> Run:
@@ -39,5 +39,6 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     return run
 
 
+training.stay_callable(__name__)
 if __name__ == "__main__":
     program.run(main)

@@ -6,7 +6,7 @@ import torch
 
 from common.run import commands, program
 from common.run.callbacks import Callback, Run
-from maskworks import own_data, report
+from maskworks import own_data, report, training
 from pose2seg.augmentation import Letterbox
 from pose2seg.config import VARIANTS
 from pose2seg.network import Pose2Seg
@@ -42,5 +42,6 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     return run
 
 
+training.stay_callable(__name__)
 if __name__ == "__main__":
     program.run(main)

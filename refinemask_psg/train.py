@@ -8,7 +8,7 @@ from common.errors import UserError
 from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from common.run.configuration import configure
-from maskworks import own_data, report, shapes
+from maskworks import own_data, report, shapes, training
 from refinemask_psg.augmentation import training_transforms
 from refinemask_psg.config import VARIANTS
 from refinemask_psg.network import DIVISOR, RefineMask
@@ -47,5 +47,6 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     return run
 
 
+training.stay_callable(__name__)
 if __name__ == "__main__":
     program.run(main)

@@ -6,7 +6,7 @@ import torch
 
 from common.run import commands, program
 from common.run.callbacks import Callback, Run
-from maskworks import own_data, report, shapes
+from maskworks import own_data, report, shapes, training
 from solov2.augmentation import training_transforms
 from solov2.config import VARIANTS
 from solov2.network import DIVISOR, SOLOv2
@@ -36,5 +36,6 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     return run
 
 
+training.stay_callable(__name__)
 if __name__ == "__main__":
     program.run(main)

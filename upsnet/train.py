@@ -7,7 +7,7 @@ import torch
 from common.errors import UserError
 from common.run import commands, program
 from common.run.callbacks import Callback, Run
-from maskworks import own_data, report, shapes
+from maskworks import own_data, report, shapes, training
 from upsnet.augmentation import training_transforms
 from upsnet.config import VARIANTS
 from upsnet.network import DIVISOR, UPSNet
@@ -43,5 +43,6 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     return run
 
 
+training.stay_callable(__name__)
 if __name__ == "__main__":
     program.run(main)

@@ -12,7 +12,7 @@ from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from common.run.configuration import configure
 from common.run.distributed import process_count
-from maskworks import own_data, report, shapes
+from maskworks import own_data, report, shapes, training
 from yolact.augmentation import SSDAugmentation
 from yolact.config import VARIANTS, Config
 from yolact.network import DIVISOR, YOLACT
@@ -80,5 +80,6 @@ def images_at_once(config: Config) -> int:
     return config.training.batch_size // (process_count() * config.training.accumulate)
 
 
+training.stay_callable(__name__)
 if __name__ == "__main__":
     program.run(main)

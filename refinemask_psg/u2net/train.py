@@ -11,7 +11,7 @@ from common.run.checkpoint import load_weights
 from common.run.configuration import configure
 from common.run.distributed import process_count
 from common.run.settings import Training
-from maskworks import own_data, report
+from maskworks import own_data, report, training
 from maskworks.published.formats import read_checkpoint_or_published
 from maskworks.published.names import local_file
 from refinemask_psg.u2net.augmentation import RescaleAndCrop
@@ -62,5 +62,6 @@ def refuse_single_values(crop: int, settings: Training) -> None:
         )
 
 
+training.stay_callable(__name__)
 if __name__ == "__main__":
     program.run(main)

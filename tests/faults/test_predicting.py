@@ -19,9 +19,9 @@ import solov2.predict
 from common.data.images import write_video
 from common.errors import UserError
 from common.run.checkpoint import Checkpoint, save
-from common.run.commands import run
 from common.run.configuration import to_dict
 from common.run.prediction import Predict, predict, unique_names
+from common.run.program import run
 from maskworks.report import of_predictions
 from tests.faults.guessing import CLASSES, Guess, contents, guess, pictures, predictions
 from tests.running import ROOT, make_photographs, python, skipped_files
