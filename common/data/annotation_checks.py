@@ -137,10 +137,9 @@ def _areas(codes: Sequence[Segmentation], sizes: NDArray[np.int32]) -> list[int 
     for at, (code, size) in enumerate(zip(codes, sizes.tolist(), strict=True)):
         assert isinstance(code, RleEntry)
         if isinstance(code.counts, list):
-            counts = np.array(code.counts) if code.counts else np.zeros(1, np.int64)
-            # The sum in floats cannot overflow, and is exact as long as it is right.
-            if list(code.size) == size and counts.min() >= 0 and counts.sum(dtype=np.float64) == size[0] * size[1]:
-                answers[at] = int(counts[1::2].sum())
+            counts = code.counts or [0]  # Python's numbers, which don't overflow
+            if list(code.size) == size and min(counts) >= 0 and sum(counts) == size[0] * size[1]:
+                answers[at] = sum(counts[1::2])
                 continue
         strings[at] = {"size": list(code.size), "counts": code.counts}
     if rle.first_bad(list(strings.values()), [sizes[at].tolist() for at in strings]):  # then all of them are named

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from common.files import read_text
 from common.run import command_line
 
 T = TypeVar("T")
-YAML_MEGABYTES, MOST_THINGS = 0.1, 10**5
+YAML_MEGABYTES, MOST_THINGS, DEEPEST = 0.1, 10**5, 200
 UNSET = -1  # stands for a number that nobody gave
 UNPREFIXED = "training"  # the section whose flags and keys have no prefix
 # What people change; the help without --help-all shows these.
@@ -192,7 +192,13 @@ def read_yaml(path: Path) -> Any:
                 raise ValueError(f"more than {MOST_THINGS:,} things in it")
 
     try:
-        content = yaml.load(read_text(path, YAML_MEGABYTES), Loader)
+        text = read_text(path, YAML_MEGABYTES)
+        if (
+            max(accumulate((("[{".count(each) - "]}".count(each)) for each in text if each in "[]{}"), initial=0))
+            > DEEPEST
+        ):
+            raise ValueError(f"more than {DEEPEST} brackets in one another")  # which the parser takes minutes for
+        content = yaml.load(text, Loader)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; expected a YAML file") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
@@ -206,6 +212,12 @@ def read_yaml(path: Path) -> Any:
             raise UserError(f"{path}: {problem} in it; expected a file of settings")
         left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return content
+
+
+def deepest(text: str) -> int:
+    """How many brackets are open at once."""
+    steps = (1 if each in "[{" else -1 for each in text if each in "[]{}")
+    return max(accumulate(steps, initial=0))
 
 
 def flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:

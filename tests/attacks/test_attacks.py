@@ -24,7 +24,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def carry_out(rows: list[Attack], folder: Path, files: Path, together: int = TOGETHER) -> None:
-    os.environ["HF_HUB_OFFLINE"] = "1"
     before = {path: path.stat().st_mtime_ns for path in files.rglob("*")}
     starts = range(0, len(rows), together)
     found = [line for at in starts for line in faults(rows[at : at + together], folder / "attacks", files)]

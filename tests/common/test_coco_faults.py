@@ -53,7 +53,7 @@ OTHERS: dict[str, tuple[Change, str]] = {
     ),
     "nonsense RLE": (lambda d: d["annotations"][3]["segmentation"].update(counts="\x01é"), "annotation 9: RLE"),
     "overflowing RLE": (
-        lambda d: d["annotations"][1].update(segmentation=SIZE | {"counts": [2**63 - 1] * 3}),
+        lambda d: d["annotations"][1].update(segmentation=SIZE | {"counts": [2**63 - 1, 10**400, 0]}),
         "annotation 70: RLE",
     ),
     "bad keypoints": (
