@@ -19,8 +19,8 @@ def start(package: str, variant: str, settings: Mapping[str, Any], callbacks: Se
         if isinstance(callback, type) or not isinstance(callback, Callback):
             raise UserError(f"callbacks: {callback!r} is none; expected an object with on_step, on_evaluate and on_end")
     keep_freed_memory()
-    name = f"{package}.train"
-    main = sys.modules[name].main if name in sys.modules else runpy.run_module(name)["main"]
+    program = f"{package}.train"
+    main = sys.modules[program].main if program in sys.modules else runpy.run_module(program)["main"]
     given = {name: value for name, value in settings.items() if value is not None}
     words = [*filter(None, [variant]), *flags(given)]
     run: Run = rerun(lambda more: main([*words, *more], callbacks))

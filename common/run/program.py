@@ -43,6 +43,7 @@ def run(main: Callable[[], object]) -> None:
 
 
 def begin(main: Callable[[], object], more: Sequence[str]) -> None:
+    """With words more on the command line, where it is started once again."""
     sys.argv += more
     main()
 

@@ -95,7 +95,7 @@ class Data:
     variant has them."""
     augment: Annotated[Literal["published", "light", "strong"], tyro.conf.arg(aliases=["--augment"])] = "published"
     """What is done to training pictures before they are scaled: published: what the variant does; light: other scales
-    and colours, the default with --data; strong: more so, and objects of other pictures pasted."""
+    and colours, taken with --data where pictures are seen often; strong: more so, with objects of others pasted."""
     train: Images = field(default_factory=Images)
     val: Images = field(default_factory=Images)
     seed: Seed = 0
