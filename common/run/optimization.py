@@ -90,14 +90,15 @@ def lr_factor(step: int, steps_per_epoch: int, total_steps: int, schedule: Sched
 
 
 class MovingAverage:
-    """An exponential moving average of a model's weights; it follows faster in the first steps."""
+    """An exponential moving average of a model's weights; it follows faster in the first steps, and in short runs."""
 
     def __init__(self, model: Learner, decay: float):
         self.model, self.decay = deepcopy(model).requires_grad_(False), decay
 
     @torch.no_grad()
-    def update(self, model: Learner, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
+    def update(self, model: Learner, step: int, share: float = 1.0) -> None:
+        """After a step of a run that is cut to a `share` of its steps: the average is over as much fewer."""
+        decay = min(max(0.0, 1 - (1 - self.decay) / share), (1 + step) / (10 + step))
         ours, theirs = self.model.state_dict(), model.state_dict()
         floats = [name for name, value in ours.items() if value.is_floating_point()]
         torch._foreach_lerp_([ours[n] for n in floats], [theirs[n] for n in floats], 1 - decay)

@@ -46,6 +46,7 @@ from common.run.settings import Optimizer, Schedule, Training
 
 Metrics = dict[str, dict[str, Any]]  # {"segm": {"AP": ..}, ..}
 MEASURED = 10  # steps, after which a run says how long it takes
+LATELY = 100  # steps that say how fast the machine is
 
 
 class Trainer:
@@ -117,8 +118,8 @@ class Trainer:
                     self._evaluate(log)
                     self.scoring = time.monotonic() - started - self.seconds
                     self.seconds += self.scoring
-                if self.step < self.total_steps and (due if self.plans else len(took) >= MEASURED) and self.plans < 2:
-                    self._plan(median(took))
+                if self.step < self.total_steps and (due if self.plans else len(took) >= MEASURED):
+                    self._plan(median(took[-LATELY:]))
                 if stopped or self.step % self.settings.save_every == 0 or self.step == self.total_steps:
                     self._save()
         if log:
@@ -141,8 +142,11 @@ class Trainer:
         return f"{epochs} says when training ends, after step {self.total_steps}{drops}"
 
     def _plan(self, seconds: float) -> None:
-        """Say how long the run takes, and with --minutes end it where they will be over: twice, then it is settled."""
-        minutes, planned, every = self.settings.minutes, self.planned_steps, self.settings.evaluate_every
+        """Say how long the run takes; with --minutes end it where they will be over, anew after each evaluation."""
+        minutes, planned, ended = self.settings.minutes, self.planned_steps, self.total_steps
+        if self.plans == 2 and not minutes:
+            return
+        every, first = self._epochs_between_scores(), self.plans < 2
         seconds += self.scoring / (every * self.epoch_steps) if every else 0.0
         self.plans = 2 if self.scoring or not every else 1  # an evaluation's time is known after the first
         measured = torch.tensor([seconds, self.seconds], device=self.device)
@@ -150,10 +154,20 @@ class Trainer:
         said = f"after {self.step} steps: {seconds:.3g} s a step, evaluations {'included' if self.scoring else 'apart'}"
         if minutes:
             self.total_steps = min(planned, self.step + max(1, int((60 * minutes - spent) / seconds)))
-            said += f"; --minutes {minutes:g} are time for {self.total_steps} of {planned} steps, and the schedule too"
-        if is_main():
+            said += f"; --minutes {minutes:g} are time for {self.total_steps} of {planned} steps; the schedule follows"
+        if is_main() and (first or self.total_steps != ended):
             left = timedelta(seconds=round(seconds * (self.total_steps - self.step)))
             print(f"{said}; {left} h to go; {peak_memory(self.device)}")
+
+    @property
+    def _share(self) -> float:
+        """How much of the planned run there is time for."""
+        return self.total_steps / self.planned_steps
+
+    def _epochs_between_scores(self) -> int:
+        """As asked; in a run that --minutes shorten fewer, so that it has as many scores."""
+        asked = self.settings.evaluate_every
+        return max(1, round(asked * self._share)) if asked else 0
 
     def _end_here(self, why: str) -> None:
         if is_main():
@@ -182,8 +196,7 @@ class Trainer:
     def _train_step(self, computes_losses: nn.Module, batches: "Iterator[Batch | UserError]") -> dict[str, float]:
         settings = self.settings
         torch.manual_seed(mix(settings.seed, self.step, process_index()))  # for dropout and the like
-        share = self.total_steps / self.planned_steps
-        factor = lr_factor(self.step, self.epoch_steps, self.total_steps, self.schedule, share)
+        factor = lr_factor(self.step, self.epoch_steps, self.total_steps, self.schedule, self._share)
         set_learning_rate(self.optimizer, self.optimizer_settings.lr * factor)
         sums: dict[str, float] = {}
         skip = False
@@ -213,7 +226,7 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad()
         if self.average:
-            self.average.update(self.model, self.step)
+            self.average.update(self.model, self.step, self._share)
         return {"loss": sum(sums.values()), **sums, "lr": self.optimizer_settings.lr * factor}
 
     def _tell(self, log: RunLog | None, epoch: int, values: dict[str, float]) -> None:
@@ -224,7 +237,7 @@ class Trainer:
 
     def _evaluation_due(self) -> bool:
         epochs, rest = divmod(self.step, self.epoch_steps)
-        every = self.settings.evaluate_every
+        every = self._epochs_between_scores()
         return self.step == self.total_steps or (bool(every) and rest == 0 and epochs % every == 0)
 
     def _evaluate(self, log: RunLog | None) -> None:

@@ -14,7 +14,7 @@ from common.data.batches import Batch, Target
 from common.errors import UserError
 from common.run import runlog, training
 from common.run.checkpoint import Checkpoint
-from common.run.optimization import lr_factor
+from common.run.optimization import MovingAverage, lr_factor
 from common.run.resume import load_state
 from common.run.settings import Optimizer, Schedule, Training
 from common.run.training import Trainer
@@ -124,8 +124,8 @@ def test_minutes_plan_the_steps_that_there_is_time_for_and_the_schedule_ends_wit
     fit(clock, tmp_path / "run", steps=400, minutes=1, evaluate_every=0)  # a second each: 60 of 400
     said = capsys.readouterr().out
     assert said.startswith("--minutes 1 say when training ends, at the latest after step 400\n")
-    assert "after 10 steps: 1 s a step, evaluations apart; --minutes 1 are time for 60 of 400 steps, " in said
-    assert "and the schedule too; 0:00:50 h to go" in said
+    assert "after 10 steps: 1 s a step, evaluations apart; --minutes 1 are time for 60 of 400 steps; " in said
+    assert "the schedule follows; 0:00:50 h to go" in said
     assert "GiB" in said
     rates = [line["lr"] / 0.1 for line in logged_steps(tmp_path / "run")]
     assert len(rates) == 60
@@ -162,12 +162,36 @@ def test_a_run_whose_time_is_over_says_so_and_is_finished(
 def test_evaluations_are_reckoned_with_once_their_time_is_known(
     clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit(clock, tmp_path / "run", steps=400, minutes=1, evaluate_every=7)  # two seconds every 14 steps
+    fit(clock, tmp_path / "run", steps=400, minutes=1, evaluate_every=47)  # of 200 epochs; of 30 it is every 7
     said = capsys.readouterr().out
     assert said.startswith("--minutes 1 say when training ends, at the latest after step 400\n")
     assert "after 10 steps: 1 s a step, evaluations apart; --minutes 1 are time for 60 of 400" in said
     assert "after 14 steps: 1.14 s a step, evaluations included; --minutes 1 are time for 52 of 400" in said
-    assert load_state(tmp_path / "run/last.state").step == 52
+    assert said.count("of 400 steps;") == 3  # the first score told of two seconds; every 6 epochs they are more often
+    assert load_state(tmp_path / "run/last.state").step == 51
+
+
+def test_a_machine_that_slows_down_is_planned_with_anew_after_each_score(
+    clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    fit(clock, run, steps=400, minutes=1, evaluate_every=20, killed_at=24)
+    fit(clock, run, steps=400, minutes=1, evaluate_every=20, seconds=2.0, resume=True)
+    rates = [line["lr"] / 0.1 for line in logged_steps(run)]
+    assert "are over" not in capsys.readouterr().out
+    assert len(rates) < 45
+    assert rates[-1] < 0.02  # the cosine has come to its end all the same
+
+
+def test_an_average_of_weights_is_over_fewer_steps_where_there_are_fewer() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    whole, half = MovingAverage(model, 0.9), MovingAverage(model, 0.9)  # type: ignore[arg-type]
+    before = model.weight.item()
+    nn.init.constant_(model.weight, before + 1)
+    whole.update(model, 1000)  # type: ignore[arg-type]
+    half.update(model, 1000, 0.5)  # type: ignore[arg-type]
+    assert whole.model.weight.item() - before == pytest.approx(0.1)  # type: ignore[operator, union-attr]
+    assert half.model.weight.item() - before == pytest.approx(0.2)  # type: ignore[operator, union-attr]
 
 
 @pytest.mark.parametrize("killed_at", [5, 14, 31])

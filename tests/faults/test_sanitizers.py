@@ -16,7 +16,9 @@ FLAGS = ["-shared", "-fPIC", "-g", "-O1", "-std=c99", "-fsanitize=address,undefi
 
 
 def runtime(name: str) -> str:
-    return subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def checked(folder: Path, source: str, seed: int) -> subprocess.CompletedProcess[str]:
