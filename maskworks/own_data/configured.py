@@ -43,6 +43,9 @@ def configured(
         raise UserError(f"--data needs a variant here, named before it; there are {', '.join(variants)}")
     base: Any = deepcopy(choose(variants, arguments[0] if named else SMALL))
     others = {name: each for name, each in variants.items() if name != base.variant}
+    published = deepcopy(base.training)
+    if base.variant == SMALL and (few := fitting.batch_without_gpu(asked.training.device)):
+        base.training.batch_size = few
     asked = configure({base.variant: base} | others, arguments, prog=prog)
     data = located(asked.data, arguments, task)
     if task in OF_SEGMENTS:
@@ -56,7 +59,7 @@ def configured(
     settings = fitting.fitted(measures) if base.variant == SMALL else {}
     if asked.data.recipe != "published":
         scaled = getattr(base, "recipe_batch_size", 0)  # then its learning rate is for the asked batch already
-        published = replace(base.training, batch_size=asked.training.batch_size) if scaled else base.training
+        published = replace(published, batch_size=asked.training.batch_size) if scaled else published
         settings |= fitting.finetune(measures, asked.training, published, base.optimizer)
     base = with_settings(base, settings, prog)
     config: Any = configure({base.variant: base} | others, arguments, prog=prog)

@@ -9,6 +9,7 @@ A package takes of `fitted` what it has. The rules, all for the training picture
 - an image may have 1.25 times as many objects as the fullest one, and no fewer than 100.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.data.annotation_files import Annotations
+from common.run import commands
 from common.run.settings import Optimizer, Training
 from maskworks.own_data.checks import Set
 from maskworks.own_data.tiles import Tiling
@@ -25,6 +27,7 @@ GRIDS = (1.0, 0.9, 0.6, 0.4, 0.3)  # 40, 36, 24, 16, 12 on COCO
 SHORT_SIDES = (0.7, 0.8, 0.9, 1.0, 1.1)
 STEPS = (1_000, 20_000)
 OFTEN = 20  # epochs
+FEW = 2  # pictures for a step without a GPU
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,16 @@ def fitted(m: Measures) -> dict[str, Any]:
         "proposals.training_kept": proposals,
         "regions.samples": min(max(64, 2 * m.most), 256),
     }
+
+
+def batch_without_gpu(device: str) -> int:
+    """How many pictures a step of a small network takes where there is no GPU; 0 where there is one.
+
+    A picture then takes as long in a batch of 2 as in one of 8, and four times as many steps learn much more of as
+    many pictures (900 of nuclei, SOLOv2: AP50 0.34 against 0.08). The networks have no batch norm that would mind.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return max(FEW, processes) if commands.choose_device(device).type == "cpu" else 0
 
 
 def finetune(m: Measures, asked: Training, published: Training, optimizer: Optimizer) -> dict[str, Any]:

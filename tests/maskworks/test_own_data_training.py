@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import maskrcnn
 import solov2
 import yolact
 from common.errors import UserError
+from common.run import commands
 from common.run.configuration import configure, to_yaml
 from common.run.settings import Data, Images, Optimizer, Training
 from maskworks import own_data, shapes
@@ -286,7 +288,7 @@ def test_the_plan_is_printed_and_by_one_process_only(
     assert said[0].startswith(f"--data {data}: taken for labelme's JSON files; 0.2 of the pictures validate")
     assert said[2].startswith("fitted to them: --test.long_side 256 ")
     assert said[3].startswith(
-        "plan: 40 steps of 8 pictures, 40 epochs; learning rate 0.001 after 2 steps, then cosine;"
+        "plan: 40 steps of 2 pictures, 10 epochs; learning rate 0.0005 after 2 steps, then cosine;"
     )
     monkeypatch.setenv("RANK", "1")
     configured(solov2, "--data", data, "--steps", 40)
@@ -311,3 +313,17 @@ def test_the_commands_train_on_a_folder_and_score_the_pictures_that_were_not_lea
     assert done.returncode == 0, done.stderr
     scored = json.loads((evaluation(done.stdout, tmp_path) / "metrics.json").read_text())
     assert scored == json.loads((tmp_path / "run/metrics.json").read_text())
+
+
+def test_without_a_gpu_steps_are_of_few_pictures_unless_the_user_says_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_set(tmp_path / "own")
+    few, eight = configured(solov2, "--data", data), configured(solov2, "--data", data, "--batch-size", 8)
+    assert (few.training.batch_size, eight.training.batch_size) == (2, 8)
+    assert few.training.steps == pytest.approx(4 * eight.training.steps, abs=4)  # as many pictures
+    assert few.optimizer.lr == eight.optimizer.lr / 2
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert configured(solov2, "--data", data).training.batch_size == 4
+    monkeypatch.setattr(commands, "choose_device", lambda name: torch.device("cuda"))
+    assert configured(solov2, "--data", data).training.batch_size == 8
