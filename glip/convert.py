@@ -222,11 +222,9 @@ def config_of(
 def of_mmdetection(origin: Origin) -> dict[str, Said]:
     """Our settings as MMDetection's configuration gives them; what is not done here is refused."""
     refuse_others(origin, MMDETECTION_ONLY, "glip")
-    seen = inputs(origin)
-    if "channels" in seen and seen["channels"].value != "bgr":
+    told = inputs(origin)
+    if "model.channels" in told and told.pop("model.channels").value != "bgr":
         raise UserError(f"{origin.path}: its configuration feeds RGB values; glip takes BGR")
-    sections = {"mean": "model", "std": "model", "long_side": "test", "short_side": "test"}
-    told = {f"{section}.{name}": seen[name] for name, section in sections.items() if name in seen}
     return told | said(origin, MMDETECTION_SETTINGS)
 
 

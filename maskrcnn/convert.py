@@ -192,6 +192,8 @@ def config_of(
         told = lvis(classes) | of_mmdetection(origin, neck)
     elif origin is not None:
         told = of_detectron(origin)
+    if "model.channels" in told:  # a convention here
+        told["conventions.channels"] = told.pop("model.channels")
     recipe = recipe_of(weights, source, origin, variant, told)
     config = deepcopy(VARIANTS[recipe.value])
     model = config.model

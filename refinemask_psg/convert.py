@@ -249,9 +249,7 @@ def caffe_or_not(origin: Origin, other: str, style: Said | None) -> Said | None:
 def of_mmdetection(origin: Origin) -> dict[str, Said]:
     """Our settings as MMDetection's configuration gives them; what is not done here is refused."""
     refuse_others(origin, MMDETECTION_ONLY, "refinemask_psg")
-    places = {"long_side": "test", "short_side": "test"}
-    told = {f"{places.get(name, 'model')}.{name}": value for name, value in inputs(origin).items()}
-    told |= said(origin, MMDETECTION_SETTINGS)
+    told = inputs(origin) | said(origin, MMDETECTION_SETTINGS)
     if str(at(origin.recipe, "model.backbone.type")).startswith("ResNet") and "model.stride_in_1x1" not in told:
         told["model.stride_in_1x1"] = Said(False, "its configuration, whose backbone has no style: pytorch")
     version = str(plain_dict(origin.rest.get("meta")).get("mmdet_version", ""))

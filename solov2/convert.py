@@ -243,12 +243,4 @@ def _config(model: Model, source: str, origin: Origin | None, variant: str | Non
 def of_mmdetection(origin: Origin) -> dict[str, Said]:
     """Our settings, as the configuration of MMDetection, or of SOLO on its ground, gives them."""
     refuse_others(origin, TYPES, "solov2")
-    seen = inputs(origin)
-    sections = {
-        "channels": "model.channels",
-        "mean": "model.mean",
-        "std": "model.std",
-        "long_side": "test.long_side",
-        "short_side": "test.short_side",
-    }
-    return {setting: seen[name] for name, setting in sections.items() if name in seen} | said(origin, SETTINGS)
+    return inputs(origin) | said(origin, SETTINGS)

@@ -204,16 +204,14 @@ def named_recipe(origin: Origin | None, fitting: list[str]) -> Said | None:
 def of_mmdetection(origin: Origin) -> dict[str, Said]:
     """Our settings as MMDetection's configuration gives them; what is not done here is refused."""
     refuse_others(origin, MMDETECTION_ONLY, "yolact")
-    seen = inputs(origin)
-    told = {f"model.{name}": seen[name] for name in ("mean", "std") if name in seen} | said(
-        origin, MMDETECTION_SETTINGS
-    )
-    if "channels" in seen and seen["channels"].value != "rgb":
+    told = inputs(origin) | said(origin, MMDETECTION_SETTINGS)
+    if "model.channels" in told and told.pop("model.channels").value != "rgb":
         raise UserError(f"{origin.path}: its configuration feeds BGR values; yolact takes RGB")
-    size, short = (seen[name].value if name in seen else INPUT_SIZE for name in ("long_side", "short_side"))
+    unsaid = Said(INPUT_SIZE, "MMDetection's published recipes")
+    (size, source), (short, _) = (told.pop(f"test.{side}_side", unsaid) for side in ("long", "short"))
     if size != short:
         raise UserError(f"{origin.path}: its configuration tests at {size} x {short}; yolact's input is a square")
-    told["model.input_size"] = seen.get("long_side", Said(size, "MMDetection's published recipes"))
+    told["model.input_size"] = Said(size, source)
     anchors = "model.bbox_head.anchor_generator"
     base, scale, strides = (
         at(origin.recipe, f"{anchors}.{name}") for name in ("base_sizes", "octave_base_scale", "strides")
