@@ -11,7 +11,7 @@ from torch import Tensor
 from common.errors import UserError
 from maskworks.published.mmdetection import Read, inputs, number, refuse_others, said, whole_number
 from maskworks.published.origin import Decision, Origin, Said, at, choose_recipe, settle
-from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, whole
+from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, resnet_body, whole
 from yolact.boxes import level_sizes, priors_per_cell
 from yolact.config import VARIANTS, Config
 
@@ -135,14 +135,12 @@ def with_background_first(parameter: Tensor, classes: int) -> Tensor:
 
 def backbone_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """A classifier's file as a backbone's weights: torchvision's ResNets, or Darknet-53 under dbolya's names."""
-    if "layer1.0.conv1.weight" in state:
-        return {f"backbone.{name}": value for name, value in state.items() if not name.startswith("fc.")}
     if "_preconv.0.weight" in state or "layers.0.0.conv1.weight" in state:
         rules = DARKNET if "_preconv.0.weight" in state else RESNET
         body = {name: value for name, value in state.items() if not name.startswith("fc.")}
         weights = {rename(f"backbone.{name}", rules): value for name, value in body.items()}
         return weights | missing_counters(weights)
-    return None
+    return resnet_body(state)
 
 
 def config_of(
