@@ -8,7 +8,7 @@ import tyro
 
 from common.run.ranges import Count, Decay, NotNegative, Positive, Share, Whole, WholeOrUnset, Width
 from common.run.settings import Data, Images, Optimizer, Schedule, Training, coco_2017
-from refinemask_psg.psg.relation_config import Relations, shapes_relations
+from refinemask_psg.psg.config import Relations, shapes_relations
 
 CASCADE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 

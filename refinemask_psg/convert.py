@@ -20,8 +20,8 @@ from maskworks.published.renaming import Converted, Rules, count, missing_counte
 from refinemask_psg import detectron2
 from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config, Model
 from refinemask_psg.network import RefineMask
-from refinemask_psg.psg.relation_config import PSG_PREDICATES, Relations
-from refinemask_psg.psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
+from refinemask_psg.psg.config import PSG_PREDICATES, Relations
+from refinemask_psg.psg.convert import RELATION_RULES, RELATION_UNUSED, relation_settings
 from refinemask_psg.swin import SMALL_DEPTHS
 
 BACKBONE: Rules = [

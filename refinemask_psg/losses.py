@@ -10,8 +10,7 @@ from common.data.batches import Target
 from refinemask_psg.boundary import uncertain_regions
 from refinemask_psg.config import Model
 from refinemask_psg.mask_head import MASK_SIZES, MaskAnswers, of_class
-from refinemask_psg.mask_targets import foreground_target, mask_targets
-from refinemask_psg.targets import Sampled
+from refinemask_psg.targets import Sampled, foreground_target, mask_targets
 
 
 def mask_losses(

@@ -8,12 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from refinemask_psg.boxes import Size, clip, decode, encode, nms_within
+from refinemask_psg.boxes import RATIOS, STRIDES, Size, all_anchors, clip, decode, encode, nms_within
 from refinemask_psg.config import Model
 from refinemask_psg.targets import IGNORED, match, sample
 
-STRIDES = (4, 8, 16, 32, 64)
-RATIOS = (0.5, 1.0, 2.0)  # height over width
 STDS = (1.0, 1.0, 1.0, 1.0)
 POSITIVE_IOU, NEGATIVE_IOU = 0.7, 0.3
 TRAINING_NMS = 0.7
@@ -44,27 +42,9 @@ class RegionProposals(nn.Module):
         return [self.objectness(level) for level in hidden], [self.deltas(level) for level in hidden]
 
 
-def level_anchors(height: int, width: int, stride: int, scale: int, device: torch.device) -> Tensor:
-    """The anchors of a level, in the order row, column, ratio: [h * w * 3, 4]; their area is (scale * stride)^2."""
-    ratios = torch.tensor(RATIOS, device=device).sqrt()
-    sides = torch.stack((scale * stride / ratios, scale * stride * ratios), dim=1)  # [3, 2] width, height
-    x, y = torch.arange(width, device=device) * stride, torch.arange(height, device=device) * stride
-    centres = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=-1)[:, :, None]
-    return torch.cat((centres - sides / 2, centres + sides / 2), dim=-1).view(-1, 4)
-
-
 def flat(levels: list[Tensor], values: int) -> list[Tensor]:
     """For each level [N, 3 * values, h, w] -> [N, h * w * 3, values], in the order of the anchors."""
     return [level.permute(0, 2, 3, 1).reshape(len(level), -1, values).float() for level in levels]
-
-
-def all_anchors(levels: list[Tensor], scale: int) -> list[Tensor]:
-    """The anchors of each level of a pyramid."""
-    sizes = [level.shape[2:] for level in levels]
-    return [
-        level_anchors(height, width, stride, scale, levels[0].device)
-        for (height, width), stride in zip(sizes, STRIDES, strict=True)
-    ]
 
 
 @torch.no_grad()

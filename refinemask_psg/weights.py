@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -36,10 +37,8 @@ def initialise(model: RefineMask, source: str) -> None:
     def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return with_own_heads(model, convert(state).weights if recognise(state) else state, source)
 
-    def backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-        return backbone_weights(model, state)
-
-    starting_weights.initialise(model, source, converted, backbone, CLASS_LAYERS, fixed_statistics)
+    body = partial(backbone_weights, model)
+    starting_weights.initialise(model, source, converted, body, CLASS_LAYERS, fixed_statistics)
     if settings.semantic_weights:
         start_semantic_head(model, settings.semantic_weights)
 

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from common.ops.guarded_sampling import roi_align
 from upsnet.backbone import DeformableConv2d, group_norm
-from upsnet.boxes import sides
+from upsnet.boxes import RATIOS, sides
 from upsnet.config import Model
-from upsnet.proposals import RATIOS
 
 MASK_SIZE = 28
 SMALLEST_LEVEL, CANONICAL_LEVEL, CANONICAL_SIDE = 0, 2, 224  # of the levels p2 .. p5, counted from 0
