@@ -1,6 +1,6 @@
 """Names in published checkpoints -> names here: RefineMask, CBNetV2, refine_caslm, psg, MMDetection, Detectron2.
 
-U-2-Net's own files need no conversion: u2net.py has their names.
+U-2-Net's own files need no conversion: u2net/network.py has their names.
 """
 
 import re

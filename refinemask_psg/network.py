@@ -16,16 +16,16 @@ from common.results import Instances
 from common.run.model import Source
 from common.run.prediction_batches import one_or_many, predict_in_groups
 from refinemask_psg.backbone import make_backbone
-from refinemask_psg.box_head import BoxHead, StageAnswers, answer, box_losses, hardness, next_proposals, run_cascade
+from refinemask_psg.box_head import BoxHead, StageAnswers, answer, hardness, next_proposals, run_cascade
 from refinemask_psg.boxes import Size
 from refinemask_psg.config import Config, Model
-from refinemask_psg.losses import mask_losses
+from refinemask_psg.losses import box_losses, mask_losses, rpn_losses
 from refinemask_psg.mask_head import MaskAnswers, PlainMaskHead, RefineMaskHead
 from refinemask_psg.postprocess import Detections, detections, paste, probabilities, scale_of
 from refinemask_psg.psg.results import SceneGraph
 from refinemask_psg.pyramid import FeaturePyramid
 from refinemask_psg.rois import with_image_index
-from refinemask_psg.rpn import TRAINING_NMS, Proposals, RegionProposals, propose, rpn_losses
+from refinemask_psg.rpn import TRAINING_NMS, Proposals, RegionProposals, propose
 from refinemask_psg.semantic import SemanticU2Head, semantic_losses, semantic_target
 from refinemask_psg.targets import Candidates, Sampled
 

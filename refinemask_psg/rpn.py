@@ -8,12 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from refinemask_psg.boxes import RATIOS, STRIDES, Size, all_anchors, clip, decode, encode, nms_within
+from refinemask_psg.boxes import RATIOS, Size, all_anchors, clip, decode, nms_within
 from refinemask_psg.config import Model
-from refinemask_psg.targets import IGNORED, match, sample
 
 STDS = (1.0, 1.0, 1.0, 1.0)
-POSITIVE_IOU, NEGATIVE_IOU = 0.7, 0.3
 TRAINING_NMS = 0.7
 Suppress = Callable[[Tensor, Tensor, Tensor, float], Tensor]  # boxes, scores, groups, threshold -> those kept
 
@@ -84,38 +82,3 @@ def best(
         boxes, scores, levels = boxes[sound], scores[sound], levels[sound]
     kept = nms(boxes, scores, levels, threshold)[:count]
     return Proposals(boxes[kept], scores[kept])
-
-
-def rpn_losses(
-    objectness: list[Tensor],
-    deltas: list[Tensor],
-    objects: list[Tensor],
-    padded_sizes: list[tuple[int, int]],
-    config: Model,
-) -> tuple[Tensor, Tensor]:
-    """The losses of objectness and of boxes. objects: each image's true boxes [n, 4].
-
-    padded_sizes: each image's own, as it was before the batch's images got one size; anchors beyond take no part.
-    """
-    anchors = torch.cat(all_anchors(objectness, config.anchor_scale))
-    logits, moves = torch.cat(flat(objectness, 1), dim=1)[..., 0], torch.cat(flat(deltas, 4), dim=1)
-    class_loss, box_loss, count = logits.new_zeros(()), logits.new_zeros(()), 0
-    for image, (boxes, size) in enumerate(zip(objects, padded_sizes, strict=True)):
-        matches = match(anchors, boxes, POSITIVE_IOU, NEGATIVE_IOU, smallest=NEGATIVE_IOU, low_quality=True)
-        matches = torch.where(within(objectness, size), matches, IGNORED)
-        positive, negative = sample(matches, config.rpn_samples, config.rpn_samples // 2, config.rpn_sampling)
-        count += max(len(positive), 1) + max(len(negative), 1)
-        class_loss = class_loss + F.softplus(-logits[image, positive]).sum() + F.softplus(logits[image, negative]).sum()
-        wanted = encode(anchors[positive], boxes[matches[positive]], STDS)
-        box_loss = box_loss + (moves[image, positive] - wanted).abs().sum()
-    return class_loss / count, box_loss / count
-
-
-def within(levels: list[Tensor], padded_size: tuple[int, int]) -> Tensor:
-    """Which anchors have their centre inside the padded image. [anchors] bool"""
-    inside = []
-    for level, stride in zip(levels, STRIDES, strict=True):
-        rows = torch.arange(level.shape[2], device=level.device) * stride < padded_size[0]
-        columns = torch.arange(level.shape[3], device=level.device) * stride < padded_size[1]
-        inside.append((rows[:, None] & columns).flatten().repeat_interleave(len(RATIOS)))
-    return torch.cat(inside)
