@@ -7,8 +7,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from common.data.images import resize_antialiased
 from glip.config import Augment
-from glip.sizes import fit_short_side, resize_smoothly
+from glip.sizes import fit_short_side
 
 
 def training_transforms(settings: Augment) -> v2.Transform:
@@ -49,7 +50,7 @@ class RandomSize(v2.Transform):  # type: ignore[misc]
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if isinstance(inpt, tv_tensors.Image):
-            pixels = resize_smoothly(inpt.permute(1, 2, 0).numpy(), *params["size"])
+            pixels = resize_antialiased(inpt.permute(1, 2, 0).numpy(), *params["size"])
             return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
         if isinstance(inpt, tv_tensors.BoundingBoxes):
             scaled = inpt.as_subclass(Tensor) * inpt.new_tensor(params["scale"] * 2)

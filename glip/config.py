@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from common.run.ranges import Count, Decay, Depth, NotNegative, Positive, Share, Whole, WholeOrUnset, Width
-from common.run.settings import Data, Images, Optimizer, Schedule, Training
+from common.run.settings import Data, Optimizer, Schedule, Training, coco_2017
 
 BERT = "bert-base-uncased"  # the vocabulary that all published variants were trained with; it comes with the package
 BUILT_IN = "built-in"  # that of the built-in captions
@@ -183,11 +183,7 @@ def _published(variant: str, model: Model) -> Config:
         training=Training(epochs=24, batch_size=32, precision="fp16", evaluate_every=0),
         model=model,
         tuning=Tuning(language_lr_scale=1.0),
-        data=Data(
-            train=Images(["datasets/coco/train2017"], ["datasets/coco/annotations/instances_train2017.json"]),
-            val=Images(["datasets/coco/val2017"], ["datasets/coco/annotations/instances_val2017.json"]),
-            keep_empty=False,
-        ),
+        data=coco_2017(),
         optimizer=Optimizer(name="adamw", lr=1e-5, weight_decay=1e-4, bias_lr_scale=2.0, clip=1.0, ema=0.999),
         schedule=Schedule(milestones=[0.67, 0.89], warmup=2000, warmup_ratio=0.001),
     )

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from common.errors import UserError
-from glip.config import VARIANTS, Config, Model, Text
+from glip.config import VARIANTS, Config
 from maskworks.published.coco_classes import COCO_CLASSES
 from maskworks.published.mmdetection import Read, inputs, number, refuse_others, said, three_numbers, whole_number
 from maskworks.published.origin import Decision, Origin, Said, choose_recipe, settle
@@ -93,10 +94,6 @@ SOURCES: dict[str, tuple[str, Rules]] = {
     "microsoft/GLIP": ("rpn.head.dot_product_projection_text.weight", MICROSOFT),
     "MMDetection 3": ("bbox_head.head.dot_product_projection_text.weight", MMDETECTION),
 }
-# settings that leave no trace in the shapes
-STRUCTURE = ("swin_width", "swin_depths", "swin_heads", "window", "channels", "blocks", "early_fusion", "fusion_width")
-TEXT_STRUCTURE = ("words", "width", "layers", "inner_width", "positions", "prompt_rows")
-
 # what decides results and is not in the tensors
 DECIDING = (
     *("model.mean", "model.std", "model.anchor_scale", "test.conventions", "test.long_side", "test.short_side"),
@@ -197,19 +194,15 @@ def config_of(
     model, text = model_of(weights), text_of(weights)
 
     def differences(name: str) -> int:
-        theirs = VARIANTS[name]
-        pairs = [(theirs.model, model, key) for key in STRUCTURE] + [(theirs.text, text, key) for key in TEXT_STRUCTURE]
-        return sum(bool(getattr(a, key) != getattr(b, key)) for a, b, key in pairs)
+        sections = (VARIANTS[name].model, model), (VARIANTS[name].text, text)
+        return sum(getattr(theirs, key) != value for theirs, told in sections for key, value in told.items())
 
     published = [name for name in VARIANTS if name != "shapes"]
     nearest = min(map(differences, published))
     fitting = [name for name in published if differences(name) == nearest]
     recipe = choose_recipe({name: VARIANTS[name].test for name in fitting}, variant, origin)
     config = deepcopy(VARIANTS[recipe.value])
-    for key in STRUCTURE:
-        setattr(config.model, key, getattr(model, key))
-    for key in TEXT_STRUCTURE:
-        setattr(config.text, key, getattr(text, key))
+    config.model, config.text = replace(config.model, **model), replace(config.text, **text)
     told = {}
     if source.startswith("MMDetection"):
         told = {"test.conventions": Said("mmdetection", "MMDetection's names")}
@@ -222,43 +215,41 @@ def config_of(
 def of_mmdetection(origin: Origin) -> dict[str, Said]:
     """Our settings as MMDetection's configuration gives them; what is not done here is refused."""
     refuse_others(origin, MMDETECTION_ONLY, "glip")
-    seen = inputs(origin)
-    if "channels" in seen and seen["channels"].value != "bgr":
+    told = inputs(origin)
+    if "model.channels" in told and told.pop("model.channels").value != "bgr":
         raise UserError(f"{origin.path}: its configuration feeds RGB values; glip takes BGR")
-    sections = {"mean": "model", "std": "model", "long_side": "test", "short_side": "test"}
-    told = {f"{section}.{name}": seen[name] for name, section in sections.items() if name in seen}
     return told | said(origin, MMDETECTION_SETTINGS)
 
 
-def model_of(weights: Mapping[str, Tensor]) -> Model:
-    """The network that weights under our names belong to, as far as their shapes tell."""
+def model_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Of the network that weights under our names belong to, the settings that their names and shapes tell."""
     tables = [weights[f"backbone.stages.{stage}.0.attention.position_bias"] for stage in range(4)]
     fusions = count(weights, r"head\.fusions\.(\d+)\.image_gain")
     depths = [count(weights, rf"backbone\.stages\.{stage}\.(\d+)\.attention\.position_bias") for stage in range(4)]
-    model = Model(
-        swin_width=len(weights["backbone.patch_embedding.weight"]),
-        swin_depths=tuple(depths),
-        swin_heads=tuple(table.shape[1] for table in tables),
-        window=(math.isqrt(len(tables[0])) + 1) // 2,
-        channels=len(weights["head.box.weight"][0]),
-        blocks=len({name.split(".")[2] for name in weights if name.startswith("head.blocks.")}),
-        early_fusion=fusions > 0,
-    )
+    model = {
+        "swin_width": len(weights["backbone.patch_embedding.weight"]),
+        "swin_depths": tuple(depths),
+        "swin_heads": tuple(table.shape[1] for table in tables),
+        "window": (math.isqrt(len(tables[0])) + 1) // 2,
+        "channels": len(weights["head.box.weight"][0]),
+        "blocks": len({name.split(".")[2] for name in weights if name.startswith("head.blocks.")}),
+        "early_fusion": fusions > 0,
+    }
     if fusions:
-        model.fusion_width = len(weights["head.fusions.0.attention.image_query.weight"])
+        model["fusion_width"] = len(weights["head.fusions.0.attention.image_query.weight"])
     return model
 
 
-def text_of(weights: Mapping[str, Tensor]) -> Text:
+def text_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     words, width = weights["text.bert.embeddings.word_embeddings.weight"].shape
-    return Text(
-        words=words,
-        width=width,
-        layers=count(weights, r"text\.bert\.encoder\.layer\.(\d+)\.output\.dense\.weight"),
-        inner_width=len(weights["text.bert.encoder.layer.0.intermediate.dense.weight"]),
-        positions=len(weights["text.bert.embeddings.position_embeddings.weight"]),
-        prompt_rows=len(weights["text.prompt.weight"]) if "text.prompt.weight" in weights else 0,
-    )
+    return {
+        "words": words,
+        "width": width,
+        "layers": count(weights, r"text\.bert\.encoder\.layer\.(\d+)\.output\.dense\.weight"),
+        "inner_width": len(weights["text.bert.encoder.layer.0.intermediate.dense.weight"]),
+        "positions": len(weights["text.bert.embeddings.position_embeddings.weight"]),
+        "prompt_rows": len(weights["text.prompt.weight"]) if "text.prompt.weight" in weights else 0,
+    }
 
 
 @whole

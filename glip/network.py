@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.data.batches import Batch, Prepared, Target, normalise, round_up
+from common.data.images import resize_antialiased
 from common.results import Instances
 from common.run.model import Source
 from common.run.prediction_batches import one_or_many, predict_in_groups
@@ -28,7 +29,7 @@ from glip.losses import glip_losses, hide_words, word_loss
 from glip.postprocess import Candidates, detections, instances, phrase_tokens
 from glip.prompts import Caption, Prompt, class_prompt, read_prompt
 from glip.pyramid import Pyramid
-from glip.sizes import input_size, resize_smoothly
+from glip.sizes import input_size
 from glip.text_encoder import TextEncoder, Tokens, WordGuess
 from glip.tokeniser import Tokeniser
 
@@ -88,7 +89,7 @@ class GLIP(nn.Module):
         """A photograph [H, W, 3] RGB -> network input: scaled as the original does, normalised, padded with 0."""
         original = image.shape[0], image.shape[1]
         height, width = input_size(*original, self.config.test)
-        pixels = torch.from_numpy(resize_smoothly(image, height, width)).permute(2, 0, 1)
+        pixels = torch.from_numpy(resize_antialiased(image, height, width)).permute(2, 0, 1)
         padded = F.pad(pixels, (0, round_up(width, DIVISOR) - width, 0, round_up(height, DIVISOR) - height))
         return Prepared(self.normalised(padded[None], torch.tensor([[height, width]]))[0], original, (height, width))
 

@@ -1,8 +1,4 @@
-"""How photographs are scaled: to sizes rounded as one or the other original does it, by PIL as both do."""
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+"""How photographs are scaled: to sizes rounded as one or the other original does it."""
 
 from glip.config import Inference
 
@@ -29,10 +25,3 @@ def cut_both_sides(height: int, width: int, short_side: int, long_side: int) -> 
     """MMDetection's: both sides are cut, so that the short one may come out one below what was asked for."""
     factor = min(long_side / max(height, width), short_side / min(height, width))
     return max(1, int(height * factor)), max(1, int(width * factor))
-
-
-def resize_smoothly(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """RGB [H, W, 3], bilinear with antialiasing."""
-    if image.shape[:2] == (height, width):
-        return image
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from common.run.ranges import Count, Depth, NotNegative, Positive, Share, Whole, WholeOrUnset, Width
-from common.run.settings import Data, Images, Optimizer, Schedule, Training
+from common.run.settings import Data, Images, Optimizer, Schedule, Training, coco_2017
 
 Convention = Literal["detectron", "mmdetection", "torchvision"]
 Body = (
@@ -301,7 +301,7 @@ def _mmdetection(variant: str, model: Model) -> Config:
         conventions=MMDETECTION if model.std == IMAGENET_STD else replace(MMDETECTION, channels="bgr"),
         proposals=EACH_IMAGE,
         regions=Regions(smooth_l1_beta=0.0),
-        data=_coco_2017(),
+        data=coco_2017(),
         optimizer=Optimizer(name="sgd", lr=0.02),
         schedule=Schedule(milestones=[8, 11], warmup=500, warmup_ratio=0.001),
     )
@@ -326,7 +326,7 @@ def _detectron2(variant: str, model: Model) -> Config:
         proposals=EACH_IMAGE,
         regions=Regions(smooth_l1_beta=0.0),
         augment=Augment(short_sides=(640, 672, 704, 736, 768, 800)),
-        data=_coco_2017(),
+        data=coco_2017(),
         optimizer=Optimizer(name="sgd", lr=0.02),
         schedule=Schedule(milestones=[60_000, 80_000], unit="steps", warmup=1000, warmup_ratio=0.001),
     )
@@ -340,7 +340,7 @@ def _torchvision(variant: str, model: Model) -> Config:
         conventions=TORCHVISION,
         proposals=Proposals(smallest=1e-3, kept_of_batch=False, inside_only=False),
         regions=Regions(smooth_l1_beta=1 / 9),
-        data=_coco_2017(),
+        data=coco_2017(),
         optimizer=Optimizer(name="sgd", lr=0.02),
         schedule=Schedule(milestones=[16, 22], warmup=1000, warmup_ratio=0.001),
     )
@@ -355,14 +355,6 @@ def _coco_2014() -> Data:
             [f"{annotations}/instances_train2014.json", f"{annotations}/instances_valminusminival2014.json"],
         ),
         val=Images([f"{images}/val2014"], [f"{annotations}/instances_minival2014.json"]),
-        keep_empty=False,
-    )
-
-
-def _coco_2017() -> Data:
-    return Data(
-        train=Images(["datasets/coco/train2017"], ["datasets/coco/annotations/instances_train2017.json"]),
-        val=Images(["datasets/coco/val2017"], ["datasets/coco/annotations/instances_val2017.json"]),
         keep_empty=False,
     )
 

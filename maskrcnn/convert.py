@@ -78,10 +78,7 @@ DETECTRON, DETECTRON2, MMDETECTION_2_3 = "Detectron (Caffe2)", "Detectron2", "MM
 SOURCES: dict[str, tuple[tuple[str, ...], Rules]] = {
     "maskrcnn-benchmark": (("rpn.head.cls_logits.weight", "roi_heads.box.predictor.cls_score.weight"), BENCHMARK),
     "torchvision": (("rpn.head.cls_logits.weight", "roi_heads.box_predictor.cls_score.weight"), TORCHVISION),
-    MMDETECTION_2_3: (
-        ("rpn_head.rpn_cls.weight", "roi_head.bbox_head.fc_cls.weight"),
-        MMDETECTION,
-    ),
+    MMDETECTION_2_3: (("rpn_head.rpn_cls.weight", "roi_head.bbox_head.fc_cls.weight"), MMDETECTION),
     DETECTRON: ((MARK, "cls_score_w", "bbox_pred_w"), BENCHMARK),
     DETECTRON2: (MARKS, NAMES),
 }
@@ -192,6 +189,8 @@ def config_of(
         told = lvis(classes) | of_mmdetection(origin, neck)
     elif origin is not None:
         told = of_detectron(origin)
+    if "model.channels" in told:  # a convention here
+        told["conventions.channels"] = told.pop("model.channels")
     recipe = recipe_of(weights, source, origin, variant, told)
     config = deepcopy(VARIANTS[recipe.value])
     model = config.model
@@ -313,14 +312,9 @@ def backbone_of(weights: Mapping[str, Tensor]) -> Any:
     bottleneck = "backbone.layer1.0.conv3.weight" in weights
     blocks = [count(weights, rf"backbone\.layer{stage}\.(\d+)\.conv1\.weight") for stage in (1, 2, 3)]
     groups = shape[0] // shape[1]
+    found = bottleneck, blocks, groups, shape[0]
     for name, (block, of_stages, its_groups, width) in ARCHITECTURES.items():
-        same = (block is Bottleneck, of_stages[:3], its_groups, its_groups * width) == (
-            bottleneck,
-            blocks,
-            groups,
-            shape[0],
-        )
-        if same:
+        if (block is Bottleneck, of_stages[:3], its_groups, its_groups * width) == found:
             return name
     raise UserError(
         f"its backbone has {blocks} {'bottlenecks' if bottleneck else 'blocks'} in stages 2 to 4, of {groups} groups "

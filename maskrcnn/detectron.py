@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.errors import UserError
+from maskrcnn.config import ABOVE_ZERO
 from maskworks.published.mmdetection import Read, flag, number, refuse_others, said, three_numbers, whole_number
 from maskworks.published.origin import Origin, Said, at
 
@@ -37,6 +38,11 @@ def four_numbers(value: Any) -> tuple[float, ...]:
     if not isinstance(value, (list, tuple)) or len(value) != 4:
         raise ValueError("four numbers")
     return tuple(float(number(each)) for each in value)
+
+
+def least_side(value: Any) -> float:
+    """MMDetection and Detectron2 keep what is larger than this, we what is as large."""
+    return max(number(value), ABOVE_ZERO)
 
 
 # our setting: how it is read, and where Detectron and maskrcnn-benchmark have it

@@ -6,24 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskrcnn.config import ABOVE_ZERO, Neck, Proposals
-from maskrcnn.detectron import four_numbers, refuse_unlike
-from maskworks.published.detectron2 import channels
-from maskworks.published.mmdetection import Read, flag, number, refuse_others, said, three_numbers, whole_number
+from maskrcnn.config import Neck, Proposals
+from maskrcnn.detectron import four_numbers, least_side, refuse_unlike
+from maskworks.published import detectron2
+from maskworks.published.mmdetection import Read, number, whole_number
 from maskworks.published.origin import Origin, Said
 from maskworks.published.renaming import Rules
 
 MARKS = ("proposal_generator.rpn_head.objectness_logits.weight", "roi_heads.box_predictor.cls_score.weight")
 NAMES: Rules = [
-    (r"^backbone\.(bottom_up\.)?(stem\.)?", "backbone."),
-    *[(rf"^backbone\.res{stage}\.", f"backbone.layer{stage - 1}.") for stage in (2, 3, 4, 5)],
+    *detectron2.RESNET,
     (r"^roi_heads\.res5\.", "region_stage."),
-    (r"\.shortcut\.norm\.", ".downsample.1."),
-    (r"\.shortcut\.", ".downsample.0."),
+    (r"^(region_stage\..*)conv(\d)\.norm\.", r"\1bn\2."),
     *[(rf"^roi_heads\.box_head\.conv{n}\.norm\.", f"box_head.convs.{n - 1}.1.") for n in (1, 2, 3, 4)],
     *[(rf"^roi_heads\.box_head\.conv{n}\.", f"box_head.convs.{n - 1}.0.") for n in (1, 2, 3, 4)],
-    (r"\.conv(\d)\.norm\.", r".bn\1."),
-    (r"\.conv2_offset\.", ".conv2.offset."),
     *[(rf"^backbone\.fpn_lateral{level}\.", f"fpn.inner_blocks.{level - 2}.0.") for level in (2, 3, 4, 5)],
     *[(rf"^backbone\.fpn_output{level}\.", f"fpn.layer_blocks.{level - 2}.0.") for level in (2, 3, 4, 5)],
     (r"^(fpn\..+)\.0\.norm\.", r"\1.1."),
@@ -42,13 +38,12 @@ NAMES: Rules = [
     (r"^(pixel_mean|pixel_std|proposal_generator\.anchor_generator\.cell_anchors\.\d)$", ""),  # constants
 ]
 NORMS = ("FrozenBN", "BN", "SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "GN")  # which, the weights tell
-# what is done here
+# what is done here, beside what all of Detectron2's have
 TYPES: dict[str, tuple[Any, ...]] = {
     "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
     "MODEL.BACKBONE.NAME": ("build_resnet_fpn_backbone", "build_resnet_backbone"),
     "MODEL.RESNETS.NORM": NORMS,
     "MODEL.FPN.NORM": ("", *NORMS),
-    "MODEL.FPN.FUSE_TYPE": ("sum",),
     "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator",),
     "MODEL.ANCHOR_GENERATOR.OFFSET": (0.0,),
     "MODEL.PROPOSAL_GENERATOR.NAME": ("RPN",),
@@ -60,7 +55,6 @@ TYPES: dict[str, tuple[Any, ...]] = {
     "MODEL.ROI_MASK_HEAD.NORM": ("", *NORMS),
     "MODEL.ROI_BOX_HEAD.NORM": ("", *NORMS),
     "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": (False,),
-    "TEST.AUG.ENABLED": (False,),
 }
 
 
@@ -85,16 +79,7 @@ def ratios(value: Any) -> tuple[float, ...]:
     return flattened(value[:1] if isinstance(value, (list, tuple)) else value)
 
 
-def least_side(value: Any) -> float:
-    """Detectron2 keeps what is larger than this, we what is as large."""
-    return max(number(value), ABOVE_ZERO)
-
-
 SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
-    "conventions.channels": (channels, ("INPUT.FORMAT",)),
-    "model.mean": (three_numbers, ("MODEL.PIXEL_MEAN",)),
-    "model.std": (three_numbers, ("MODEL.PIXEL_STD",)),
-    "model.stride_in_1x1": (flag, ("MODEL.RESNETS.STRIDE_IN_1X1",)),
     "conventions.aligned": (aligned, ("MODEL.ROI_BOX_HEAD.POOLER_TYPE",)),
     "conventions.sampling_ratio": (whole_number, ("MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO",)),
     "regions.delta_weights": (four_numbers, ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",)),
@@ -105,8 +90,6 @@ SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
     "proposals.nms_threshold": (number, ("MODEL.RPN.NMS_THRESH",)),
     "proposals.smallest": (least_side, ("MODEL.PROPOSAL_GENERATOR.MIN_SIZE",)),
     "model.mask_resolution": (whole_number, ("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION",)),
-    "test.short_side": (whole_number, ("INPUT.MIN_SIZE_TEST",)),
-    "test.long_side": (whole_number, ("INPUT.MAX_SIZE_TEST",)),
     "test.score_threshold": (number, ("MODEL.ROI_HEADS.SCORE_THRESH_TEST",)),
     "test.nms_threshold": (number, ("MODEL.ROI_HEADS.NMS_THRESH_TEST",)),
     "test.max_instances": (whole_number, ("TEST.DETECTIONS_PER_IMAGE",)),
@@ -124,7 +107,7 @@ ZOO: dict[str, dict[str, Any]] = {
 def of_detectron2(origin: Origin, state: Mapping[str, Tensor], neck: Neck) -> dict[str, Said]:
     """Our settings, as a config.yaml gives them, or as older files hold some of them; others are refused."""
     dilation = {"MODEL.RESNETS.RES5_DILATION": (2 if neck == "dc5" else 1,)}
-    refuse_others(origin, TYPES | dilation, "maskrcnn")
+    told = detectron2.of_detectron2(origin, TYPES | dilation, SETTINGS, "maskrcnn")
     refuse_unlike(origin, "MODEL.ROI_BOX_HEAD", "MODEL.ROI_MASK_HEAD", ("POOLER_TYPE", "POOLER_SAMPLING_RATIO"))
     held = {f"model.{name.removeprefix('pixel_')}": name for name in ("pixel_mean", "pixel_std") if name in state}
     values = {
@@ -135,7 +118,7 @@ def of_detectron2(origin: Origin, state: Mapping[str, Tensor], neck: Neck) -> di
         setting: Said(value, "the file's name, a published one")
         for setting, value in ZOO.get(origin.name.removeprefix("model_final_"), {}).items()
     }
-    return published | values | said(origin, SETTINGS)
+    return published | values | told
 
 
 def anchors_by_ratio(weights: dict[str, Tensor], settings: Proposals) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ import torch
 import maskrcnn
 from common.data.coco import refuse_other_classes
 from common.run import commands, program
-from maskrcnn.scoring import scoring
 from maskworks import own_data, shapes
 
 
@@ -18,7 +17,8 @@ def main() -> None:
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)
     model = model.to(device).to(memory_format=torch.channels_last)
-    commands.evaluate("maskrcnn", config, model, dataset, scoring(masks=True))
+    scoring = commands.INSTANCES if model.config.model.masks else commands.BOXES
+    commands.evaluate("maskrcnn", config, model, dataset, own_data.scored_in_tiles(scoring))
 
 
 if __name__ == "__main__":

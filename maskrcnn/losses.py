@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskrcnn.anchors import in_anchor_order
+from maskrcnn.boxes import in_anchor_order
 from maskrcnn.targets import AnchorTargets
 
 

@@ -6,20 +6,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskrcnn.config import ABOVE_ZERO, Neck
-from maskrcnn.detectron import refuse_unlike
-from maskworks.published.mmdetection import Read, flag, inputs, number, refuse_others, said, whole_number, whole_numbers
+from maskrcnn.config import Neck
+from maskrcnn.detectron import least_side, refuse_unlike
+from maskworks.published.mmdetection import (
+    Read,
+    caffe_style,
+    flag,
+    inputs,
+    number,
+    refuse_others,
+    said,
+    whole_number,
+    whole_numbers,
+)
 from maskworks.published.origin import Origin, Said, at
 
-SECTIONS = {
-    "channels": "conventions.channels",
-    "mean": "model.mean",
-    "std": "model.std",
-    "long_side": "test.long_side",
-    "short_side": "test.short_side",
-}
 HEAD, REGIONS = "model.roi_head.bbox_head", "model.roi_head.bbox_roi_extractor"
-MASK_REGIONS = "model.roi_head.mask_roi_extractor"
+MASK_REGIONS, ANCHORS = "model.roi_head.mask_roi_extractor", "model.rpn_head.anchor_generator"
 # what is done here; tuples and lists are different values
 TYPES: dict[str, tuple[Any, ...]] = {
     "model.type": ("MaskRCNN", "FasterRCNN"),
@@ -32,9 +35,9 @@ TYPES: dict[str, tuple[Any, ...]] = {
     "model.neck.num_outs": (5,),
     "model.neck.start_level": (0,),
     "model.neck.add_extra_convs": (False,),
-    "model.rpn_head.anchor_generator.center_offset": (0.0,),
+    f"{ANCHORS}.center_offset": (0.0,),
     "model.rpn_head.type": ("RPNHead",),
-    "model.rpn_head.anchor_generator.type": ("AnchorGenerator",),
+    f"{ANCHORS}.type": ("AnchorGenerator",),
     "model.rpn_head.bbox_coder.type": ("DeltaXYWHBBoxCoder",),
     "model.rpn_head.bbox_coder.target_stds": ([1.0] * 4, (1.0,) * 4),
     "model.roi_head.type": ("StandardRoIHead",),
@@ -58,22 +61,10 @@ TYPES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def style(value: Any) -> bool:
-    """Whether the stride is in the bottlenecks' first, 1x1 convolution."""
-    if value not in ("caffe", "pytorch"):
-        raise ValueError("'caffe' or 'pytorch'")
-    return bool(value == "caffe")
-
-
 def delta_weights(stds: Any) -> tuple[float, ...]:
     if not isinstance(stds, (list, tuple)) or len(stds) != 4 or not all(number(std) > 0 for std in stds):
         raise ValueError("four numbers above 0")
     return tuple(1 / std for std in stds)
-
-
-def least_side(value: Any) -> float:
-    """MMDetection keeps what is larger than this, we what is as large."""
-    return max(number(value), ABOVE_ZERO)
 
 
 def anchor_sizes(generator: Any) -> tuple[int, ...]:
@@ -81,12 +72,7 @@ def anchor_sizes(generator: Any) -> tuple[int, ...]:
     return tuple(stride * scale for stride in strides for scale in scales)
 
 
-def anchor_strides(generator: Any) -> tuple[int, ...]:
-    return whole_numbers(at(generator, "strides"))
-
-
-def aspect_ratios(generator: Any) -> tuple[float, ...]:
-    values = at(generator, "ratios")
+def aspect_ratios(values: Any) -> tuple[float, ...]:
     if not isinstance(values, (list, tuple)):
         raise ValueError("numbers as ratios")
     return tuple(float(number(value)) for value in values)
@@ -94,15 +80,15 @@ def aspect_ratios(generator: Any) -> tuple[float, ...]:
 
 # our setting: how it is read, and where it may stand (the second path is of early versions)
 SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
-    "model.stride_in_1x1": (style, ("model.backbone.style",)),
+    "model.stride_in_1x1": (caffe_style, ("model.backbone.style",)),
     "conventions.sampling_ratio": (whole_number, (f"{REGIONS}.roi_layer.sampling_ratio",)),
     "conventions.aligned": (flag, (f"{REGIONS}.roi_layer.aligned",)),
     "conventions.size_divisor": (whole_number, ("model.data_preprocessor.pad_size_divisor",)),
     "model.mask_resolution": (whole_number, (f"{MASK_REGIONS}.roi_layer.output_size",)),
     "regions.delta_weights": (delta_weights, (f"{HEAD}.bbox_coder.target_stds",)),
-    "proposals.anchor_sizes": (anchor_sizes, ("model.rpn_head.anchor_generator",)),
-    "proposals.anchor_strides": (anchor_strides, ("model.rpn_head.anchor_generator",)),
-    "proposals.aspect_ratios": (aspect_ratios, ("model.rpn_head.anchor_generator",)),
+    "proposals.anchor_sizes": (anchor_sizes, (ANCHORS,)),
+    "proposals.anchor_strides": (whole_numbers, (f"{ANCHORS}.strides",)),
+    "proposals.aspect_ratios": (aspect_ratios, (f"{ANCHORS}.ratios",)),
     "proposals.before_nms": (whole_number, ("model.test_cfg.rpn.nms_pre", "test_cfg.rpn.nms_pre")),
     "proposals.kept": (
         whole_number,
@@ -127,7 +113,7 @@ def of_mmdetection(origin: Origin, neck: Neck) -> dict[str, Said]:
     """Our settings, as MMDetection's configuration gives them; what is not done here is refused."""
     refuse_others(origin, TYPES | steps(neck), "maskrcnn")
     refuse_unlike(origin, REGIONS, MASK_REGIONS, ("roi_layer.aligned", "roi_layer.sampling_ratio"))
-    told = {SECTIONS[name]: value for name, value in inputs(origin).items()} | said(origin, SETTINGS)
+    told = inputs(origin) | said(origin, SETTINGS)
     backbone = at(origin.recipe, "model.backbone")
     if backbone is not None and "model.stride_in_1x1" not in told:
         told["model.stride_in_1x1"] = Said(False, "its configuration, whose backbone has no style: pytorch")

@@ -14,8 +14,8 @@ from common.data.batches import Batch, Prepared
 from common.results import Instances
 from common.run.model import Source
 from common.run.prediction_batches import one_or_many, predict_in_groups
-from maskrcnn.anchors import anchors_of_levels
 from maskrcnn.backbone import Backbone, norm_of, residual_network
+from maskrcnn.boxes import anchors_of_levels
 from maskrcnn.config import Config, Model
 from maskrcnn.heads import BOX_RESOLUTION, BoxHead, MaskHead, ProposalHead, cut_out
 from maskrcnn.losses import box_losses, mask_loss, proposal_losses

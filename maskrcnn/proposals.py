@@ -5,8 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maskrcnn.anchors import in_anchor_order
-from maskrcnn.boxes import clip, decode, non_maximum_suppression, sides
+from maskrcnn.boxes import clip, decode, in_anchor_order, non_maximum_suppression, sides
 from maskrcnn.config import Conventions, Proposals
 
 
@@ -15,20 +14,6 @@ class Proposed(NamedTuple):
 
     boxes: Tensor  # [n, 4] in network-input pixels
     scores: Tensor  # [n] as they are ranked by
-
-
-class Limits(NamedTuple):
-    """How many proposals survive each step."""
-
-    before_nms: int
-    after_nms: int
-    kept: int
-
-
-def limits_of(settings: Proposals, training: bool) -> Limits:
-    if training:
-        return Limits(settings.training_before_nms, settings.training_after_nms, settings.training_kept)
-    return Limits(settings.before_nms, settings.after_nms, settings.kept)
 
 
 @torch.no_grad()
@@ -45,10 +30,12 @@ def propose(
 
     Sorted by score, but for a cap over the whole batch, which leaves the levels one after the other.
     """
-    limits = limits_of(settings, training)
+    before_nms, after_nms, most = settings.before_nms, settings.after_nms, settings.kept
+    if training:
+        before_nms, after_nms = settings.training_before_nms, settings.training_after_nms
+        most = settings.training_kept
     levels = [
-        best_of_level(*level, sizes, limits.before_nms, conventions)
-        for level in zip(logits, deltas, anchors, strict=True)
+        best_of_level(*level, sizes, before_nms, conventions) for level in zip(logits, deltas, anchors, strict=True)
     ]
     boxes, scores = torch.cat([level.boxes for level in levels], dim=1), torch.cat([s for _, s in levels], dim=1)
     groups = torch.cat([torch.full(s.shape[1:], number, device=boxes.device) for number, (_, s) in enumerate(levels)])
@@ -57,9 +44,9 @@ def propose(
     for image_boxes, image_scores in zip(boxes, scores, strict=True):
         large = (sides(image_boxes, conventions.inclusive_corners) >= settings.smallest).all(dim=1)
         image = Proposed(image_boxes[large], image_scores[large])
-        kept = without_duplicates(image, groups[large], limits, settings.nms_threshold, conventions)
+        kept = without_duplicates(image, groups[large], after_nms, settings.nms_threshold, conventions)
         found.append(Proposed(image.boxes[kept], image.scores[kept]))
-    return best_of_batch(found, limits.kept) if together else [best(each, limits.kept) for each in found]
+    return best_of_batch(found, most) if together else [best(each, most) for each in found]
 
 
 def best_of_level(
@@ -76,7 +63,7 @@ def best_of_level(
 
 
 def without_duplicates(
-    image: Proposed, levels: Tensor, limits: Limits, threshold: float, conventions: Conventions
+    image: Proposed, levels: Tensor, after_nms: int, threshold: float, conventions: Conventions
 ) -> Tensor:
     """The indices that NMS leaves, of each level at most `after_nms`; levels don't suppress each other."""
     kept = non_maximum_suppression(image.boxes, image.scores, levels, threshold, conventions)
@@ -85,7 +72,7 @@ def without_duplicates(
     # each level's are sorted by score already: what counts is the place among the level's own
     place = torch.arange(len(kept), device=kept.device)
     first = torch.searchsorted(levels[kept].contiguous(), levels[kept])
-    return kept[place - first < limits.after_nms]
+    return kept[place - first < after_nms]
 
 
 def best(image: Proposed, count: int) -> Proposed:

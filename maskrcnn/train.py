@@ -9,7 +9,6 @@ from common.run.callbacks import Callback, Run
 from maskrcnn.augmentation import training_transforms
 from maskrcnn.config import VARIANTS
 from maskrcnn.network import MaskRCNN
-from maskrcnn.scoring import scoring
 from maskrcnn.weights import initialise
 from maskworks import own_data, report, shapes, training
 
@@ -32,7 +31,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
         own_data.training_set(training_data, transforms, config, polygons),
         validation_data,
         config.conventions.size_divisor,
-        scoring=scoring(config.model.masks),
+        scoring=own_data.scored_in_tiles(commands.INSTANCES if config.model.masks else commands.BOXES),
         callbacks=callbacks,
     )
     report.of_run(run)

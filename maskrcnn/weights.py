@@ -9,7 +9,7 @@ from maskrcnn.caffe2 import MARK, RULES, with_statistics
 from maskrcnn.convert import BENCHMARK, convert, recognise
 from maskrcnn.network import MaskRCNN
 from maskworks.published import starting_weights
-from maskworks.published.renaming import rename
+from maskworks.published.renaming import rename, resnet_body
 
 CLASS_LAYERS = ("box_head.category.", "box_head.deltas.", "mask_head.logits.")
 
@@ -21,8 +21,7 @@ def initialise(model: MaskRCNN, source: str) -> None:
     def body(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         return backbone(state, c4, set(model.state_dict()))
 
-    std = model.config.model.std
-    starting_weights.initialise(model, model.class_names, source, converted, body, CLASS_LAYERS, fixed_statistics, std)
+    starting_weights.initialise(model, source, converted, body, CLASS_LAYERS, fixed_statistics)
 
 
 def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
@@ -34,11 +33,8 @@ def backbone(state: Mapping[str, Tensor], c4: bool, known: set[str]) -> dict[str
 
     Under torchvision's names, or Caffe2's.
     """
-    if MARK in state and recognise(state) is None:
-        body = classifier_weights(state)
-    elif "layer1.0.conv1.weight" in state:
-        body = {f"backbone.{name}": value for name, value in state.items() if not name.startswith("fc.")}
-    else:
+    body = classifier_weights(state) if MARK in state and recognise(state) is None else resnet_body(state)
+    if body is None:
         return None
     if c4:
         body = {name.replace("backbone.layer4.", "region_stage."): value for name, value in body.items()}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from maskworks.published.origin import Origin, choose_recipe, settle
-from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, whole
+from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, resnet_body, whole
 from pose2seg.config import VARIANTS, Config
 
 SOURCES = ("liruilong940607/Pose2Seg",)
@@ -68,7 +68,5 @@ def _config(weights: Mapping[str, Tensor], variant: str) -> Config:
 
 def backbone_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """A torchvision classifier's weights under our names, without its last layer; None if it is something else."""
-    if "layer1.0.conv1.weight" not in state:
-        return None
-    weights = {f"backbone.{name}": value for name, value in state.items() if not name.startswith("fc.")}
-    return weights | missing_counters(weights)
+    weights = resnet_body(state)
+    return None if weights is None else weights | missing_counters(weights)

@@ -23,7 +23,7 @@ from common.run.settings import Images
 from common.run.training import Metrics
 from maskworks import own_data
 from pose2seg.config import VARIANTS, Config, PeopleData
-from pose2seg.joints import Detector, Source, from_results
+from pose2seg.joints import Detector, JointSource, from_results
 from pose2seg.people import open_people
 from pose2seg.scoring import people_scoring, write_maps
 
@@ -75,7 +75,7 @@ def named(data: PeopleData, asked: str) -> dict[str, Images]:
     return found
 
 
-def source_of_joints(config: Config, dataset: CocoDataset, number: int, device: torch.device) -> Source | None:
+def source_of_joints(config: Config, dataset: CocoDataset, number: int, device: torch.device) -> JointSource | None:
     """Where the joints of a data set come from; None: from its annotations."""
     data, test = config.data, config.test
     if data.keypoints and data.detector:

@@ -33,15 +33,15 @@ class Found(NamedTuple):
 
 
 Picture = NDArray[np.uint8]
-Source = Callable[[Sequence[int], Sequence[Picture]], list[Found]]  # numbers in the data set, photographs -> people
+JointSource = Callable[[Sequence[int], Sequence[Picture]], list[Found]]  # numbers in the data set, photographs
 
 
-def annotated(dataset: CocoDataset) -> Source:
+def annotated(dataset: CocoDataset) -> JointSource:
     """The true joints."""
     return lambda numbers, images: [Found(true_joints(dataset, number), None) for number in numbers]
 
 
-def from_results(dataset: CocoDataset, file: Path, smallest_confidence: float) -> Source:
+def from_results(dataset: CocoDataset, file: Path, smallest_confidence: float) -> JointSource:
     """What a pose estimator found, by image id."""
     people = read_results(file, smallest_confidence)
     if not people.keys() & set(dataset.image_ids.tolist()):

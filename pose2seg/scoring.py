@@ -26,7 +26,7 @@ from common.run.commands import Scoring
 from common.run.distributed import gather, is_main
 from common.run.evaluation import Detection, Evaluation, Finder, detect, examples_of
 from pose2seg.alignment import NEEDED_JOINTS
-from pose2seg.joints import Picture, Source, annotated
+from pose2seg.joints import JointSource, Picture, annotated
 from pose2seg.network import Pose2Seg
 from pose2seg.people import files, people_who_count, true_joints
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 
-def people_scoring(occlusion: Sequence[float], source: Source | None = None) -> Scoring:
+def people_scoring(occlusion: Sequence[float], source: JointSource | None = None) -> Scoring:
     """How models of this package are scored: the joints come from `source`, without one from the annotations."""
     return Scoring(
         evaluate=partial(evaluate_people, occlusion=occlusion, source=source),
@@ -42,7 +42,7 @@ def people_scoring(occlusion: Sequence[float], source: Source | None = None) -> 
     )
 
 
-def from_joints(model: Pose2Seg, dataset: CocoDataset, source: Source | None) -> Finder:
+def from_joints(model: Pose2Seg, dataset: CocoDataset, source: JointSource | None) -> Finder:
     """The people in photographs of a data set, from the joints that a source gives; without one, from the true ones."""
     find = source or annotated(dataset)
 
@@ -60,7 +60,7 @@ def evaluate_people(
     batch_size: int,
     workers: int,
     occlusion: Sequence[float],
-    source: Source | None = None,
+    source: JointSource | None = None,
 ) -> Evaluation:
     """Scores under "segm", and under "segm 0.50-0.75" for each range of overlaps that has people."""
     remark_on(dataset, source is None)

@@ -10,8 +10,7 @@ from pose2seg.network import Pose2Seg
 
 
 def initialise(model: Pose2Seg, source: str) -> None:
-    std = model.config.model.std
-    starting_weights.initialise(model, model.class_names, source, converted, backbone_weights, (), False, std)
+    starting_weights.initialise(model, source, converted, backbone_weights, class_layers=(), fixed_statistics=False)
 
 
 def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import generalized_box_iou_loss
 
-from refinemask_psg.boxes import Size, clip, decode, encode
+from refinemask_psg.boxes import Size, clip, decode
 from refinemask_psg.config import Model
 from refinemask_psg.rois import pool, with_image_index
 from refinemask_psg.targets import Candidates, Sampled
@@ -78,25 +77,6 @@ def hardness(head: nn.Module, pyramid: list[Tensor], candidates: list[Candidates
     labels = torch.cat([each.labels for each in candidates])
     losses = F.cross_entropy(stage.logits.float(), labels, reduction="none")
     return list(torch.split(losses, [len(each.boxes) for each in candidates]))
-
-
-def box_losses(stage: StageAnswers, sampled: list[Sampled], index: int, config: Model) -> tuple[Tensor, Tensor]:
-    """The losses of the classes and of the boxes of one stage, averaged over all samples of the batch."""
-    count = max(len(stage.logits), 1)
-    labels = torch.cat([each.labels for each in sampled])
-    class_loss = F.cross_entropy(stage.logits.float(), labels, reduction="sum") / count
-    background = stage.logits.shape[1] - 1
-    positive = (labels < background).nonzero().squeeze(1)
-    boxes, true_boxes = stage.regions[positive, 1:], torch.cat([each.true_boxes for each in sampled])
-    column = torch.zeros_like(positive) if stage.deltas.shape[1] == 1 else labels[positive]
-    deltas, stds = stage.deltas[positive, column].float(), config.box_stds[index]
-    if config.box_loss == "giou":
-        box_loss = generalized_box_iou_loss(decode(boxes, deltas, stds), true_boxes, reduction="sum")
-    else:
-        distance = F.smooth_l1_loss if config.box_loss == "smooth_l1" else F.l1_loss
-        box_loss = distance(deltas, encode(boxes, true_boxes, stds), reduction="sum")
-    weight = config.box_stage_weights[index]
-    return weight * config.box_class_weight * class_loss, weight * config.box_loss_weight * box_loss / count
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Boxes x1, y1, x2, y2: their overlaps, their deltas, their suppression."""
+"""Anchors, and boxes x1, y1, x2, y2: their overlaps, their deltas, their suppression."""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +7,28 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+STRIDES = (4, 8, 16, 32, 64)  # of P2 to P6
+RATIOS = (0.5, 1.0, 2.0)  # an anchor's height over its width
 LARGEST_LOG_SCALE = abs(math.log(16 / 1000))  # a box becomes at most 62.5 times as large or as small
 Size = tuple[int, int] | Tensor  # height, width; a tensor [2] where a graph is exported for several
+
+
+def level_anchors(height: int, width: int, stride: int, scale: int, device: torch.device) -> Tensor:
+    """The anchors of a level, in the order row, column, ratio: [h * w * 3, 4]; their area is (scale * stride)^2."""
+    ratios = torch.tensor(RATIOS, device=device).sqrt()
+    sides = torch.stack((scale * stride / ratios, scale * stride * ratios), dim=1)  # [3, 2] width, height
+    x, y = torch.arange(width, device=device) * stride, torch.arange(height, device=device) * stride
+    centres = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=-1)[:, :, None]
+    return torch.cat((centres - sides / 2, centres + sides / 2), dim=-1).view(-1, 4)
+
+
+def all_anchors(levels: list[Tensor], scale: int) -> list[Tensor]:
+    """The anchors of each level of a pyramid."""
+    sizes = [level.shape[2:] for level in levels]
+    return [
+        level_anchors(height, width, stride, scale, levels[0].device)
+        for (height, width), stride in zip(sizes, STRIDES, strict=True)
+    ]
 
 
 def area(boxes: Tensor) -> Tensor:

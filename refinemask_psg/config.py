@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import tyro
 
 from common.run.ranges import Count, Decay, NotNegative, Positive, Share, Whole, WholeOrUnset, Width
-from common.run.settings import Data, Images, Optimizer, Schedule, Training
-from refinemask_psg.psg.relation_config import Relations, shapes_relations
+from common.run.settings import Data, Images, Optimizer, Schedule, Training, coco_2017
+from refinemask_psg.psg.config import Relations, shapes_relations
 
 CASCADE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 
@@ -188,18 +188,13 @@ def _data(train: tuple[str, str], val: tuple[str, str]) -> Data:
     return Data(train=own[0], val=own[1], keep_empty=False)
 
 
-def _coco_2017() -> Data:
-    train, val = "annotations/instances_train2017.json", "annotations/instances_val2017.json"
-    return _data(("coco/train2017", f"coco/{train}"), ("coco/val2017", f"coco/{val}"))
-
-
 def _refinemask(variant: str, backbone: Literal["resnet50", "resnet101"], epochs: int) -> Config:
     """RefineMask's recipe: one scale, 12 or 24 epochs."""
     return Config(
         variant=variant,
         training=Training(epochs=epochs, batch_size=16),
         model=Model(backbone=backbone, box_class_weight=2.0, box_loss_weight=2.0),
-        data=_coco_2017(),
+        data=coco_2017(),
         optimizer=Optimizer(name="sgd", lr=0.02, clip=35.0),
         schedule=Schedule(milestones=[epochs * 2 // 3, epochs * 11 // 12], warmup_ratio=0.001),
     )
@@ -239,7 +234,7 @@ def _composite_swin(variant: str, model: Model) -> Config:
             model, backbone="swin_tiny", composite=True, frozen_stages=-1, drop_path=0.2, mask_targets="bitmaps"
         ),
         augment=Augment(short_sides=tuple(range(480, 801, 32)), crop=0.5),
-        data=_coco_2017(),
+        data=coco_2017(),
         optimizer=Optimizer(name="adamw", lr=1e-4, weight_decay=0.05),
         schedule=Schedule(milestones=[27, 33], warmup_ratio=0.001),
     )

@@ -1,6 +1,6 @@
 """Names in published checkpoints -> names here: RefineMask, CBNetV2, refine_caslm, psg, MMDetection, Detectron2.
 
-U-2-Net's own files need no conversion: u2net.py has their names.
+U-2-Net's own files need no conversion: u2net/network.py has their names.
 """
 
 import re
@@ -20,8 +20,8 @@ from maskworks.published.renaming import Converted, Rules, count, missing_counte
 from refinemask_psg import detectron2
 from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config, Model
 from refinemask_psg.network import RefineMask
-from refinemask_psg.psg.relation_config import PSG_PREDICATES, Relations
-from refinemask_psg.psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
+from refinemask_psg.psg.config import PSG_PREDICATES, Relations
+from refinemask_psg.psg.convert import RELATION_RULES, RELATION_UNUSED, relation_settings
 from refinemask_psg.swin import SMALL_DEPTHS
 
 BACKBONE: Rules = [
@@ -249,9 +249,7 @@ def caffe_or_not(origin: Origin, other: str, style: Said | None) -> Said | None:
 def of_mmdetection(origin: Origin) -> dict[str, Said]:
     """Our settings as MMDetection's configuration gives them; what is not done here is refused."""
     refuse_others(origin, MMDETECTION_ONLY, "refinemask_psg")
-    places = {"long_side": "test", "short_side": "test"}
-    told = {f"{places.get(name, 'model')}.{name}": value for name, value in inputs(origin).items()}
-    told |= said(origin, MMDETECTION_SETTINGS)
+    told = inputs(origin) | said(origin, MMDETECTION_SETTINGS)
     if str(at(origin.recipe, "model.backbone.type")).startswith("ResNet") and "model.stride_in_1x1" not in told:
         told["model.stride_in_1x1"] = Said(False, "its configuration, whose backbone has no style: pytorch")
     version = str(plain_dict(origin.rest.get("meta")).get("mmdet_version", ""))

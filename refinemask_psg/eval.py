@@ -1,12 +1,10 @@
 """Score RefineMask: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations FILE] [--flags]."""
 
 import sys
-from functools import partial
 
 import refinemask_psg
 from common.data.coco import refuse_other_classes
 from common.run import commands, program
-from common.run.evaluation import evaluate_instances
 from maskworks import own_data, shapes
 
 
@@ -22,10 +20,7 @@ def main() -> None:
     config.data = own_data.located(config.data, sys.argv[1:])
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     refuse_other_classes(dataset, model.class_names)
-    boxes_alone = commands.Scoring(
-        evaluate=partial(evaluate_instances, kinds=("bbox",)), decisive=("bbox", "AP"), limited=True
-    )
-    scoring = commands.INSTANCES if len(model.mask_heads) else boxes_alone
+    scoring = commands.INSTANCES if len(model.mask_heads) else commands.BOXES
     commands.evaluate("refinemask_psg", config, model.to(device), dataset, own_data.scored_in_tiles(scoring))
 
 

@@ -15,20 +15,18 @@ from common.data.images import fit_short_side, fit_within, resize, resize_antial
 from common.results import Instances
 from common.run.model import Source
 from common.run.prediction_batches import one_or_many, predict_in_groups
-from refinemask_psg.box_head import BoxHead, StageAnswers, answer, box_losses, hardness, next_proposals, run_cascade
+from refinemask_psg.backbone import make_backbone
+from refinemask_psg.box_head import BoxHead, StageAnswers, answer, hardness, next_proposals, run_cascade
 from refinemask_psg.boxes import Size
-from refinemask_psg.composite import CompositeSwin
 from refinemask_psg.config import Config, Model
-from refinemask_psg.fpn import FeaturePyramid
-from refinemask_psg.losses import mask_losses
+from refinemask_psg.losses import box_losses, mask_losses, rpn_losses
 from refinemask_psg.mask_head import MaskAnswers, PlainMaskHead, RefineMaskHead
 from refinemask_psg.postprocess import Detections, detections, paste, probabilities, scale_of
 from refinemask_psg.psg.results import SceneGraph
-from refinemask_psg.resnet import ResNetBackbone
+from refinemask_psg.pyramid import FeaturePyramid
 from refinemask_psg.rois import with_image_index
-from refinemask_psg.rpn import TRAINING_NMS, Proposals, RegionProposals, propose, rpn_losses
+from refinemask_psg.rpn import TRAINING_NMS, Proposals, RegionProposals, propose
 from refinemask_psg.semantic import SemanticU2Head, semantic_losses, semantic_target
-from refinemask_psg.swin import DEPTHS, SMALL_DEPTHS, Swin
 from refinemask_psg.targets import Candidates, Sampled
 
 DIVISOR = 32  # the coarsest stride with weights: inputs are padded to a multiple of it
@@ -63,7 +61,7 @@ class RefineMask(nn.Module):
         self.config, self.class_names = config, tuple(class_names)
         self.category_ids = tuple(category_ids) or tuple(range(1, len(self.class_names) + 1))  # in COCO JSON
         model, classes = config.model, len(self.class_names)
-        self.backbone = backbone(model)
+        self.backbone = make_backbone(model)
         self.fpn = FeaturePyramid(self.backbone.channels, model.fpn_channels, model.fpn_upsampling)
         self.rpn = RegionProposals(model.fpn_channels)
         self.box_heads = nn.ModuleList(BoxHead(model, classes) for _ in model.box_ious)
@@ -265,15 +263,6 @@ class RefineMask(nn.Module):
             each.sample(target.boxes, model.box_samples, model.sampling, rank)
             for each, target, rank in zip(candidates, targets, hard, strict=True)
         ]
-
-
-def backbone(model: Model) -> ResNetBackbone | Swin | CompositeSwin:
-    if not model.backbone.startswith("swin"):
-        return ResNetBackbone(model)
-    if model.composite:
-        return CompositeSwin(model.drop_path, model.checkpoint_backbone, model.absolute_positions)
-    depths = SMALL_DEPTHS if model.backbone == "swin_small" else DEPTHS
-    return Swin(model.drop_path, model.checkpoint_backbone, True, model.absolute_positions, depths)
 
 
 def add(step: TrainingStep, terms: dict[str, Tensor], is_lead: bool, model: Model) -> None:

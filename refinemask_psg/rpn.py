@@ -8,14 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from refinemask_psg.boxes import Size, clip, decode, encode, nms_within
+from refinemask_psg.boxes import RATIOS, Size, all_anchors, clip, decode, nms_within
 from refinemask_psg.config import Model
-from refinemask_psg.targets import IGNORED, match, sample
 
-STRIDES = (4, 8, 16, 32, 64)
-RATIOS = (0.5, 1.0, 2.0)  # height over width
 STDS = (1.0, 1.0, 1.0, 1.0)
-POSITIVE_IOU, NEGATIVE_IOU = 0.7, 0.3
 TRAINING_NMS = 0.7
 Suppress = Callable[[Tensor, Tensor, Tensor, float], Tensor]  # boxes, scores, groups, threshold -> those kept
 
@@ -44,27 +40,9 @@ class RegionProposals(nn.Module):
         return [self.objectness(level) for level in hidden], [self.deltas(level) for level in hidden]
 
 
-def level_anchors(height: int, width: int, stride: int, scale: int, device: torch.device) -> Tensor:
-    """The anchors of a level, in the order row, column, ratio: [h * w * 3, 4]; their area is (scale * stride)^2."""
-    ratios = torch.tensor(RATIOS, device=device).sqrt()
-    sides = torch.stack((scale * stride / ratios, scale * stride * ratios), dim=1)  # [3, 2] width, height
-    x, y = torch.arange(width, device=device) * stride, torch.arange(height, device=device) * stride
-    centres = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=-1)[:, :, None]
-    return torch.cat((centres - sides / 2, centres + sides / 2), dim=-1).view(-1, 4)
-
-
 def flat(levels: list[Tensor], values: int) -> list[Tensor]:
     """For each level [N, 3 * values, h, w] -> [N, h * w * 3, values], in the order of the anchors."""
     return [level.permute(0, 2, 3, 1).reshape(len(level), -1, values).float() for level in levels]
-
-
-def all_anchors(levels: list[Tensor], scale: int) -> list[Tensor]:
-    """The anchors of each level of a pyramid."""
-    sizes = [level.shape[2:] for level in levels]
-    return [
-        level_anchors(height, width, stride, scale, levels[0].device)
-        for (height, width), stride in zip(sizes, STRIDES, strict=True)
-    ]
 
 
 @torch.no_grad()
@@ -104,38 +82,3 @@ def best(
         boxes, scores, levels = boxes[sound], scores[sound], levels[sound]
     kept = nms(boxes, scores, levels, threshold)[:count]
     return Proposals(boxes[kept], scores[kept])
-
-
-def rpn_losses(
-    objectness: list[Tensor],
-    deltas: list[Tensor],
-    objects: list[Tensor],
-    padded_sizes: list[tuple[int, int]],
-    config: Model,
-) -> tuple[Tensor, Tensor]:
-    """The losses of objectness and of boxes. objects: each image's true boxes [n, 4].
-
-    padded_sizes: each image's own, as it was before the batch's images got one size; anchors beyond take no part.
-    """
-    anchors = torch.cat(all_anchors(objectness, config.anchor_scale))
-    logits, moves = torch.cat(flat(objectness, 1), dim=1)[..., 0], torch.cat(flat(deltas, 4), dim=1)
-    class_loss, box_loss, count = logits.new_zeros(()), logits.new_zeros(()), 0
-    for image, (boxes, size) in enumerate(zip(objects, padded_sizes, strict=True)):
-        matches = match(anchors, boxes, POSITIVE_IOU, NEGATIVE_IOU, smallest=NEGATIVE_IOU, low_quality=True)
-        matches = torch.where(within(objectness, size), matches, IGNORED)
-        positive, negative = sample(matches, config.rpn_samples, config.rpn_samples // 2, config.rpn_sampling)
-        count += max(len(positive), 1) + max(len(negative), 1)
-        class_loss = class_loss + F.softplus(-logits[image, positive]).sum() + F.softplus(logits[image, negative]).sum()
-        wanted = encode(anchors[positive], boxes[matches[positive]], STDS)
-        box_loss = box_loss + (moves[image, positive] - wanted).abs().sum()
-    return class_loss / count, box_loss / count
-
-
-def within(levels: list[Tensor], padded_size: tuple[int, int]) -> Tensor:
-    """Which anchors have their centre inside the padded image. [anchors] bool"""
-    inside = []
-    for level, stride in zip(levels, STRIDES, strict=True):
-        rows = torch.arange(level.shape[2], device=level.device) * stride < padded_size[0]
-        columns = torch.arange(level.shape[3], device=level.device) * stride < padded_size[1]
-        inside.append((rows[:, None] & columns).flatten().repeat_interleave(len(RATIOS)))
-    return torch.cat(inside)

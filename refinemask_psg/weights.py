@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from common.run.settings import Optimizer
 from maskworks.published import starting_weights
 from maskworks.published.formats import read_published
 from maskworks.published.names import local_file
+from maskworks.published.renaming import resnet_body
 from refinemask_psg.convert import COMPUTED, convert, recognise
 from refinemask_psg.network import RefineMask
 
@@ -35,12 +37,8 @@ def initialise(model: RefineMask, source: str) -> None:
     def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return with_own_heads(model, convert(state).weights if recognise(state) else state, source)
 
-    def backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-        return backbone_weights(model, state)
-
-    starting_weights.initialise(
-        model, model.class_names, source, converted, backbone, CLASS_LAYERS, fixed_statistics, settings.std
-    )
+    body = partial(backbone_weights, model)
+    starting_weights.initialise(model, source, converted, body, CLASS_LAYERS, fixed_statistics)
     if settings.semantic_weights:
         start_semantic_head(model, settings.semantic_weights)
 
@@ -61,10 +59,8 @@ def with_own_heads(model: nn.Module, weights: Mapping[str, Tensor], source: str)
 
 def backbone_weights(model: RefineMask, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """A classifier's weights without its last layers; both Swins of a composite backbone start from the same."""
-    if "layer1.0.conv1.weight" in state:
-        return {f"backbone.{name}": value for name, value in state.items() if not name.startswith("fc.")}
     if "layers.0.blocks.0.attn.qkv.weight" not in state:
-        return None
+        return resnet_body(state)
     left_out = re.compile(rf"{COMPUTED}|.*\.attn_mask|norm\..*|head\..*")
     body = {name: value for name, value in state.items() if not left_out.fullmatch(name)}
     prefixes = ("backbone.assisting.", "backbone.lead.") if model.config.model.composite else ("backbone.",)

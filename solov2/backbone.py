@@ -31,30 +31,22 @@ class Backbone(nn.Module):
             for stage in (body.layer2, body.layer3, body.layer4):
                 stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
         self.conv1, self.bn1, self.relu, self.maxpool = body.conv1, body.bn1, body.relu, body.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = (
-            body.layer1,
-            body.layer2,
-            body.layer3,
-            body.layer4,
-        )
+        self.layer1, self.layer2, self.layer3, self.layer4 = body.layer1, body.layer2, body.layer3, body.layer4
         self.channels = [body.fc.in_features // 2**k for k in (3, 2, 1, 0)]
         if config.deformable != "none":
             for stage in (self.layer2, self.layer3, self.layer4):
                 for residual in stage:
-                    residual.conv2 = DeformableConv2d.like(residual.conv2, config.deformable == "v2")
-        self._freeze(config.frozen_stages)
+                    residual.conv2 = DeformableConv2d(residual.conv2, config.deformable == "v2")
+        if config.frozen_stages >= 0:
+            stages = [self.layer1, self.layer2, self.layer3, self.layer4]
+            for module in [self.conv1, self.bn1, *stages][: 2 + config.frozen_stages]:
+                module.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         features = [self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(images)))))]
         for stage in (self.layer2, self.layer3, self.layer4):
             features.append(stage(features[-1]))
         return features
-
-    def _freeze(self, stages: int) -> None:
-        if stages < 0:
-            return
-        for module in [self.conv1, self.bn1, self.layer1, self.layer2, self.layer3, self.layer4][: 2 + stages]:
-            module.requires_grad_(False)
 
 
 class FrozenStatisticsBatchNorm(nn.BatchNorm2d):
@@ -72,48 +64,25 @@ def group_norm(channels: int) -> nn.GroupNorm:
 class DeformableConv2d(nn.Module):
     """A convolution that samples at learned offsets (v1), and weighs the samples too (v2: arXiv 1811.11168)."""
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        size: int,
-        stride: int,
-        padding: int,
-        groups: int,
-        bias: bool,
-        modulated: bool,
-    ):
+    def __init__(self, like: nn.Conv2d, modulated: bool):
+        """Of the shape of a plain one."""
         super().__init__()
-        plain = nn.Conv2d(inputs, outputs, size, stride, padding, groups=groups, bias=bias)
+        inputs, size, bias = like.in_channels, like.kernel_size[0], like.bias is not None
+        self.stride, self.padding, self.modulated = like.stride[0], int(like.padding[0]), modulated
+        plain = nn.Conv2d(inputs, like.out_channels, size, self.stride, self.padding, groups=like.groups, bias=bias)
         self.weight, self.bias = plain.weight, plain.bias
-        self.stride, self.padding, self.modulated = stride, padding, modulated
-        taps = size * size
-        self.offset = nn.Conv2d(inputs, (3 if modulated else 2) * taps, size, stride, padding)
+        self.offset = nn.Conv2d(inputs, (3 if modulated else 2) * size**2, size, self.stride, self.padding)
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
 
-    @classmethod
-    def like(cls, conv: nn.Conv2d, modulated: bool) -> "DeformableConv2d":
-        """A deformable convolution of the same shape as a plain one."""
-        size, stride, padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
-        bias = conv.bias is not None
-        return cls(conv.in_channels, conv.out_channels, size, stride, padding, conv.groups, bias, modulated)
-
     def forward(self, features: Tensor) -> Tensor:
         offset, mask = self.offset(features), None
+        digits = self.weight.dtype  # all of them: offsets are coordinates
         if self.modulated:
             vertical, horizontal, mask_logits = offset.chunk(3, dim=1)
-            offset, mask = torch.cat((vertical, horizontal), dim=1), mask_logits.sigmoid()
-        digits = self.weight.dtype  # all of them: offsets are coordinates
+            offset, mask = torch.cat((vertical, horizontal), dim=1), mask_logits.sigmoid().to(digits)
+        inputs, offset = features.to(digits), offset.to(digits)
         with full_precision(features.device):
-            sampled: Tensor = deform_conv2d(
-                features.to(digits),
-                offset.to(digits),
-                self.weight,
-                self.bias,
-                self.stride,
-                self.padding,
-                mask=None if mask is None else mask.to(digits),
-            )
+            sampled: Tensor = deform_conv2d(inputs, offset, self.weight, self.bias, self.stride, self.padding, mask)
         return sampled.to(features.dtype)

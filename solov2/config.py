@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from common.run.ranges import Count, Depth, NotNegative, Positive, Share, WholeOrUnset, Width
-from common.run.settings import Data, Images, Optimizer, Schedule, Training
+from common.run.settings import Data, Optimizer, Schedule, Training, coco_2017
 
 COCO_STRIDES = (8, 8, 16, 32, 32)
 FULL_RANGES = ((1.0, 96.0), (48.0, 192.0), (96.0, 384.0), (192.0, 768.0), (384.0, 2048.0))
@@ -121,7 +121,7 @@ def _full(variant: str, model: Model, short_sides: tuple[int, ...] = (640, 672, 
         training=Training(epochs=12 if once else 36, batch_size=16),
         model=model,
         augment=Augment(short_sides=short_sides),
-        data=_coco_2017(),
+        data=coco_2017(),
         optimizer=Optimizer(name="sgd", lr=0.01, clip=35.0),
         schedule=Schedule(milestones=[9, 11] if once else [27, 33]),
     )
@@ -146,14 +146,6 @@ def _light(variant: str, model: Model, long_side: int, short_side: int) -> Confi
 def _light_448(variant: str, backbone: Literal["resnet18", "resnet34", "resnet50"]) -> Config:
     model = Model(backbone=backbone, tower_depth=2, scale_ranges=LIGHT_448_RANGES)
     return _light(variant, model, 768, 448)
-
-
-def _coco_2017() -> Data:
-    return Data(
-        train=Images(["datasets/coco/train2017"], ["datasets/coco/annotations/instances_train2017.json"]),
-        val=Images(["datasets/coco/val2017"], ["datasets/coco/annotations/instances_val2017.json"]),
-        keep_empty=False,
-    )
 
 
 def _shapes() -> Config:

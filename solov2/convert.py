@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -21,7 +22,7 @@ from maskworks.published.mmdetection import (
 )
 from maskworks.published.origin import Decision, Origin, Said, choose_recipe, settle, values_of
 from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, whole
-from solov2.config import VARIANTS, Config, Model
+from solov2.config import VARIANTS, Config
 
 DEEPEST = 8  # tower that is looked for
 # a deformable convolution's offsets: conv2.conv_offset, or conv2_offset in very old files
@@ -94,11 +95,6 @@ SOURCES: dict[str, tuple[str, Rules]] = {
     ADELAIDET: (ADELAIDET_MARK, OF_ADELAIDET),
 }
 
-# what model_of finds in the names and shapes
-TOLD_BY_SHAPES = (
-    *("backbone", "deformable", "deformable_towers", "deformable_mask_feature", "fpn_channels"),
-    *("tower_channels", "tower_depth", "mask_head_channels", "mask_channels"),
-)
 # what decides results and is not in the tensors
 DECIDING = (
     *("model.channels", "model.mean", "model.std", "model.stride_in_1x1", "model.grids", "model.strides"),
@@ -174,27 +170,27 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     names = {name: rename(name, SOURCES[source][1]) for name in state}
     weights = {names[name]: value for name, value in state.items()}
     weights |= missing_counters(weights)
-    config, decisions = _config(model_of(weights), source, origin, variant)
+    config, decisions = _config(structure_of(weights), source, origin, variant)
     return Converted(source, config, weights, names, decisions)
 
 
-def model_of(weights: Mapping[str, Tensor]) -> Model:
-    """The network that weights under our names belong to, as far as their shapes tell."""
+def structure_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Of the network that weights under our names belong to, the settings that their names and shapes tell."""
     head = "category_kernel_head"
     depth = count(weights, rf"{head}\.category_tower\.(\d+)\.norm\.weight")
     deformable_layers = count(weights, rf"{head}\.category_tower\.(\d+)\.conv\.offset\.weight")
     offsets = weights.get("backbone.layer2.0.conv2.offset.weight")
-    return Model(
-        backbone=_backbone(weights),
-        deformable="none" if offsets is None else "v1" if len(offsets) == 18 else "v2",
-        deformable_towers="none" if not deformable_layers else "all" if deformable_layers == depth else "last",
-        deformable_mask_feature="mask_feature_head.project.conv.offset.weight" in weights,
-        fpn_channels=len(weights["fpn.inner_blocks.0.0.weight"]),
-        tower_channels=len(weights[f"{head}.category_tower.0.conv.weight"]),
-        tower_depth=depth,
-        mask_head_channels=len(weights["mask_feature_head.levels.0.0.conv.weight"]),
-        mask_channels=len(weights[f"{head}.kernel.weight"]),
-    )
+    return {
+        "backbone": _backbone(weights),
+        "deformable": "none" if offsets is None else "v1" if len(offsets) == 18 else "v2",
+        "deformable_towers": "none" if not deformable_layers else "all" if deformable_layers == depth else "last",
+        "deformable_mask_feature": "mask_feature_head.project.conv.offset.weight" in weights,
+        "fpn_channels": len(weights["fpn.inner_blocks.0.0.weight"]),
+        "tower_channels": len(weights[f"{head}.category_tower.0.conv.weight"]),
+        "tower_depth": depth,
+        "mask_head_channels": len(weights["mask_feature_head.levels.0.0.conv.weight"]),
+        "mask_channels": len(weights[f"{head}.kernel.weight"]),
+    }
 
 
 @whole
@@ -212,12 +208,13 @@ def _backbone(weights: Mapping[str, Tensor]) -> Any:
     return {6: "resnet50"}.get(blocks, "resnet101")
 
 
-def _config(model: Model, source: str, origin: Origin | None, variant: str | None) -> tuple[Config, list[Decision]]:
+def _config(
+    structure: dict[str, Any], source: str, origin: Origin | None, variant: str | None
+) -> tuple[Config, list[Decision]]:
     """The published recipe nearest to this network (of the schedules, the longest), or the one named."""
 
     def differences(name: str) -> int:
-        theirs = VARIANTS[name].model
-        return sum(getattr(theirs, field) != getattr(model, field) for field in TOLD_BY_SHAPES)
+        return sum(getattr(VARIANTS[name].model, field) != value for field, value in structure.items())
 
     published = [
         name
@@ -228,8 +225,7 @@ def _config(model: Model, source: str, origin: Origin | None, variant: str | Non
     decides = {name: values_of(VARIANTS[name], DECIDING) for name in published if differences(name) == nearest}
     recipe = choose_recipe(decides, variant, origin)
     config = deepcopy(VARIANTS[recipe.value])
-    for field in TOLD_BY_SHAPES:
-        setattr(config.model, field, getattr(model, field))
+    config.model = replace(config.model, **structure)
     told: dict[str, Said] = {}
     if source == "pytorch_solov2":
         told["test.max_instances"] = Said(30, "pytorch_solov2's configuration")
@@ -243,12 +239,4 @@ def _config(model: Model, source: str, origin: Origin | None, variant: str | Non
 def of_mmdetection(origin: Origin) -> dict[str, Said]:
     """Our settings, as the configuration of MMDetection, or of SOLO on its ground, gives them."""
     refuse_others(origin, TYPES, "solov2")
-    seen = inputs(origin)
-    sections = {
-        "channels": "model.channels",
-        "mean": "model.mean",
-        "std": "model.std",
-        "long_side": "test.long_side",
-        "short_side": "test.short_side",
-    }
-    return {setting: seen[name] for name, setting in sections.items() if name in seen} | said(origin, SETTINGS)
+    return inputs(origin) | said(origin, SETTINGS)

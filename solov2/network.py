@@ -186,7 +186,7 @@ class ConvNorm(nn.Module):
         super().__init__()
         self.conv: nn.Module = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
         if deformable != "none":
-            self.conv = DeformableConv2d.like(self.conv, deformable == "v2")
+            self.conv = DeformableConv2d(self.conv, deformable == "v2")
         self.norm = nn.GroupNorm(32, outputs)
 
     def forward(self, features: Tensor) -> Tensor:

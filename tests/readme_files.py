@@ -25,7 +25,7 @@ from common.run.configuration import configure, to_dict
 from maskworks import shapes
 from maskworks.packages import NETWORKS
 from maskworks.published.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
-from refinemask_psg.psg.relation_config import PSG_PREDICATES
+from refinemask_psg.psg.config import PSG_PREDICATES
 from refinemask_psg.u2net import U2Net
 from tests.glip.test_convert import published as published_by_microsoft
 from tests.maskrcnn.test_convert import published_by_benchmark, published_by_detectron

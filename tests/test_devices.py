@@ -128,7 +128,7 @@ def test_deformable_convolutions_place_their_samples_in_all_digits(package: str,
     torch.manual_seed(0)
     plain = torch.nn.Conv2d(4, 6, 3, padding=1)
     backbone = importlib.import_module(f"{package}.backbone")
-    layer = backbone.DeformableConv2d.like(plain, True) if package == "solov2" else backbone.DeformableConv2d(4, 6, 1)
+    layer = backbone.DeformableConv2d(plain, True) if package == "solov2" else backbone.DeformableConv2d(4, 6, 1)
     torch.nn.init.normal_(layer.offset.bias, std=2)
     torch.nn.init.normal_(layer.weight, std=0.3)
     features = torch.randn(2, 4, 9, 11).to(dtype)

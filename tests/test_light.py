@@ -13,7 +13,7 @@ from common.run.runlog import RunLog
 from glip.config import VARIANTS
 from glip.network import GLIP
 from maskworks.packages import NETWORKS
-from refinemask_psg.psg.relation_config import Relations
+from refinemask_psg.psg.config import Relations
 from refinemask_psg.psg.relation_head import RelationHead
 
 OPTIONAL = ("transformers", "tokenizers", "tensorboard", "onnx", "onnxruntime", "gradio", "huggingface_hub", "nltk")

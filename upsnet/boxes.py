@@ -1,4 +1,4 @@
-"""Boxes x1, y1, x2, y2 that end at their last pixel: a side is x2 - x1 + 1 long, everywhere in the original."""
+"""Anchors and boxes x1, y1, x2, y2 that end at their last pixel: a side is x2 - x1 + 1 long, as in the original."""
 
 import math
 
@@ -6,9 +6,32 @@ import torch
 import torchvision
 from torch import Tensor
 
+STRIDES = (4, 8, 16, 32, 64)  # of p2 .. p6
+ANCHOR_SCALE = 8  # an anchor's side, in strides
+RATIOS = (0.5, 1.0, 2.0)  # height over width
 LARGEST_SCALING = math.log(1000 / 16)  # of a side, before the exponential
 Weights = tuple[float, float, float, float]  # how strongly dx, dy, dw, dh are scaled
 PLAIN: Weights = (1.0, 1.0, 1.0, 1.0)
+
+
+def cell_anchors(stride: int) -> list[list[float]]:
+    """The anchors around a level's first cell, their sides rounded to whole pixels before they are scaled."""
+    centre = (stride - 1) / 2
+    anchors = []
+    for ratio in RATIOS:
+        width = round(math.sqrt(stride * stride / ratio))
+        height = round(width * ratio)
+        half_width, half_height = (width * ANCHOR_SCALE - 1) / 2, (height * ANCHOR_SCALE - 1) / 2
+        anchors.append([centre - half_width, centre - half_height, centre + half_width, centre + half_height])
+    return anchors
+
+
+def anchors_of(stride: int, height: int, width: int, device: torch.device) -> Tensor:
+    """[height * width * 3, 4]: the anchors of a level, row by row, cell by cell."""
+    y = torch.arange(height, device=device)[:, None].expand(height, width) * stride
+    x = torch.arange(width, device=device).expand(height, width) * stride
+    shifts = torch.stack((x, y, x, y), dim=-1)[:, :, None]  # [H, W, 1, 4]
+    return (shifts + torch.tensor(cell_anchors(stride), device=device)).reshape(-1, 4)
 
 
 def sides(boxes: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from common.run.ranges import Count, Depth, NotNegative, Positive, Share, Whole, WholeOrUnset, Width
-from common.run.settings import Data, Images, Optimizer, Schedule, Training
+from common.run.settings import Data, Images, Optimizer, Schedule, Training, coco_2017
 
 
 @dataclass
@@ -163,11 +163,7 @@ def _coco(variant: str, model: Model, short_sides: tuple[int, ...] = (800,)) -> 
         variant=variant,
         model=replace(model, things=80),
         augment=Augment(short_sides=short_sides),
-        data=Data(
-            train=Images(["datasets/coco/train2017"], ["datasets/coco/annotations/panoptic_train2017.json"]),
-            val=Images(["datasets/coco/val2017"], ["datasets/coco/annotations/panoptic_val2017.json"]),
-            keep_empty=False,
-        ),
+        data=coco_2017("panoptic"),
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from maskworks.published.origin import Decision, Origin, choose_recipe, settle
-from maskworks.published.renaming import Converted, Rules, count, rename, whole
+from maskworks.published.renaming import Converted, Rules, count, rename, resnet_body, whole
 from upsnet.classes import CITYSCAPES, COCO
 from upsnet.config import VARIANTS, Config
 
@@ -109,15 +109,13 @@ def known_classes(number: int) -> dict[str, int] | None:
 
 def backbone_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """An ImageNet classifier's weights under our backbone's names, or None if this is none."""
-    if "layer1.0.conv1.weight" in state:
-        return {f"backbone.{name}": value for name, value in state.items() if not name.startswith("fc.")}
     if TORCHVISION_NAME in state:
         kept = {name: value for name, value in state.items() if not name.startswith(("features.8.", "classifier."))}
         return {f"backbone.{name}": value for name, value in kept.items()}
     if EFFICIENTNET_PYTORCH_NAME in state:
         body = {name: value for name, value in state.items() if not name.startswith(("_conv_head", "_bn1", "_fc"))}
         return {f"backbone.{rename(name, EFFICIENTNET_PYTORCH)}": value for name, value in body.items()}
-    return None
+    return resnet_body(state)
 
 
 def _efficientnet_pytorch() -> Rules:

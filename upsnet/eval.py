@@ -17,7 +17,7 @@ from common.run.distributed import barrier, is_main
 from maskworks import own_data, shapes
 from upsnet.config import VARIANTS
 from upsnet.panoptic_data import open_panoptic
-from upsnet.panoptic_evaluation import evaluate_panoptic_model
+from upsnet.scoring import evaluate_panoptic_model
 
 
 def main() -> None:

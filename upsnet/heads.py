@@ -1,4 +1,4 @@
-"""Pyramid and heads: what the network says about a whole image, and about regions of it."""
+"""The heads: what the network says about a whole image, and about regions of it."""
 
 from itertools import pairwise
 
@@ -8,36 +8,11 @@ from torch import Tensor, nn
 
 from common.ops.guarded_sampling import roi_align
 from upsnet.backbone import DeformableConv2d, group_norm
-from upsnet.boxes import sides
+from upsnet.boxes import RATIOS, sides
 from upsnet.config import Model
-from upsnet.proposals import RATIOS
 
 MASK_SIZE = 28
 SMALLEST_LEVEL, CANONICAL_LEVEL, CANONICAL_SIDE = 0, 2, 224  # of the levels p2 .. p5, counted from 0
-
-
-class Pyramid(nn.Module):
-    """[C2..C5] -> [P2..P6] (arXiv 1612.03144); the context, if any, is the coarsest feature's average."""
-
-    def __init__(self, channels: list[int], config: Model):
-        super().__init__()
-        width = config.fpn_channels
-        self.lateral = nn.ModuleList(nn.Conv2d(inputs, width, 1) for inputs in channels)
-        self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in channels)
-        self.context = nn.Linear(channels[-1], width) if config.global_context else None
-        for layer in (*self.lateral, *self.output):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        laterals = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
-        if self.context is not None:
-            laterals[-1] = laterals[-1] + self.context(features[-1].mean(dim=(2, 3)))[:, :, None, None]
-        merged = [laterals[-1]]
-        for lateral in laterals[-2::-1]:
-            merged.insert(0, lateral + F.interpolate(merged[0], scale_factor=2.0, mode="nearest"))
-        levels = [output(level) for output, level in zip(self.output, merged, strict=True)]
-        return [*levels, levels[-1][:, :, ::2, ::2]]
 
 
 class ProposalHead(nn.Module):

@@ -16,13 +16,12 @@ from common.run.model import Source
 from common.run.prediction_batches import one_or_many, predict_in_groups
 from upsnet.backbone import make_backbone
 from upsnet.boxes import clip, decode
-from upsnet.config import Config
+from upsnet.config import Config, Model
 from upsnet.heads import (
     MASK_SIZE,
     BoxHead,
     MaskHead,
     ProposalHead,
-    Pyramid,
     SemanticHead,
     align,
     enlarge,
@@ -232,3 +231,27 @@ class UPSNet(nn.Module):
     def large_semantics(self, answers: Answers, image: int) -> Tensor:
         """One image's semantic logits [C, H, W] at the input's size."""
         return enlarge(answers.semantic_logits[image : image + 1], 4)[0].float()
+
+
+class Pyramid(nn.Module):
+    """[C2..C5] -> [P2..P6] (arXiv 1612.03144); the context, if any, is the coarsest feature's average."""
+
+    def __init__(self, channels: list[int], config: Model):
+        super().__init__()
+        width = config.fpn_channels
+        self.lateral = nn.ModuleList(nn.Conv2d(inputs, width, 1) for inputs in channels)
+        self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in channels)
+        self.context = nn.Linear(channels[-1], width) if config.global_context else None
+        for layer in (*self.lateral, *self.output):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        laterals = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
+        if self.context is not None:
+            laterals[-1] = laterals[-1] + self.context(features[-1].mean(dim=(2, 3)))[:, :, None, None]
+        merged = [laterals[-1]]
+        for lateral in laterals[-2::-1]:
+            merged.insert(0, lateral + F.interpolate(merged[0], scale_factor=2.0, mode="nearest"))
+        levels = [output(level) for output, level in zip(self.output, merged, strict=True)]
+        return [*levels, levels[-1][:, :, ::2, ::2]]

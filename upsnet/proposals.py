@@ -1,17 +1,12 @@
-"""Anchors, and the region proposals that the network makes of them."""
+"""The region proposals that the network makes of the anchors."""
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from upsnet.boxes import clip, decode, nms
+from upsnet.boxes import STRIDES, anchors_of, clip, decode, nms
 from upsnet.config import Proposals
-
-STRIDES = (4, 8, 16, 32, 64)  # of p2 .. p6
-ANCHOR_SCALE = 8  # an anchor's side, in strides
-RATIOS = (0.5, 1.0, 2.0)  # height over width
 
 
 class Level(NamedTuple):
@@ -26,26 +21,6 @@ class Scored(NamedTuple):
 
     boxes: Tensor  # [n, 4]
     scores: Tensor  # [n]
-
-
-def cell_anchors(stride: int) -> list[list[float]]:
-    """The anchors around a level's first cell, their sides rounded to whole pixels before they are scaled."""
-    centre = (stride - 1) / 2
-    anchors = []
-    for ratio in RATIOS:
-        width = round(math.sqrt(stride * stride / ratio))
-        height = round(width * ratio)
-        half_width, half_height = (width * ANCHOR_SCALE - 1) / 2, (height * ANCHOR_SCALE - 1) / 2
-        anchors.append([centre - half_width, centre - half_height, centre + half_width, centre + half_height])
-    return anchors
-
-
-def anchors_of(stride: int, height: int, width: int, device: torch.device) -> Tensor:
-    """[height * width * 3, 4]: the anchors of a level, row by row, cell by cell."""
-    y = torch.arange(height, device=device)[:, None].expand(height, width) * stride
-    x = torch.arange(width, device=device).expand(height, width) * stride
-    shifts = torch.stack((x, y, x, y), dim=-1)[:, :, None]  # [H, W, 1, 4]
-    return (shifts + torch.tensor(cell_anchors(stride), device=device)).reshape(-1, 4)
 
 
 def all_anchors(levels: list[Level]) -> list[Tensor]:

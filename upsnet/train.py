@@ -12,7 +12,7 @@ from upsnet.augmentation import training_transforms
 from upsnet.config import VARIANTS
 from upsnet.network import DIVISOR, UPSNet
 from upsnet.panoptic_data import open_panoptic
-from upsnet.panoptic_evaluation import SCORING
+from upsnet.scoring import SCORING
 from upsnet.weights import initialise
 
 

@@ -19,13 +19,11 @@ def initialise(model: UPSNet, source: str) -> None:
     """Put the weights that `source` names into the model; of other classes, those with a counterpart are taken over."""
     starting_weights.initialise(
         model,
-        model.class_names,
         source,
         lambda state: convert(state).weights if recognise(state) else None,
         backbone_weights,
         CLASS_LAYERS,
         fixed_statistics=model.config.model.norm == "frozen_batch",
-        std=model.config.model.std,
     )
     if source and not source.startswith(BACKBONE):
         weights, names = read_checkpoint_or_published(local_file(source))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from common.run.ranges import Count, Factor, NotNegative, Positive, Share, Whole, Width
-from common.run.settings import Data, Images, Optimizer, Schedule, Training
+from common.run.settings import Data, Images, Optimizer, Schedule, Training, coco_2017
 
 SCALES = (24.0, 48.0, 96.0, 192.0, 384.0)  # of the priors on P3..P7, in pixels of a 550 x 550 input
 
@@ -148,11 +148,7 @@ def _published(variant: str, model: Model, losses: Losses | None = None) -> Conf
         recipe_batch_size=8,
         model=model,
         losses=losses or Losses(),
-        data=Data(
-            train=Images(["datasets/coco/train2017"], ["datasets/coco/annotations/instances_train2017.json"]),
-            val=Images(["datasets/coco/val2017"], ["datasets/coco/annotations/instances_val2017.json"]),
-            keep_empty=False,
-        ),
+        data=coco_2017(),
         optimizer=Optimizer(name="sgd", lr=1e-3, weight_decay=5e-4),
         schedule=Schedule(milestones=[280_000, 600_000, 700_000, 750_000], unit="steps", warmup=500, warmup_ratio=0.1),
     )

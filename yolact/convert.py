@@ -11,7 +11,7 @@ from torch import Tensor
 from common.errors import UserError
 from maskworks.published.mmdetection import Read, inputs, number, refuse_others, said, whole_number
 from maskworks.published.origin import Decision, Origin, Said, at, choose_recipe, settle
-from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, whole
+from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, resnet_body, whole
 from yolact.boxes import level_sizes, priors_per_cell
 from yolact.config import VARIANTS, Config
 
@@ -135,14 +135,12 @@ def with_background_first(parameter: Tensor, classes: int) -> Tensor:
 
 def backbone_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """A classifier's file as a backbone's weights: torchvision's ResNets, or Darknet-53 under dbolya's names."""
-    if "layer1.0.conv1.weight" in state:
-        return {f"backbone.{name}": value for name, value in state.items() if not name.startswith("fc.")}
     if "_preconv.0.weight" in state or "layers.0.0.conv1.weight" in state:
         rules = DARKNET if "_preconv.0.weight" in state else RESNET
         body = {name: value for name, value in state.items() if not name.startswith("fc.")}
         weights = {rename(f"backbone.{name}", rules): value for name, value in body.items()}
         return weights | missing_counters(weights)
-    return None
+    return resnet_body(state)
 
 
 def config_of(
@@ -204,16 +202,14 @@ def named_recipe(origin: Origin | None, fitting: list[str]) -> Said | None:
 def of_mmdetection(origin: Origin) -> dict[str, Said]:
     """Our settings as MMDetection's configuration gives them; what is not done here is refused."""
     refuse_others(origin, MMDETECTION_ONLY, "yolact")
-    seen = inputs(origin)
-    told = {f"model.{name}": seen[name] for name in ("mean", "std") if name in seen} | said(
-        origin, MMDETECTION_SETTINGS
-    )
-    if "channels" in seen and seen["channels"].value != "rgb":
+    told = inputs(origin) | said(origin, MMDETECTION_SETTINGS)
+    if "model.channels" in told and told.pop("model.channels").value != "rgb":
         raise UserError(f"{origin.path}: its configuration feeds BGR values; yolact takes RGB")
-    size, short = (seen[name].value if name in seen else INPUT_SIZE for name in ("long_side", "short_side"))
+    unsaid = Said(INPUT_SIZE, "MMDetection's published recipes")
+    (size, source), (short, _) = (told.pop(f"test.{side}_side", unsaid) for side in ("long", "short"))
     if size != short:
         raise UserError(f"{origin.path}: its configuration tests at {size} x {short}; yolact's input is a square")
-    told["model.input_size"] = seen.get("long_side", Said(size, "MMDetection's published recipes"))
+    told["model.input_size"] = Said(size, source)
     anchors = "model.bbox_head.anchor_generator"
     base, scale, strides = (
         at(origin.recipe, f"{anchors}.{name}") for name in ("base_sizes", "octave_base_scale", "strides")

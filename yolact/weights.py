@@ -14,8 +14,7 @@ CLASS_LAYERS = ("head.class_logits.", "semantic.", "mask_iou.convs.5.")
 
 def initialise(model: YOLACT, source: str) -> None:
     fixed = model.batch_norms_frozen and model.config.model.norm == "batch"
-    std = model.config.model.std
-    starting_weights.initialise(model, model.class_names, source, converted, backbone_weights, CLASS_LAYERS, fixed, std)
+    starting_weights.initialise(model, source, converted, backbone_weights, CLASS_LAYERS, fixed)
 
 
 def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

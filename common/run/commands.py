@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -95,6 +96,7 @@ class Scoring:
 
 
 INSTANCES = Scoring(limited=True)
+BOXES = Scoring(partial(evaluate_instances, kinds=("bbox",)), decisive=("bbox", "AP"), limited=True)  # without masks
 
 
 def start(settings: Training) -> torch.device:

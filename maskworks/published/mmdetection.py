@@ -62,8 +62,8 @@ def flag(value: Any) -> bool:
 
 def caffe_style(value: Any) -> bool:
     """Whether a ResNet's stride is in its bottlenecks' first, 1x1 convolution."""
-    if value not in ("pytorch", "caffe"):
-        raise ValueError("pytorch or caffe")
+    if value not in ("caffe", "pytorch"):
+        raise ValueError("'caffe' or 'pytorch'")
     return bool(value == "caffe")
 
 
@@ -79,22 +79,22 @@ def said(origin: Origin, settings: Mapping[str, tuple[Read, Sequence[str]]]) -> 
 
 
 def inputs(origin: Origin) -> dict[str, Said]:
-    """channels, mean, std, long_side and short_side, as far as the configuration says them."""
+    """model.channels, .mean and .std, test.long_side and .short_side, as far as the configuration says them."""
     found = {}
     place, normalise = _normalisation(origin.recipe)
     for name in ("mean", "std"):
         if normalise.get(name) is not None:
-            found[name] = _read(origin, three_numbers, normalise[name], f"{place}.{name}")
+            found[f"model.{name}"] = _read(origin, three_numbers, normalise[name], f"{place}.{name}")
     if found:
         order = "to_rgb" if normalise.get("type") == "Normalize" else "bgr_to_rgb"
         # MMDetection 2 takes True, 3 False where nothing is said
         to_rgb = _read(origin, flag, normalise.get(order, order == "to_rgb"), f"{place}.{order}")
-        found["channels"] = Said("rgb" if to_rgb.value else "bgr", to_rgb.source)
+        found["model.channels"] = Said("rgb" if to_rgb.value else "bgr", to_rgb.source)
     sizes = [step for step in _test_steps(origin.recipe) if step.get("img_scale") or step.get("scale")]
     if sizes:
         key = "img_scale" if sizes[0].get("img_scale") else "scale"
         size = _read(origin, long_and_short, sizes[0][key], f"the test pipeline's {key}")
-        found["long_side"], found["short_side"] = (Said(side, size.source) for side in size.value)
+        found["test.long_side"], found["test.short_side"] = (Said(side, size.source) for side in size.value)
     return found
 
 

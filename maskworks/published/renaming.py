@@ -1,7 +1,7 @@
 """What every package's convert.py shares: renaming a published state dict, and what comes of it."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -51,6 +51,13 @@ def missing_counters(names: Iterable[str]) -> dict[str, Tensor]:
     known = set(names)
     norms = (name.removesuffix("running_mean") for name in known if name.endswith("running_mean"))
     return {name: torch.tensor(0) for name in sorted({f"{norm}num_batches_tracked" for norm in norms} - known)}
+
+
+def resnet_body(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """A torchvision classifier's weights without its last layer, as a backbone's; None if it is something else."""
+    if "layer1.0.conv1.weight" not in state:
+        return None
+    return {f"backbone.{name}": value for name, value in state.items() if not name.startswith("fc.")}
 
 
 def count(names: Iterable[str], pattern: str) -> int:

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.errors import UserError
 from common.run.checkpoint import load_weights
+from common.run.model import Model
 from maskworks.published.formats import read_checkpoint_or_published
 from maskworks.published.names import BACKBONE, local_file
 
@@ -15,20 +17,17 @@ State = Mapping[str, Tensor]
 
 
 def initialise(
-    model: nn.Module,
-    class_names: tuple[str, ...],
+    model: Model[Any],
     source: str,
     convert: Callable[[State], dict[str, Tensor] | None],
     backbone: Callable[[State], dict[str, Tensor] | None],
     class_layers: tuple[str, ...],
     fixed_statistics: bool,
-    std: Sequence[float],
 ) -> None:
     """Put the weights that `source` names into the model.
 
     `convert` renames a published checkpoint, `backbone` a classifier's file, or answers None to what it doesn't know;
-    the layers whose names begin as one of `class_layers` start anew where the classes are others; `std` is what the
-    model divides its input by.
+    the layers whose names begin as one of `class_layers` start anew where the classes are others.
     """
     if not source:
         if fixed_statistics:
@@ -41,17 +40,17 @@ def initialise(
     weights, known_names = read_checkpoint_or_published(local_file(source))
     body_weights = backbone(weights)
     if body_weights is not None or source.startswith(BACKBONE):
-        warn_of_another_kind(body_weights, std, source)
+        warn_of_another_kind(body_weights, model.config.model.std, source)
         return load_backbone(model, body_weights, source)
     weights = convert(weights) or weights
-    if known_names != class_names:
+    if known_names != model.class_names:
         weights = with_new_class_layers(model, weights, class_layers, bool(known_names), source)
     load_weights(model, weights, source)
     return None
 
 
 def with_new_class_layers(
-    model: nn.Module, weights: dict[str, Tensor], class_layers: tuple[str, ...], known: bool, source: str
+    model: Model[Any], weights: dict[str, Tensor], class_layers: tuple[str, ...], known: bool, source: str
 ) -> dict[str, Tensor]:
     """The weights; with the model's own class layers if the classes are `known` to be others, or the shapes say so."""
     here = model.state_dict()
@@ -85,7 +84,7 @@ def warn_of_another_kind(body: State | None, std: Sequence[float], source: str) 
         )
 
 
-def load_backbone(model: nn.Module, body: dict[str, Tensor] | None, source: str) -> None:
+def load_backbone(model: Model[Any], body: dict[str, Tensor] | None, source: str) -> None:
     """A classifier's weights without its last layer; what they don't have, as offsets and heads, stays as it is."""
     here = model.state_dict()
     unknown = [name for name in body or {} if name not in here]

@@ -14,10 +14,10 @@ from maskworks import own_data, report, shapes
 from refinemask_psg.augmentation import training_transforms
 from refinemask_psg.config import Config
 from refinemask_psg.network import DIVISOR, RefineMask
+from refinemask_psg.psg.config import Relations
 from refinemask_psg.psg.data import PsgDataset
-from refinemask_psg.psg.evaluation import evaluate_scene_graphs, scene_graph_examples
-from refinemask_psg.psg.relation_config import Relations
-from refinemask_psg.psg.relation_start import like_pretrained, load_pretrained
+from refinemask_psg.psg.scoring import evaluate_scene_graphs, scene_graph_examples
+from refinemask_psg.psg.weights import like_pretrained, load_pretrained
 from refinemask_psg.weights import initialise, parameter_group
 
 LEFT_OUT = dict.fromkeys(("windows", "copy-paste"), "relations name every segment, and none may get lost")

@@ -90,7 +90,7 @@ class PsgDataset(Dataset[Sample]):
         texts = [msgspec.json.encode(annotation) for annotation in kept]
         self._text, self._ends = np.frombuffer(b"".join(texts), np.uint8), np.cumsum([0, *map(len, texts)])
 
-    def _name_classes(self, content: files.Prepared) -> None:
+    def _name_classes(self, content: files.PreparedFile) -> None:
         listed = content.categories
         ids = [category.id for category in listed]
         if ids != list(range(1, len(ids) + 1)) or not any(category.isthing for category in listed):
@@ -206,13 +206,13 @@ class PsgDataset(Dataset[Sample]):
         return [[] for _ in self.segments(index).ids]
 
 
-def read_prepared(path: Path, split: Split) -> files.Prepared:
+def read_prepared(path: Path, split: Split) -> files.PreparedFile:
     """A prepared file, or the split of a competition's file as it would be prepared."""
     keys = files.read(path, dict[str, msgspec.Raw], "a PSG file")
     if "data" in keys:
         psg = files.read_psg(path)
         content = msgspec.json.encode(files.panoptic_file(psg, psg.split()[split == "val"]))
-        return files.decode(content, files.Prepared, str(path), "a PSG file")
+        return files.decode(content, files.PreparedFile, str(path), "a PSG file")
     if "relations_categories" not in keys:
         raise UserError(f"{path}: has no relations_categories; expected a file of scripts/prepare_psg.py or PSG's own")
-    return files.read(path, files.Prepared, "a prepared PSG file")
+    return files.read(path, files.PreparedFile, "a prepared PSG file")

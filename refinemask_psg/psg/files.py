@@ -17,7 +17,7 @@ from common.files import read_bytes
 
 Number = int | float
 Digits = Annotated[str, Meta(pattern="^[0-9]{1,15}$")]  # an id in quotes
-Relation = tuple[Whole, Whole, Whole]  # subject and object, places in segments_info; predicate
+Triplet = tuple[Whole, Whole, Whole]  # subject and object, places in segments_info; predicate
 T = TypeVar("T")
 
 # --- the competition's files ---
@@ -50,7 +50,7 @@ class PsgEntry(Struct):
     coco_image_id: Digits
     segments_info: list[Segment]
     annotations: list[Box]
-    relations: list[Relation]
+    relations: list[Triplet]
 
 
 class PsgFile(Struct):
@@ -178,7 +178,7 @@ class Annotation(Struct):
     segments_info: list[PanopticSegment]
     file_name: str  # of the PNG
     image_id: Whole
-    relations: list[Relation] = []
+    relations: list[Triplet] = []
 
 
 class Image(Struct):
@@ -200,21 +200,21 @@ class Predicate(Struct):
     name: str
 
 
-class Prepared(Struct):
+class PreparedFile(Struct):
     images: list[Image]
     annotations: list[Annotation]
     categories: list[Category]
     relations_categories: list[Predicate]
 
 
-def panoptic_file(psg: PsgFile, entries: Sequence[PsgEntry], original_faults: bool = False) -> Prepared:
+def panoptic_file(psg: PsgFile, entries: Sequence[PsgEntry], original_faults: bool = False) -> PreparedFile:
     """Entries in COCO's panoptic format, with their relations."""
     things, categories = len(psg.thing_classes), []
     for index, name in enumerate([*psg.thing_classes, *psg.stuff_classes]):
         faulty = original_faults and name == "truck"
         thing = index < things and not faulty
         categories.append(Category(isthing=int(thing), id=index + 1, name=f" {name}" if faulty else name))
-    return Prepared(
+    return PreparedFile(
         [image_of(entry) for entry in entries],
         [annotation_of(entry) for entry in entries],
         categories,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from common.errors import needing
 from common.ops.precision import full_precision
-from refinemask_psg.psg.relation_config import Relations
+from refinemask_psg.psg.config import Relations
 from refinemask_psg.psg.results import Relation
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from common.data.batches import Prepared, Target, round_up
 from common.results import Instances
+from refinemask_psg.psg.config import Relations
 from refinemask_psg.psg.panoptic_merge import entities, entity_masks, merge, panoptic, semantic_map
-from refinemask_psg.psg.relation_config import Relations
 from refinemask_psg.psg.relation_head import (
     Entities,
     RelationHead,

@@ -5,7 +5,7 @@ import torch
 from common.run import commands, program
 from refinemask_psg.u2net.config import VARIANTS
 from refinemask_psg.u2net.data import open_saliency
-from refinemask_psg.u2net.evaluation import SCORING
+from refinemask_psg.u2net.scoring import SCORING
 from refinemask_psg.u2net.weights import PACKAGE, load
 
 

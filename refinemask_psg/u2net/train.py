@@ -17,8 +17,8 @@ from maskworks.published.names import local_file
 from refinemask_psg.u2net.augmentation import RescaleAndCrop
 from refinemask_psg.u2net.config import VARIANTS
 from refinemask_psg.u2net.data import open_saliency
-from refinemask_psg.u2net.evaluation import SCORING
 from refinemask_psg.u2net.network import U2Net
+from refinemask_psg.u2net.scoring import SCORING
 from refinemask_psg.u2net.weights import PACKAGE
 
 LEFT_OUT = {"windows": "--augment.size and --augment.crop scale and cut", "copy-paste": "mattes are no objects"}

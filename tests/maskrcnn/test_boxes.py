@@ -8,8 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskrcnn.anchors import anchors_of_levels, cell_anchors
-from maskrcnn.boxes import LARGEST_GROWTH, clip, decode, encode, non_maximum_suppression, overlaps, sides
+from maskrcnn.boxes import (
+    LARGEST_GROWTH,
+    anchors_of_levels,
+    cell_anchors,
+    clip,
+    decode,
+    encode,
+    non_maximum_suppression,
+    overlaps,
+    sides,
+)
 from maskrcnn.config import Conventions, Proposals
 
 COORDINATE = st.integers(0, 30)

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import batched_nms, box_iou
 
-from refinemask_psg.boxes import clip, decode, encode, nms_within, pairwise_iou
-from refinemask_psg.rpn import level_anchors
+from refinemask_psg.boxes import clip, decode, encode, level_anchors, nms_within, pairwise_iou
 from refinemask_psg.targets import BACKGROUND, IGNORED, Candidates, choose, match
 
 seeds = st.integers(0, 2**31 - 1)

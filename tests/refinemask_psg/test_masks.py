@@ -15,9 +15,8 @@ from refinemask_psg import config
 from refinemask_psg.boundary import boundary, enlarge, foreground, fuse, uncertain_regions
 from refinemask_psg.losses import mask_losses, mean_loss, stage_losses
 from refinemask_psg.mask_head import MaskAnswers
-from refinemask_psg.mask_targets import foreground_target, mask_targets
 from refinemask_psg.postprocess import paste
-from refinemask_psg.targets import Sampled
+from refinemask_psg.targets import Sampled, foreground_target, mask_targets
 
 seeds = st.integers(0, 2**31 - 1)
 SIZES = (14, 28, 56, 112)

@@ -15,8 +15,9 @@ from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
 from common.run.optimization import parameter_groups
 from refinemask_psg import VARIANTS, RefineMask, load
-from refinemask_psg.box_head import StageAnswers, box_losses
+from refinemask_psg.box_head import StageAnswers
 from refinemask_psg.config import Config, Model
+from refinemask_psg.losses import box_losses
 from refinemask_psg.network import ASSISTANT
 from refinemask_psg.rois import pool
 from refinemask_psg.weights import initialise, parameter_group

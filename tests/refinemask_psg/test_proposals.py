@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torchvision.ops import batched_nms, generalized_box_iou_loss
 
 from common.data.batches import Prepared
-from refinemask_psg.box_head import StageAnswers, box_losses, next_proposals
-from refinemask_psg.boxes import clip, decode, encode
+from refinemask_psg.box_head import StageAnswers, next_proposals
+from refinemask_psg.boxes import clip, decode, encode, level_anchors
 from refinemask_psg.config import Config, Inference, Model
+from refinemask_psg.losses import box_losses, rpn_losses
 from refinemask_psg.postprocess import detections, scale_of
 from refinemask_psg.rois import pool, with_image_index
-from refinemask_psg.rpn import level_anchors, propose, rpn_losses
+from refinemask_psg.rpn import propose
 from refinemask_psg.targets import Sampled
 
 SHAPES = ((3, 4), (2, 2), (1, 2), (1, 1), (1, 1))  # of the pyramid's levels

@@ -10,8 +10,8 @@ from maskworks.published.renaming import Converted, rename
 from maskworks.published.whole_files import name_classes
 from refinemask_psg import convert as conversion
 from refinemask_psg.config import VARIANTS
-from refinemask_psg.psg.relation_config import Relations
-from refinemask_psg.psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
+from refinemask_psg.psg.config import Relations
+from refinemask_psg.psg.convert import RELATION_RULES, RELATION_UNUSED, relation_settings
 from refinemask_psg.psg.scene_graph import SceneGraphHead
 
 THEIRS = {

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel
 
 from common.data.batches import Target
 from common.errors import UserError
-from refinemask_psg.psg.relation_config import Relations
+from refinemask_psg.psg.config import Relations
 from refinemask_psg.psg.relation_head import (
     Entities,
     RelationHead,
@@ -19,13 +19,13 @@ from refinemask_psg.psg.relation_head import (
     relation_statistics,
     relation_targets,
 )
-from refinemask_psg.psg.relation_start import like_pretrained, load_pretrained
 from refinemask_psg.psg.scene_graph import (
     SceneGraphHead,
     original_class_map,
     original_training_entities,
     training_entities,
 )
+from refinemask_psg.psg.weights import like_pretrained, load_pretrained
 
 SMALL = Relations(
     head="bert",

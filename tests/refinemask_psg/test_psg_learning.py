@@ -7,9 +7,9 @@ import torch.nn.functional as F
 
 from common.data.batches import Target
 from maskworks import shapes
+from refinemask_psg.psg.config import Relations
 from refinemask_psg.psg.data import PsgDataset
 from refinemask_psg.psg.metrics import Graph, recall_of, recalls
-from refinemask_psg.psg.relation_config import Relations
 from refinemask_psg.psg.relation_head import relations_from
 from refinemask_psg.psg.scene_graph import SceneGraphHead, training_entities
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torchvision.models.swin_transformer import PatchMerging, shifted_window_attention
 
-from refinemask_psg.composite import CompositeSwin
 from refinemask_psg.convert import position_major
-from refinemask_psg.swin import WINDOW, Swin, WindowAttention, shift_mask
+from refinemask_psg.swin import WINDOW, CompositeSwin, Swin, WindowAttention, shift_mask
 
 
 @pytest.mark.parametrize("shift", [0, 3])

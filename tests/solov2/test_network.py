@@ -57,7 +57,7 @@ def test_coordinates_reach_both_ends():
 @pytest.mark.parametrize("groups", [1, 4])
 def test_a_deformable_convolution_that_deforms_nothing_is_a_plain_one(modulated, groups):
     plain = nn.Conv2d(8, 12, 3, stride=2, padding=1, groups=groups, bias=False)
-    deformable = DeformableConv2d.like(plain, modulated)
+    deformable = DeformableConv2d(plain, modulated)
     deformable.weight = plain.weight
     features = torch.randn(2, 8, 9, 7)
     expected = plain(features) * (0.5 if modulated else 1.0)  # a modulation of sigmoid(0)
@@ -65,7 +65,7 @@ def test_a_deformable_convolution_that_deforms_nothing_is_a_plain_one(modulated,
 
 
 def test_offsets_move_the_samples_down_and_right():
-    convolution = DeformableConv2d(1, 1, 1, 1, 0, 1, False, modulated=False)
+    convolution = DeformableConv2d(nn.Conv2d(1, 1, 1, bias=False), modulated=False)
     nn.init.ones_(convolution.weight)
     convolution.offset.bias.data = torch.tensor([1.0, 2.0])  # y, x
     features = torch.arange(30.0).view(1, 1, 5, 6)

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upsnet.boxes import clip, decode, encode, ious, nms
+from upsnet.boxes import anchors_of, cell_anchors, clip, decode, encode, ious, nms
 from upsnet.config import Proposals
-from upsnet.proposals import Level, anchors_of, cell_anchors, propose
+from upsnet.proposals import Level, propose
 
 sides = st.integers(1, 40)
 box = st.tuples(st.integers(0, 40), st.integers(0, 40), sides, sides).map(

@@ -21,7 +21,7 @@ from tests.given import given_folder
 from upsnet.augmentation import training_transforms
 from upsnet.config import Augment
 from upsnet.panoptic_data import PanopticDataset
-from upsnet.panoptic_evaluation import confuse, evaluate_panoptic_model, mean_iou, panoptic_truth
+from upsnet.scoring import confuse, evaluate_panoptic_model, mean_iou, panoptic_truth
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from common.data.batches import Prepared
 from common.errors import UserError
 from common.results import Instances
 from maskworks.published.renaming import rename
+from refinemask_psg.psg.config import Relations
+from refinemask_psg.psg.convert import RELATION_RULES, RELATION_UNUSED, relation_settings
 from refinemask_psg.psg.panoptic_merge import VOID, Merged, entities, entity_masks, merge, semantic_map
-from refinemask_psg.psg.relation_config import Relations
-from refinemask_psg.psg.relation_convert import RELATION_RULES, RELATION_UNUSED, relation_settings
 from refinemask_psg.psg.relation_head import (
     Entities,
     RelationHead,

@@ -25,11 +25,11 @@ from refinemask_psg.config import Config, Inference, Model
 from refinemask_psg.convert import class_count, convert
 from refinemask_psg.losses import stage_losses
 from refinemask_psg.mask_head import MASK_SIZES, REGION_SIZE, MaskAnswers, of_class
-from refinemask_psg.mask_targets import foreground_target, mask_targets
 from refinemask_psg.network import ASSISTANT, DIVISOR, RefineMask, TrainingStep
 from refinemask_psg.postprocess import detections, paste, probabilities, scale_of
 from refinemask_psg.rois import pool, with_image_index
 from refinemask_psg.rpn import TRAINING_NMS
+from refinemask_psg.targets import foreground_target, mask_targets
 from tests.parity import rules
 from tests.parity.case import SAMPLE, SAMPLE_LIMIT, Array, Case, sample
 from tests.parity.images import learned_from, numbered

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from maskworks.published.renaming import Rules, count
-from refinemask_psg.psg.relation_config import PSG_PREDICATES, Relations
+from refinemask_psg.psg.config import PSG_PREDICATES, Relations
 
 HEAD = "roi_head.relationship_head."
 RELATION_RULES: Rules = [

@@ -1,4 +1,4 @@
-"""torchvision's residual networks as backbones: frozen or group normalisation, deformable convolutions."""
+"""The backbones: torchvision's residual networks, frozen, group-normed or deformable, and Swins (swin.py)."""
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -6,6 +6,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from common.ops.guarded_sampling import deform_conv2d
 from common.ops.precision import full_precision
 from refinemask_psg.config import Model
+from refinemask_psg.swin import DEPTHS, SMALL_DEPTHS, CompositeSwin, Swin
 
 # block, blocks of each stage, groups, width of a group
 ARCHITECTURES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int], int, int]] = {
@@ -16,6 +17,15 @@ ARCHITECTURES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int], int, in
     "resnext101_32x8d": (Bottleneck, [3, 4, 23, 3], 32, 8),
     "resnext101_64x4d": (Bottleneck, [3, 4, 23, 3], 64, 4),
 }
+
+
+def make_backbone(model: Model) -> "ResNetBackbone | Swin | CompositeSwin":
+    if not model.backbone.startswith("swin"):
+        return ResNetBackbone(model)
+    if model.composite:
+        return CompositeSwin(model.drop_path, model.checkpoint_backbone, model.absolute_positions)
+    depths = SMALL_DEPTHS if model.backbone == "swin_small" else DEPTHS
+    return Swin(model.drop_path, model.checkpoint_backbone, True, model.absolute_positions, depths)
 
 
 class ResNetBackbone(nn.Module):

@@ -23,9 +23,9 @@ from common.run.evaluation import Example, photographs
 from common.run.runlog import Bar
 from common.run.training import Metrics
 from refinemask_psg.network import RefineMask
+from refinemask_psg.psg.config import Relations
 from refinemask_psg.psg.data import PsgDataset, SegmentTable
 from refinemask_psg.psg.metrics import KS, Found, Graph, final_score, recall_of, recalls, without_duplicates
-from refinemask_psg.psg.relation_config import Relations
 from refinemask_psg.psg.relation_head import (
     best_relations,
     ranking,

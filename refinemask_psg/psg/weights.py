@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import UserError, needing
-from refinemask_psg.psg.relation_config import Relations
+from refinemask_psg.psg.config import Relations
 from refinemask_psg.psg.relation_head import RelationHead
 
 
