@@ -17,7 +17,7 @@ from common.data.images import list_images, read_image
 from common.errors import UserError
 from common.results import Instances
 from common.run import command_line, commands, program
-from common.run.prediction import unique_names
+from maskworks.prediction.command import unique_names
 
 CONFIDENCE = 0.7  # the demo's threshold
 COLOUR_STEPS = (2**25 - 1, 2**15 - 1, 2**21 - 1)  # blue, green, red

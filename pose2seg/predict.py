@@ -16,11 +16,11 @@ from common.errors import UserError
 from common.ops.precision import autocast, fastest
 from common.results import Instances
 from common.run import command_line, commands, program
-from common.run.film import predict_film
-from common.run.prediction import Notes, Predict, predict_all
-from common.run.prediction_files import categories
 from common.run.ranges import NotNegative, Share
 from maskworks import report
+from maskworks.prediction.command import Notes, Predict, predict_all
+from maskworks.prediction.files import categories
+from maskworks.prediction.film import predict_film
 from maskworks.published.names import local_file
 from pose2seg.alignment import NEEDED_JOINTS
 from pose2seg.joints import Detector, Found, Picture, read_for_files

@@ -9,8 +9,8 @@ from common.data.images import list_images, read_image
 from common.errors import UserError
 from common.ops.precision import fastest
 from common.run import commands
-from common.run.prediction import Predict, predict_one
 from common.run.runlog import Bar
+from maskworks.prediction.command import Predict, predict_one
 from refinemask_psg.network import RefineMask
 from refinemask_psg.psg.files import read_test
 from refinemask_psg.psg.results import SceneGraph

@@ -11,8 +11,8 @@ from common.errors import UserError
 from common.run import command_line, commands, program
 from common.run.distributed import is_main
 from common.run.model import Picture
-from common.run.prediction import Predict, Work, skip
 from common.run.ranges import Whole
+from maskworks.prediction.command import Predict, Work, skip
 from maskworks.published.names import local_file
 from refinemask_psg.u2net.weights import load
 

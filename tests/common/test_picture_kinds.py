@@ -17,7 +17,7 @@ from common.data.images import described, image_size, read_ids, read_image
 from common.errors import UserError
 from common.run.commands import describe_pictures
 from common.run.evaluation import photographs
-from common.run.prediction import Predict, Work
+from maskworks.prediction.command import Predict, Work
 
 RAMP = np.linspace(0, 1, 40)[None].repeat(24, axis=0)  # [24, 40]
 
