@@ -15,13 +15,13 @@ from common.metrics import coco_details
 from common.metrics.coco import LIMIT
 from common.metrics.mistakes import Mistakes
 from common.results import Instances
-from common.run.commands import Scoring
 from common.run.distributed import gather, is_main, process_count, process_index
 from common.run.evaluation import Evaluation, Example, Finder, evaluate_answers, examples_of, photographs
 from common.run.runlog import Bar
 from glip.captioned_data import CaptionedDataset, PhraseClasses
 from glip.network import GLIP
 from glip.prompts import Caption, Prompt, class_prompt
+from maskworks.commands import Scoring
 
 RANKS = (1, 5, 10)
 OVERLAP = 0.5  # of a box that finds a phrase

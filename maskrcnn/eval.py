@@ -6,9 +6,9 @@ import torch
 
 import maskrcnn
 from common.data.coco import refuse_other_classes
-from common.run import commands, program
+from common.run import program
 from maskrcnn.scoring import scoring
-from maskworks import own_data, shapes
+from maskworks import commands, own_data, shapes
 
 
 def main() -> None:

@@ -4,10 +4,10 @@ from common.data.coco import CocoDataset
 from common.metrics.coco import LIMIT
 from common.metrics.coco_input import Kind
 from common.results import Instances
-from common.run.commands import Scoring
 from common.run.evaluation import Evaluation, evaluate_instances
 from common.run.model import Model
 from maskworks import own_data
+from maskworks.commands import Scoring
 
 
 def evaluate(

@@ -5,9 +5,9 @@ from functools import partial
 
 import refinemask_psg
 from common.data.coco import refuse_other_classes
-from common.run import commands, program
+from common.run import program
 from common.run.evaluation import evaluate_instances
-from maskworks import own_data, shapes
+from maskworks import commands, own_data, shapes
 
 
 def main() -> None:

@@ -100,8 +100,10 @@ FLOORS = {  # room -> what it may import beside itself; the models may import al
         *("common.data", "common.ops", "common.metrics", "common.results", "common.drawing"),
         *("common.errors", "common.files"),
     ),
-    "maskworks.prediction": ("common",),
-    "maskworks.own_data": ("common", "maskworks.prediction"),
+    "maskworks.prediction": ("common", "maskworks.report"),
+    "maskworks.commands": ("common", "maskworks.report", "maskworks.training"),
+    "maskworks.training": ("common",),
+    "maskworks.own_data": ("common", "maskworks.prediction", "maskworks.commands"),
     "maskworks.many": (
         "common",
         *(f"maskworks.{name}" for name in ("prediction", "published", "__main__", "__version__", "load")),

@@ -24,10 +24,10 @@ from common.metrics.mistakes import Mistakes, compare_segments, sum_up
 from common.metrics.panoptic import Pairs, count_pairs, quality_of_pairs
 from common.ops import masks as rle
 from common.results import Panoptic, Segment
-from common.run.commands import Scoring
 from common.run.distributed import gather, is_main, process_count, process_index
 from common.run.evaluation import Example, photographs
 from common.run.runlog import Bar
+from maskworks.commands import Scoring
 from upsnet.network import UPSNet
 from upsnet.panoptic_data import PanopticDataset
 from upsnet.postprocess import Everything

@@ -23,8 +23,7 @@ from common.errors import UserError
 from common.files import digest_of
 from common.ops.precision import autocast, fastest
 from common.results import Result
-from common.run.commands import choose_device
-from common.run.distributed import is_main, process_count, process_index
+from common.run.distributed import choose_device, is_main, process_count, process_index
 from common.run.model import Model, Picture
 from common.run.ranges import Positive, Share, Whole
 from common.run.runlog import Bar

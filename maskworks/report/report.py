@@ -24,7 +24,6 @@ from common.errors import UserError
 from common.files import read_text
 from common.metrics.mistakes import OVERLAP
 from common.run.callbacks import Run
-from common.run.report_details import Pair, PredictionDetails, RunDetails, Shown, read
 from maskworks.report.curves import (
     Chart,
     Series,
@@ -36,6 +35,7 @@ from maskworks.report.curves import (
     read_log,
     score_charts,
 )
+from maskworks.report.details import Pair, PredictionDetails, RunDetails, Shown, read
 from maskworks.report.page import (
     bar_table,
     choice,

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.run import commands
 from common.run.callbacks import Callback, Run
-from maskworks import own_data, report, shapes
+from maskworks import commands, own_data, report, shapes
 from refinemask_psg.augmentation import training_transforms
 from refinemask_psg.config import Config
 from refinemask_psg.network import DIVISOR, RefineMask

@@ -24,9 +24,9 @@ from common.run.evaluation import (
     ground_truth,
     photographs,
 )
-from common.run.score_tables import print_classes, print_scores
 from common.run.settings import Data
 from maskworks import shapes
+from maskworks.commands.score_tables import print_classes, print_scores
 
 
 class Oracle(nn.Module):

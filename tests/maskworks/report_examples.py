@@ -11,8 +11,8 @@ import torch
 from common.metrics.mistakes import Mistakes
 from common.results import Instances
 from common.run.evaluation import Example
-from common.run.report_details import PredictionDetails, RunDetails, Shown, read, save_picture, write, write_run_details
 from maskworks.report import of_folder
+from maskworks.report.details import PredictionDetails, RunDetails, Shown, read, save_picture, write, write_run_details
 
 HOSTILE = "</script><script>document.title='broken'</script><b>&\"'"
 NAMES = ("cat", HOSTILE, "三角")
