@@ -22,7 +22,6 @@ from common.data.loader import Trainable, mix
 from common.errors import UserError
 from common.files import digest_of, write_text
 from common.metrics.coco import LIMIT, RECALL_LIMITS
-from common.metrics.mistakes import THRESHOLD, Mistakes
 from common.ops.precision import autocast
 from common.run.callbacks import Callback, Run
 from common.run.checkpoint import DIGEST, Checkpoint, fitting_together
@@ -35,6 +34,7 @@ from common.run.settings import Data, Optimizer, Schedule, Training
 from common.run.training import Metrics, Trainer
 from maskworks.commands.score_tables import print_classes, print_scores
 from maskworks.report.details import write_run_details
+from maskworks.report.mistakes import THRESHOLD, Mistakes, of_instances
 from maskworks.report.training_pictures import write_training_pictures
 from maskworks.training.batch_size import fit_batch_size
 
@@ -73,8 +73,6 @@ class Evaluated(Protocol):
     @property
     def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]: ...  # class name -> precision at rising recall
 
-    def mistakes(self, dataset: Any, threshold: float) -> Mistakes: ...  # of what scores at least so much
-
 
 @dataclass(frozen=True)
 class Scoring:
@@ -84,6 +82,8 @@ class Scoring:
     """(model, data set, images at once, workers), and `limit` where it is given and `limited`"""
     examples: Callable[[Any, Any, Sequence[int]], list[Example]] = examples
     """(model, data set, numbers of images): pictures for the report."""
+    mistakes: Callable[[Any, Any, float], Mistakes] = of_instances
+    """(what `evaluate` left, data set, least score): what the report says the model takes for what."""
     decisive: tuple[str, ...] = ("segm", "AP")
     """Where in the metrics the score stands by which the best weights are kept."""
     threshold: float = THRESHOLD
@@ -288,7 +288,7 @@ def write_details(
     folder: Path, title: str, model: Learner, dataset: LabelledImages, evaluation: Evaluated, scoring: Scoring
 ) -> None:
     """What the report says beside the scores: the worst images, drawn, and the classes that are taken for others."""
-    mistakes = evaluation.mistakes(dataset, scoring.threshold)
+    mistakes = scoring.mistakes(evaluation, dataset, scoring.threshold)
     examples = scoring.examples(model, dataset, mistakes.worst(EXAMPLES_IN_REPORT))
     write_run_details(folder, title, examples, mistakes, evaluation.per_class, evaluation.precision, scoring.threshold)
 

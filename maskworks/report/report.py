@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.files import read_text
-from common.metrics.mistakes import OVERLAP
 from common.run.callbacks import Run
 from maskworks.report.curves import (
     Chart,
@@ -36,6 +35,7 @@ from maskworks.report.curves import (
     score_charts,
 )
 from maskworks.report.details import Pair, PredictionDetails, RunDetails, Shown, read
+from maskworks.report.mistakes import OVERLAP
 from maskworks.report.page import (
     bar_table,
     choice,
