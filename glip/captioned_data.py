@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from common.data.coco import CocoDataset, Sample
 from common.errors import UserError
 from common.files import read_text
-from common.run.commands import files_of
 from common.run.settings import Data, Training
 from glip.prompts import Caption, Phrase
 from maskworks import shapes
+from maskworks.commands import files_of
 
 IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "feet": "foot"}
 

@@ -10,12 +10,12 @@ import glip
 from common.errors import UserError
 from common.results import Instances, Result
 from common.run import command_line, program
-from common.run.prediction import predict
 from common.run.ranges import Share
 from glip.network import GLIP
 from glip.prompts import Prompt, class_prompt, read_prompt
 from glip.scoring import SURE
 from maskworks import own_data, report
+from maskworks.prediction.command import predict
 from maskworks.published.names import local_file
 
 

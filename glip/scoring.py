@@ -13,15 +13,15 @@ from torchvision.ops import box_iou
 from common.data.coco import CocoDataset
 from common.metrics import coco_details
 from common.metrics.coco import LIMIT
-from common.metrics.mistakes import Mistakes
 from common.results import Instances
-from common.run.commands import Scoring
 from common.run.distributed import gather, is_main, process_count, process_index
 from common.run.evaluation import Evaluation, Example, Finder, evaluate_answers, examples_of, photographs
 from common.run.runlog import Bar
 from glip.captioned_data import CaptionedDataset, PhraseClasses
 from glip.network import GLIP
 from glip.prompts import Caption, Prompt, class_prompt
+from maskworks.commands import Scoring
+from maskworks.report.mistakes import Mistakes, of_instances
 
 RANKS = (1, 5, 10)
 OVERLAP = 0.5  # of a box that finds a phrase
@@ -44,7 +44,7 @@ class CaptionEvaluation:
         return self.phrases.precision
 
     def mistakes(self, dataset: CaptionedDataset, threshold: float) -> Mistakes:
-        return self.phrases.mistakes(PhraseClasses(dataset), threshold)
+        return of_instances(self.phrases, PhraseClasses(dataset), threshold)
 
 
 def evaluate_classes(
@@ -135,4 +135,4 @@ def caption_examples(model: GLIP, dataset: CaptionedDataset, numbers: Sequence[i
 
 
 CLASSES = Scoring(evaluate=evaluate_classes, decisive=("bbox", "AP"), threshold=SURE, limited=True)
-CAPTIONS = Scoring(evaluate=evaluate_captions, examples=caption_examples, decisive=("bbox", "AP"), threshold=SURE)
+CAPTIONS = Scoring(evaluate_captions, caption_examples, CaptionEvaluation.mistakes, ("bbox", "AP"), threshold=SURE)

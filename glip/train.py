@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from glip.augmentation import training_transforms
 from glip.captioned_data import CaptionedDataset, open_data
@@ -12,7 +11,7 @@ from glip.network import DIVISOR, GLIP
 from glip.scoring import CAPTIONS, CLASSES
 from glip.tuning import freeze, in_steps, parameter_group
 from glip.weights import initialise
-from maskworks import own_data, report, training
+from maskworks import commands, own_data, report, training
 
 NO_PASTING = {"copy-paste": "boxes do not say which pixels to take"}
 
@@ -48,4 +47,4 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
 
 training.stay_callable(__name__)
 if __name__ == "__main__":
-    program.run(main)
+    training.run(main)

@@ -16,8 +16,9 @@ import maskrcnn
 from common.data.images import list_images, read_image
 from common.errors import UserError
 from common.results import Instances
-from common.run import command_line, commands, program
-from common.run.prediction import unique_names
+from common.run import command_line, program
+from common.run.distributed import choose_device
+from maskworks.prediction.command import unique_names
 
 CONFIDENCE = 0.7  # the demo's threshold
 COLOUR_STEPS = (2**25 - 1, 2**15 - 1, 2**21 - 1)  # blue, green, red
@@ -42,7 +43,7 @@ class Demo:
 
 def main() -> None:
     options = command_line.read(Demo, "demo.py")
-    model = maskrcnn.load(options.weights).to(commands.choose_device(options.device))
+    model = maskrcnn.load(options.weights).to(choose_device(options.device))
     found, out = list_images(options.images), Path(options.out)
     drawn = 0
     for path, name in zip(found, unique_names(found), strict=True):

@@ -6,8 +6,8 @@ import torch
 
 import maskrcnn
 from common.data.coco import refuse_other_classes
-from common.run import commands, program
-from maskworks import own_data, shapes
+from common.run import program
+from maskworks import commands, own_data, shapes
 
 
 def main() -> None:

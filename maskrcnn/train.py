@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
-from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from maskrcnn.augmentation import training_transforms
 from maskrcnn.config import VARIANTS
 from maskrcnn.network import MaskRCNN
 from maskrcnn.weights import initialise
-from maskworks import own_data, report, shapes, training
+from maskworks import commands, own_data, report, shapes, training
 
 
 def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] = ()) -> Run:
@@ -40,4 +39,4 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
 
 training.stay_callable(__name__)
 if __name__ == "__main__":
-    program.run(main)
+    training.run(main)

@@ -32,7 +32,7 @@ def refuse_another_common(ours: Path) -> None:
 def load(source: str | Path, *, device: str = "auto", precision: Literal["fp32", "bf16", "fp16"] = "fp32") -> Any:
     """The model in any checkpoint: a file of ours, a published name, or anybody's file; its package is found."""
     from common.errors import UserError
-    from common.run.commands import choose_device
+    from common.run.distributed import choose_device
     from maskworks.__main__ import MODULES, package_of
 
     package, file = package_of(str(source))

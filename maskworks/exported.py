@@ -15,10 +15,10 @@ from common.results import Instances
 from common.run.checkpoint import fitting_together, require_file
 from common.run.configuration import from_dict, to_dict
 from common.run.model import Source
-from common.run.prediction import Predict
 from common.run.prediction_batches import as_picture, one_or_many
 from maskworks import __version__
 from maskworks.packages import NETWORKS
+from maskworks.prediction.command import Predict
 
 ENDING = ".onnx"
 

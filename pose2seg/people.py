@@ -14,9 +14,8 @@ from torch.utils.data import Dataset
 
 from common.data.coco import CocoDataset, Sample
 from common.errors import UserError
-from common.run import commands
 from common.run.settings import Training
-from maskworks import shapes
+from maskworks import commands, shapes
 from pose2seg.config import PeopleData
 from pose2seg.templates import JOINT_NAMES
 

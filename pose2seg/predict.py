@@ -15,12 +15,13 @@ import pose2seg
 from common.errors import UserError
 from common.ops.precision import autocast, fastest
 from common.results import Instances
-from common.run import command_line, commands, program
-from common.run.film import predict_film
-from common.run.prediction import Notes, Predict, predict_all
-from common.run.prediction_files import categories
+from common.run import command_line, program
+from common.run.distributed import choose_device
 from common.run.ranges import NotNegative, Share
 from maskworks import report
+from maskworks.prediction.command import Notes, Predict, predict_all
+from maskworks.prediction.files import categories
+from maskworks.prediction.film import predict_film
 from maskworks.published.names import local_file
 from pose2seg.alignment import NEEDED_JOINTS
 from pose2seg.joints import Detector, Found, Picture, read_for_files
@@ -66,7 +67,7 @@ def main() -> None:
     refuse_unread(options)
     options.weights = str(local_file(options.weights))
     model = pose2seg.load(options.weights, device=options.device)
-    device = commands.choose_device(options.device)
+    device = choose_device(options.device)
     model = model.to(device).to(memory_format=torch.channels_last)
     report.of_predictions(predict(model, options, finder(options, device)))
 

@@ -22,9 +22,9 @@ from common.data.coco import CocoDataset
 from common.metrics import CocoDetails, coco_details
 from common.ops import masks as rle
 from common.results import Instances
-from common.run.commands import Scoring
 from common.run.distributed import gather, is_main
 from common.run.evaluation import Detection, Evaluation, Finder, detect, examples_of
+from maskworks.commands import Scoring
 from pose2seg.alignment import NEEDED_JOINTS
 from pose2seg.joints import JointSource, Picture, annotated
 from pose2seg.network import Pose2Seg

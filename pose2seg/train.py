@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from common.run import commands, program
 from common.run.callbacks import Callback, Run
-from maskworks import own_data, report, training
+from maskworks import commands, own_data, report, training
 from pose2seg.augmentation import Letterbox
 from pose2seg.config import VARIANTS
 from pose2seg.network import Pose2Seg
@@ -44,4 +43,4 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
 
 training.stay_callable(__name__)
 if __name__ == "__main__":
-    program.run(main)
+    training.run(main)

@@ -6,9 +6,9 @@ from typing import Literal
 import refinemask_psg
 from common.errors import UserError
 from common.run import command_line, program
-from common.run.prediction import Predict, predict
 from common.run.ranges import Whole
 from maskworks import exported, own_data, report
+from maskworks.prediction.command import Predict, predict
 from maskworks.published.names import local_file
 from refinemask_psg.psg.predict import PredictScenes, submit
 from refinemask_psg.u2net.predict import predict_saliency

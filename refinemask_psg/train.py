@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from common.errors import UserError
-from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from common.run.configuration import configure
-from maskworks import own_data, report, shapes, training
+from maskworks import commands, own_data, report, shapes, training
 from refinemask_psg.augmentation import training_transforms
 from refinemask_psg.config import VARIANTS
 from refinemask_psg.network import DIVISOR, RefineMask
@@ -49,4 +48,4 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
 
 training.stay_callable(__name__)
 if __name__ == "__main__":
-    program.run(main)
+    training.run(main)

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are n
 
 from common.errors import UserError
 from common.files import write_text
-from common.run import commands, program
+from common.run import distributed, program
 from maskworks.packages import NETWORKS
 from maskworks.published.coco_classes import COCO_CLASSES
 from scripts.readme_table import README, markdown, read_results, write_between
@@ -73,7 +73,7 @@ def main() -> None:
     options = tyro.cli(Costs, prog="costs.py", description=__doc__)
     recorded = read_results(options.results)
     if options.measure:
-        device = commands.choose_device(options.device)
+        device = distributed.choose_device(options.device)
         torch.set_num_threads(1)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "one CPU thread"
         for package in options.packages:

@@ -26,7 +26,7 @@ from common.drawing import readable_scale
 from common.errors import UserError, needing
 from common.ops import masks as rle
 from common.results import Instances, Panoptic, Result
-from common.run import commands, program
+from common.run import distributed, program
 from maskworks.packages import NETWORKS
 from maskworks.published.names import local_file, package_in
 from refinemask_psg.psg.results import SceneGraph
@@ -95,7 +95,7 @@ class Studio:
         model: nn.Module = import_module(package_of(Path(weights))).load(Path(weights))
         if self.options.vocabulary:
             model.config.text.vocabulary = self.options.vocabulary  # type: ignore[union-attr]
-        self.loaded = (weights, model.to(commands.choose_device(self.options.device)))
+        self.loaded = (weights, model.to(distributed.choose_device(self.options.device)))
         return self.loaded[1]
 
 

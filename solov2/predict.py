@@ -2,8 +2,8 @@
 
 import solov2
 from common.run import command_line, program
-from common.run.prediction import predict
 from maskworks import exported, own_data, report
+from maskworks.prediction.command import predict
 from maskworks.published.names import local_file
 
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from common.run import commands, program
 from common.run.callbacks import Callback, Run
-from maskworks import own_data, report, shapes, training
+from maskworks import commands, own_data, report, shapes, training
 from solov2.augmentation import training_transforms
 from solov2.config import VARIANTS
 from solov2.network import DIVISOR, SOLOv2
@@ -38,4 +37,4 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
 
 training.stay_callable(__name__)
 if __name__ == "__main__":
-    program.run(main)
+    training.run(main)

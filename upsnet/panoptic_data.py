@@ -23,8 +23,8 @@ from common.errors import UserError
 from common.files import leads_inside, read_bytes
 from common.metrics.panoptic import IDS, VOID
 from common.ops import masks as rle
-from common.run.commands import files_of
 from common.run.settings import Data, Training
+from maskworks.commands import files_of
 
 
 class ImageEntry(Struct, gc=False):

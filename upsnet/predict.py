@@ -2,8 +2,8 @@
 
 import upsnet
 from common.run import command_line, program
-from common.run.prediction import Predict, predict
 from maskworks import report
+from maskworks.prediction.command import Predict, predict
 from maskworks.published.names import local_file
 
 

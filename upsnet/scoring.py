@@ -20,14 +20,14 @@ from common.data.coco import Sample
 from common.data.images import read_ids
 from common.metrics import CocoDetails, coco_details
 from common.metrics.coco_input import Kind
-from common.metrics.mistakes import Mistakes, compare_segments, sum_up
 from common.metrics.panoptic import Pairs, count_pairs, quality_of_pairs
 from common.ops import masks as rle
 from common.results import Panoptic, Segment
-from common.run.commands import Scoring
 from common.run.distributed import gather, is_main, process_count, process_index
 from common.run.evaluation import Example, photographs
 from common.run.runlog import Bar
+from maskworks.commands import Scoring
+from maskworks.report.mistakes import Mistakes, compare_segments, sum_up
 from upsnet.network import UPSNet
 from upsnet.panoptic_data import PanopticDataset
 from upsnet.postprocess import Everything
@@ -196,4 +196,4 @@ def panoptic_truth(dataset: PanopticDataset, number: int, sample: Sample) -> Pan
     )
 
 
-SCORING = Scoring(evaluate_panoptic_model, panoptic_examples, decisive=("panoptic", "All", "pq"))
+SCORING = Scoring(evaluate_panoptic_model, panoptic_examples, PanopticEvaluation.mistakes, ("panoptic", "All", "pq"))

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from common.errors import UserError
-from common.run import commands, program
 from common.run.callbacks import Callback, Run
-from maskworks import own_data, report, shapes, training
+from maskworks import commands, own_data, report, shapes, training
 from upsnet.augmentation import training_transforms
 from upsnet.config import VARIANTS
 from upsnet.network import DIVISOR, UPSNet
@@ -45,4 +44,4 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
 
 training.stay_callable(__name__)
 if __name__ == "__main__":
-    program.run(main)
+    training.run(main)

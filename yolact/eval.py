@@ -19,9 +19,9 @@ import tyro
 import yolact
 from common.data.coco import refuse_other_classes
 from common.files import write_text
-from common.run import command_line, commands, program
-from common.run.distributed import is_main
-from maskworks import own_data, shapes
+from common.run import command_line, program
+from common.run.distributed import choose_device, is_main
+from maskworks import commands, own_data, shapes
 from yolact.config import VARIANTS
 from yolact.show import Show, show_image, show_images, show_video
 from yolact.stages import benchmark
@@ -40,7 +40,7 @@ def main() -> None:
 def show(options: Show) -> None:
     named = ["--weights", options.weights] if options.weights else []
     model, _ = commands.model_to_evaluate("yolact", VARIANTS, yolact.load, named)
-    model = model.to(commands.choose_device(options.device)).to(memory_format=torch.channels_last)
+    model = model.to(choose_device(options.device)).to(memory_format=torch.channels_last)
     if options.image:
         show_image(model, options)
     if options.images:

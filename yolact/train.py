@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 
 from common.errors import UserError
-from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from common.run.configuration import configure
 from common.run.distributed import process_count
-from maskworks import own_data, report, shapes, training
+from maskworks import commands, own_data, report, shapes, training
 from yolact.augmentation import SSDAugmentation
 from yolact.config import VARIANTS, Config
 from yolact.network import DIVISOR, YOLACT
@@ -82,4 +81,4 @@ def images_at_once(config: Config) -> int:
 
 training.stay_callable(__name__)
 if __name__ == "__main__":
-    program.run(main)
+    training.run(main)

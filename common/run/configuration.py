@@ -193,10 +193,7 @@ def read_yaml(path: Path) -> Any:
 
     try:
         text = read_text(path, YAML_MEGABYTES)
-        if (
-            max(accumulate((("[{".count(each) - "]}".count(each)) for each in text if each in "[]{}"), initial=0))
-            > DEEPEST
-        ):
+        if deepest(text) > DEEPEST:
             raise ValueError(f"more than {DEEPEST} brackets in one another")  # which the parser takes minutes for
         content = yaml.load(text, Loader)
     except OSError as error:

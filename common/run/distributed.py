@@ -1,4 +1,4 @@
-"""One process or many: the few questions that training and evaluation ask about it."""
+"""One process or many: the few questions that training and evaluation ask about it, and the device of each."""
 
 import os
 from collections.abc import Sequence
@@ -8,12 +8,30 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from common.errors import UserError
+
 T = TypeVar("T")
 
 if hasattr(os, "register_at_fork"):
     # Forked from a process that has computed on several threads, one that does so waits for them for ever (PyTorch with
     # GNU's OpenMP). The loader's workers are set to one thread by PyTorch itself; this is for who forks after `load`.
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+def choose_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()  # of meta, which computes nothing, there is none
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {name}: not to be had here ({str(error).splitlines()[0]}); try --device cpu"
+        ) from error
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
+        torch.cuda.set_device(device)
+    return device
 
 
 def process_count() -> int:

@@ -17,7 +17,6 @@ from common.errors import UserError
 from common.metrics import CocoDetails, coco_details
 from common.metrics.coco import LIMIT
 from common.metrics.coco_input import Kind
-from common.metrics.mistakes import Mistakes, find_mistakes
 from common.results import Instances, Result
 from common.run.distributed import gather, is_main, process_count, process_index
 from common.run.model import Model, Picture
@@ -68,10 +67,6 @@ class Evaluation:
     @property
     def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]:
         return self.details[self.kind].precision
-
-    def mistakes(self, dataset: AnnotatedImages, threshold: float) -> Mistakes:
-        detections = scored_for(self.kind, self.detections)
-        return find_mistakes(dataset.annotations_json(), detections, self.kind, threshold)
 
 
 def evaluate_instances(

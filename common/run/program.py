@@ -6,13 +6,12 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch.distributed as dist
 
 from common.errors import UserError, surroundings
 from common.files import RAISED
-from common.run.batch_size import rerun
 from common.run.memory import keep_freed_memory
 
 
@@ -26,7 +25,7 @@ def run(main: Callable[[], object]) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         raise_limit()
-        rerun(lambda more: begin(main, more))
+        main()
     except Exception as error:
         line = str(error) if isinstance(error, UserError) else surroundings(error)
         if wordy:
@@ -40,12 +39,6 @@ def run(main: Callable[[], object]) -> None:
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
-
-
-def begin(main: Callable[[], object], more: Sequence[str]) -> None:
-    """With words more on the command line, where it is started once again."""
-    sys.argv += more
-    main()
 
 
 def raise_limit() -> None:

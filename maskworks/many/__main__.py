@@ -13,11 +13,11 @@ import tyro
 
 from common.errors import UserError, needing
 from common.run import command_line, program
-from common.run.prediction import fingerprint
 from common.run.ranges import Count, NotNegative, Positive, Share, Whole
 from maskworks import __version__
 from maskworks.__main__ import package_of
 from maskworks.many import engine, finding, parts, sources
+from maskworks.prediction.command import fingerprint
 from maskworks.published.names import local_file
 
 SECONDS_BETWEEN_LINES = 10

@@ -11,10 +11,10 @@ import tyro
 from common.errors import UserError, needing
 from common.files import write_atomically, write_text
 from common.run import command_line, program
-from common.run.prediction_files import write_predictions
 from common.run.ranges import Share
 from maskworks.many import parts
 from maskworks.many.sources import storage
+from maskworks.prediction.files import write_predictions
 
 Json = dict[str, Any]
 

@@ -18,8 +18,8 @@ from common.files import write_text
 from common.ops import masks as rle
 from common.ops.outlines import Mask, joined, outlines
 from common.results import Instances
-from common.run.prediction import Predict, unique_names
 from maskworks.own_data.coco_writing import CocoWriter, Json, boxed, outlined
+from maskworks.prediction.command import Predict, unique_names
 
 MOST = 65_535  # objects of a label image of 16 bits
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.data.annotation_files import Annotations
-from common.run import commands
+from common.run.distributed import choose_device
 from common.run.settings import Optimizer, Training
 from maskworks.own_data.checks import Set
 from maskworks.own_data.tiles import Tiling
@@ -118,7 +118,7 @@ def batch_without_gpu(device: str) -> int:
     many pictures (900 of nuclei, SOLOv2: AP50 0.34 against 0.08). The networks have no batch norm that would mind.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    return max(FEW, processes) if commands.choose_device(device).type == "cpu" else 0
+    return max(FEW, processes) if choose_device(device).type == "cpu" else 0
 
 
 def finetune(m: Measures, asked: Training, published: Training, optimizer: Optimizer) -> dict[str, Any]:

@@ -8,15 +8,15 @@ from torch import nn
 
 from common.errors import UserError
 from common.results import Instances
-from common.run.commands import Evaluated, Scoring
 from common.run.evaluation import Example
 from common.run.model import Model, Picture
-from common.run.prediction import Predict
 from common.run.ranges import WholeOrUnset
 from common.run.settings import Data
+from maskworks.commands import Evaluated, Scoring
 from maskworks.own_data.correcting import PredictToCorrect
 from maskworks.own_data.tile_joining import in_tiles
 from maskworks.own_data.tiles import Tiling
+from maskworks.prediction.command import Predict
 
 M = TypeVar("M", bound=Model[Any])
 

@@ -20,6 +20,7 @@ from common.files import digest_of, user_cache
 from common.ops.batch_norm_folding import fold_batch_norms
 from common.run.checkpoint import DIGEST, check_weights, fitting_together, load, require_file
 from common.run.configuration import from_dict
+from common.run.distributed import choose_device
 from common.run.memory import keep_freed_memory
 from common.run.model import Learner
 from maskworks.published import hub
@@ -145,8 +146,6 @@ def open_model(
         model.precision = precision  # type: ignore[attr-defined]  # common.run.prediction_batches looks for it
     if not device:
         return model.eval()
-    from common.run.commands import choose_device  # not above: it brings all of training
-
     if (chosen := choose_device(device)).type == "cpu":
         keep_freed_memory()
     return model.eval().to(chosen).to(memory_format=torch.channels_last)

@@ -22,9 +22,7 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.files import read_text
-from common.metrics.mistakes import OVERLAP
 from common.run.callbacks import Run
-from common.run.report_details import Pair, PredictionDetails, RunDetails, Shown, read
 from maskworks.report.curves import (
     Chart,
     Series,
@@ -36,6 +34,8 @@ from maskworks.report.curves import (
     read_log,
     score_charts,
 )
+from maskworks.report.details import Pair, PredictionDetails, RunDetails, Shown, read
+from maskworks.report.mistakes import OVERLAP
 from maskworks.report.page import (
     bar_table,
     choice,

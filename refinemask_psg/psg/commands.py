@@ -8,20 +8,21 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.run import commands
 from common.run.callbacks import Callback, Run
-from maskworks import own_data, report, shapes
+from maskworks import commands, own_data, report, shapes
 from refinemask_psg.augmentation import training_transforms
 from refinemask_psg.config import Config
 from refinemask_psg.network import DIVISOR, RefineMask
 from refinemask_psg.psg.config import Relations
 from refinemask_psg.psg.data import PsgDataset
-from refinemask_psg.psg.scoring import evaluate_scene_graphs, scene_graph_examples
+from refinemask_psg.psg.scoring import SceneGraphEvaluation, evaluate_scene_graphs, scene_graph_examples
 from refinemask_psg.psg.weights import like_pretrained, load_pretrained
 from refinemask_psg.weights import initialise, parameter_group
 
 LEFT_OUT = dict.fromkeys(("windows", "copy-paste"), "relations name every segment, and none may get lost")
-SCORING = commands.Scoring(evaluate_scene_graphs, scene_graph_examples, decisive=("relations", "R@20"))
+SCORING = commands.Scoring(
+    evaluate_scene_graphs, scene_graph_examples, SceneGraphEvaluation.mistakes, ("relations", "R@20")
+)
 
 
 def open_psg(config: Config, split: shapes.Split) -> PsgDataset:

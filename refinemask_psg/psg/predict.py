@@ -8,9 +8,9 @@ import torch
 from common.data.images import list_images, read_image
 from common.errors import UserError
 from common.ops.precision import fastest
-from common.run import commands
-from common.run.prediction import Predict, predict_one
+from common.run.distributed import choose_device
 from common.run.runlog import Bar
+from maskworks.prediction.command import Predict, predict_one
 from refinemask_psg.network import RefineMask
 from refinemask_psg.psg.files import read_test
 from refinemask_psg.psg.results import SceneGraph
@@ -33,7 +33,7 @@ def submit(model: RefineMask, options: PredictScenes) -> None:
     if model.scene_graph is None:
         raise UserError(f"--submission: {options.weights} finds no relations; name a checkpoint of a psg variant")
     paths = images_to_submit(options)
-    device = commands.choose_device(options.device)
+    device = choose_device(options.device)
     model = model.to(device).to(memory_format=torch.channels_last)
     precision = fastest(device) if options.precision == "auto" else options.precision
     writer = SubmissionWriter(Path(options.submission))

@@ -11,10 +11,9 @@ from torch.utils.data import Dataset
 from common.data.coco import CocoDataset, Sample, pair_folders
 from common.data.images import IMAGE_SUFFIXES, image_size, read_image
 from common.errors import UserError
-from common.run import commands
 from common.run.distributed import is_main
 from common.run.settings import Training
-from maskworks import shapes
+from maskworks import commands, shapes
 from refinemask_psg.u2net.config import SaliencyData
 
 SHOWN = 3  # faults of a data set

@@ -2,7 +2,8 @@
 
 import torch
 
-from common.run import commands, program
+from common.run import program
+from maskworks import commands
 from refinemask_psg.u2net.config import VARIANTS
 from refinemask_psg.u2net.data import open_saliency
 from refinemask_psg.u2net.scoring import SCORING

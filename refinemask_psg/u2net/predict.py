@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.run import command_line, commands, program
-from common.run.distributed import is_main
+from common.run import command_line, program
+from common.run.distributed import choose_device, is_main
 from common.run.model import Picture
-from common.run.prediction import Predict, Work, skip
 from common.run.ranges import Whole
+from maskworks.prediction.command import Predict, Work, skip
 from maskworks.published.names import local_file
 from refinemask_psg.u2net.weights import load
 
@@ -34,7 +34,7 @@ def main() -> None:
 
 def predict_saliency(options: Predict, size: int, cutouts: bool = False) -> None:
     options.weights = str(local_file(options.weights))
-    model = load(options.weights).to(commands.choose_device(options.device))
+    model = load(options.weights).to(choose_device(options.device))
     out = Path(options.out)
 
     def write(path: Path, name: str, image: Picture, shown: bool) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.metrics.mistakes import OVERLAP, Mistakes
 from common.results import Instances
-from common.run.commands import Scoring
 from common.run.distributed import gather, is_main, process_count, process_index
 from common.run.evaluation import Example, photographs
 from common.run.runlog import Bar
 from common.run.training import Metrics
+from maskworks.commands import Scoring
+from maskworks.report.mistakes import OVERLAP, Mistakes
 from refinemask_psg.u2net.data import Photographs
 from refinemask_psg.u2net.metrics import Scores, measure, summary
 from refinemask_psg.u2net.network import U2Net
@@ -65,4 +65,4 @@ def as_object(matte: NDArray[np.uint8]) -> Instances:
     return Instances(torch.ones(1), torch.zeros(1, dtype=torch.int64), box, mask, (height, width), ("foreground",))
 
 
-SCORING = Scoring(evaluate_saliency, examples, decisive=("saliency", "maxF"))
+SCORING = Scoring(evaluate_saliency, examples, SaliencyEvaluation.mistakes, ("saliency", "maxF"))

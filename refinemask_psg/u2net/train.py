@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import torch
 
 from common.errors import UserError
-from common.run import commands, program
 from common.run.callbacks import Callback, Run
 from common.run.checkpoint import load_weights
 from common.run.configuration import configure
 from common.run.distributed import process_count
 from common.run.settings import Training
-from maskworks import own_data, report, training
+from maskworks import commands, own_data, report, training
 from maskworks.published.formats import read_checkpoint_or_published
 from maskworks.published.names import local_file
 from refinemask_psg.u2net.augmentation import RescaleAndCrop
@@ -64,4 +63,4 @@ def refuse_single_values(crop: int, settings: Training) -> None:
 
 training.stay_callable(__name__)
 if __name__ == "__main__":
-    program.run(main)
+    training.run(main)

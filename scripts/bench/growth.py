@@ -29,7 +29,7 @@ from common.ops.masks import decode, encode
 from common.results import Instances
 from common.run import program
 from common.run.memory import keep_freed_memory
-from common.run.prediction_files import instance_map
+from maskworks.prediction.files import instance_map
 from solov2.postprocess import boxes_around, enlarge
 
 FEW = 30  # detections, where the size of the photograph grows

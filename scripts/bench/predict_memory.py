@@ -19,8 +19,8 @@ from _timing import memory
 from torch import nn
 
 from common.results import Instances
-from common.run.prediction import Predict, predict
 from common.run.prediction_batches import Source
+from maskworks.prediction.command import Predict, predict
 from solov2 import VARIANTS, SOLOv2
 
 CLASSES = tuple(f"class {number}" for number in range(1, 9))

@@ -15,9 +15,9 @@ from PIL import Image
 import solov2
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict, to_yaml
-from common.run.report_details import RunDetails, write
 from common.run.resume import State, save_state
 from maskworks import exported
+from maskworks.report.details import RunDetails, write
 from tests.common.coco_example import HEIGHT, WIDTH
 from tests.faults.test_fuzz_checkpoints import CONTENT
 from tests.faults.test_fuzz_documents import captions, detections, instances, panoptic

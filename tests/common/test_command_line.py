@@ -250,7 +250,8 @@ def test_every_program_runs_by_it() -> None:
         str(path.relative_to(ROOT)): path.read_text("utf-8") for room in rooms for path in files(ROOT / room, ".py")
     }
     programs = {name: text for name, text in sources.items() if 'if __name__ == "__main__":' in text}
-    others = {name for name, text in programs.items() if "program.run(" not in text and not name.endswith("setup.py")}
+    started = re.compile(r"\b(program|training)\.run\(").search
+    others = {name for name, text in programs.items() if not started(text) and not name.endswith("setup.py")}
     assert {"maskworks/__main__.py", "solov2/train.py", "scripts/demo.py"} <= set(programs)
     assert {name for name in others if not name.startswith("scripts/bench/")} == spared
 

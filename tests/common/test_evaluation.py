@@ -24,9 +24,10 @@ from common.run.evaluation import (
     ground_truth,
     photographs,
 )
-from common.run.score_tables import print_classes, print_scores
 from common.run.settings import Data
 from maskworks import shapes
+from maskworks.commands.score_tables import print_classes, print_scores
+from maskworks.report.mistakes import of_instances
 
 
 class Oracle(nn.Module):
@@ -66,9 +67,9 @@ def test_a_perfect_model_scores_one_and_makes_no_mistake(dataset, workers, kinds
     assert found.per_class.keys() == {f"{kind} AP" for kind in kinds}
     assert max(found.per_class[f"{found.kind} AP"].values()) == pytest.approx(1.0)
     assert found.precision is found.details[found.kind].precision
-    mistakes = found.mistakes(dataset, 0.9)
+    mistakes = of_instances(found, dataset, 0.9)
     assert mistakes.confusion.sum() == mistakes.confusion.diagonal().sum() > 0
-    assert found.mistakes(dataset, 1.1).confusion[:, :-1].sum() == 0  # nobody is so sure: all are missed
+    assert of_instances(found, dataset, 1.1).confusion[:, :-1].sum() == 0  # nobody is so sure: all are missed
 
 
 def test_each_process_takes_every_second_photograph(dataset, monkeypatch):

@@ -15,9 +15,9 @@ from PIL import Image
 from common.data.coco import CocoDataset
 from common.data.images import described, image_size, read_ids, read_image
 from common.errors import UserError
-from common.run.commands import describe_pictures
 from common.run.evaluation import photographs
-from common.run.prediction import Predict, Work
+from maskworks.commands.runs import describe_pictures
+from maskworks.prediction.command import Predict, Work
 
 RAMP = np.linspace(0, 1, 40)[None].repeat(24, axis=0)  # [24, 40]
 

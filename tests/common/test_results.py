@@ -17,8 +17,8 @@ from pycocotools import mask as oracle
 from common.drawing import Tag, label_colours, paint_mask, paint_tags
 from common.errors import UserError
 from common.results import Instances, Panoptic, Segment, area, as_png, inner_point
-from common.run.prediction_files import instance_map
 from maskworks.own_data.found import read
+from maskworks.prediction.files import instance_map
 from refinemask_psg.psg.results import Relation, SceneGraph
 
 GREY = 90

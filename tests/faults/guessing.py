@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from common.results import Instances
-from common.run.prediction import Predict, predict
 from common.run.settings import Data
+from maskworks.prediction.command import Predict, predict
 from maskworks.report import of_predictions
 
 CLASSES = ("dark", "light")

@@ -20,8 +20,8 @@ from common.data.images import write_video
 from common.errors import UserError
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
-from common.run.prediction import Predict, predict, unique_names
 from common.run.program import run
+from maskworks.prediction.command import Predict, predict, unique_names
 from maskworks.report import of_predictions
 from tests.faults.guessing import CLASSES, Guess, contents, guess, pictures, predictions
 from tests.running import ROOT, make_photographs, python, skipped_files

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.metrics.mistakes import Mistakes
 from common.results import Instances
 from common.run.evaluation import Example
-from common.run.report_details import PredictionDetails, RunDetails, Shown, read, save_picture, write, write_run_details
 from maskworks.report import of_folder
+from maskworks.report.details import PredictionDetails, RunDetails, Shown, read, save_picture, write, write_run_details
+from maskworks.report.mistakes import Mistakes
 
 HOSTILE = "</script><script>document.title='broken'</script><b>&\"'"
 NAMES = ("cat", HOSTILE, "三角")

@@ -18,10 +18,9 @@ from common.data.batches import UNLABELLED, collate
 from common.data.coco import CocoDataset, Sample
 from common.data.loader import TrainingSet, training_loader
 from common.errors import UserError
-from common.run import commands
 from common.run.callbacks import Run
 from common.run.configuration import configure
-from maskworks import own_data, shapes
+from maskworks import commands, own_data, shapes
 from maskworks.own_data import augmentation, fitting, splits
 from maskworks.own_data.tiles import Window
 from tests.maskworks.own_data_formats import text

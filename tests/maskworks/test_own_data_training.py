@@ -12,7 +12,6 @@ import maskrcnn
 import solov2
 import yolact
 from common.errors import UserError
-from common.run import commands
 from common.run.configuration import configure, to_yaml
 from common.run.settings import Data, Images, Optimizer, Training
 from maskworks import own_data, shapes
@@ -325,5 +324,5 @@ def test_without_a_gpu_steps_are_of_few_pictures_unless_the_user_says_how_many(
     assert few.optimizer.lr == eight.optimizer.lr / 2
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert configured(solov2, "--data", data).training.batch_size == 4
-    monkeypatch.setattr(commands, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(fitting, "choose_device", lambda name: torch.device("cuda"))
     assert configured(solov2, "--data", data).training.batch_size == 8

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.run import commands
 from common.run.callbacks import Run
 from common.run.settings import Data, Training
 from glip.captioned_data import CaptionedDataset, open_data
-from maskworks import own_data, shapes
+from maskworks import commands, own_data, shapes
 from maskworks.own_data import splits
 from pose2seg.config import PeopleData
 from pose2seg.people import open_people

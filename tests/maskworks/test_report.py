@@ -16,17 +16,17 @@ from torchvision.transforms import v2
 from common.data.coco import CocoDataset
 from common.data.loader import Steps, TrainingSet
 from common.errors import UserError
-from common.metrics.mistakes import Mistakes
 from common.results import Panoptic, Segment
 from common.run.evaluation import Example
-from common.run.report_details import RunDetails, Shown, save_picture, write, write_run_details
 from common.run.settings import Training
-from common.run.training_pictures import write_training_pictures
 from maskworks import shapes
 from maskworks.report import of_folder
 from maskworks.report.curves import loss_charts, read_log, thin
+from maskworks.report.details import RunDetails, Shown, save_picture, write, write_run_details
+from maskworks.report.mistakes import Mistakes
 from maskworks.report.page import thumbnail
 from maskworks.report.report import most_confused
+from maskworks.report.training_pictures import write_training_pictures
 from refinemask_psg.psg.results import Relation, SceneGraph
 from tests.maskworks.report_examples import HOSTILE, NAMES, gallery, make_instances, prediction_report, training_report
 

@@ -11,10 +11,10 @@ import torch
 from common.data.batches import collate
 from common.data.coco import CocoDataset
 from common.data.loader import TrainingSet
-from common.run.commands import INSTANCES, open_dataset
 from common.run.configuration import configure
 from maskrcnn.augmentation import training_transforms as maskrcnn_transforms
 from maskworks import own_data, shapes
+from maskworks.commands.runs import INSTANCES, open_dataset
 from maskworks.own_data.tiles import TiledDataset
 from maskworks.packages import NETWORKS
 from solov2.augmentation import training_transforms as solov2_transforms

@@ -18,12 +18,12 @@ from common.data.coco import CocoDataset
 from common.errors import UserError
 from common.ops import masks as rle
 from common.results import Instances
-from common.run.prediction import Predict
-from common.run.prediction_files import instance_map
 from common.run.settings import Data
 from maskworks.own_data.tile_joining import in_tiles
 from maskworks.own_data.tile_prediction import PredictInTiles, chosen_tiling
 from maskworks.own_data.tiles import TiledDataset, Tiling, Window
+from maskworks.prediction.command import Predict
+from maskworks.prediction.files import instance_map
 
 Pixels = NDArray[np.uint8]
 Json = dict[str, Any]

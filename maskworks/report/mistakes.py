@@ -13,8 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from common.data.coco import AnnotatedImages
 from common.metrics.panoptic import VOID, Pairs
 from common.ops import masks as rle
+from common.run.evaluation import Evaluation, scored_for
 
 Json = Mapping[str, Any]
 Int = NDArray[np.int64]
@@ -38,6 +40,12 @@ class Mistakes:
         """Numbers of the images with the lowest quality, the worst first."""
         numbers: list[int] = np.argsort(self.quality, kind="stable")[:count].tolist()
         return numbers
+
+
+def of_instances(evaluation: Evaluation, dataset: AnnotatedImages, threshold: float) -> Mistakes:
+    """Of what a model found in a data set: of its masks, where it has any."""
+    detections = scored_for(evaluation.kind, evaluation.detections)
+    return find_mistakes(dataset.annotations_json(), detections, evaluation.kind, threshold)
 
 
 def find_mistakes(

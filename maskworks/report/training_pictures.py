@@ -15,8 +15,8 @@ from common.drawing import label_colours, paint_box, paint_mask, readable_scale
 from common.errors import UserError
 from common.results import Instances
 from common.run.distributed import is_main
-from common.run.report_details import save_picture
 from common.run.settings import Training
+from maskworks.report.details import save_picture
 
 COUNT = 12
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.metrics.mistakes import compare_segments, find_mistakes, sum_up
 from common.metrics.panoptic import count_pairs
 from common.ops import masks as rle
+from maskworks.report.mistakes import compare_segments, find_mistakes, sum_up
 
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]  # classes are in the order of their ids
 IMAGES = [{"id": number, "height": 20, "width": 20, "file_name": ""} for number in (11, 5)]

@@ -12,9 +12,9 @@ import torch
 from common.data.images import read_frames, write_video
 from common.errors import UserError
 from common.results import Instances
-from common.run import film
-from common.run.film import predict_film
 from common.run.model import Picture
+from maskworks.prediction import film
+from maskworks.prediction.film import predict_film
 
 TIMES = (0, 40, 50, 200, 900)  # milliseconds
 HEIGHT, WIDTH = 47, 64

@@ -15,8 +15,8 @@ from PIL import Image
 
 from common.files import naming, write_atomically
 from common.results import Instances, Result
-from common.run import report_details
-from common.run.report_details import PredictionDetails, Shown
+from maskworks.report import details
+from maskworks.report.details import PredictionDetails, Shown
 
 Picture = NDArray[np.uint8]
 Json = dict[str, Any]
@@ -94,7 +94,7 @@ class Output:
         shown = [Shown(*content["shown"]) for content in islice(written(), limit)]
         title = "Predictions" if count <= limit else f"Predictions: the first {limit} of {count} photographs"
         names = [entry["name"] for entry in classes]
-        report_details.write(self.folder, PredictionDetails(title, self.threshold, names, shown, skipped))
+        details.write(self.folder, PredictionDetails(title, self.threshold, names, shown, skipped))
 
 
 def write_predictions(path: Path, written: Callable[[], Iterable[Json]], classes: list[Json]) -> None:

@@ -23,14 +23,13 @@ from common.errors import UserError
 from common.files import digest_of
 from common.ops.precision import autocast, fastest
 from common.results import Result
-from common.run.commands import choose_device
-from common.run.distributed import is_main, process_count, process_index
-from common.run.film import predict_film
+from common.run.distributed import choose_device, is_main, process_count, process_index
 from common.run.model import Model, Picture
-from common.run.prediction_files import Output, Remarks, categories
-from common.run.prediction_journal import Journal
 from common.run.ranges import Positive, Share, Whole
 from common.run.runlog import Bar
+from maskworks.prediction.files import Output, Remarks, categories
+from maskworks.prediction.film import predict_film
+from maskworks.prediction.journal import Journal
 
 Json = dict[str, Any]
 Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why

@@ -23,21 +23,21 @@ from common.data.loader import Trainable, mix
 from common.errors import UserError
 from common.files import digest_of, write_text
 from common.metrics.coco import LIMIT, RECALL_LIMITS
-from common.metrics.mistakes import THRESHOLD, Mistakes
 from common.ops.precision import autocast
-from common.run.batch_size import fit_batch_size
 from common.run.callbacks import Callback, Run
 from common.run.checkpoint import DIGEST, Checkpoint, fitting_together
 from common.run.configuration import configure, refuse_another_network, to_dict, to_yaml
-from common.run.distributed import barrier, is_main, process_count
+from common.run.distributed import barrier, choose_device, is_main, process_count
 from common.run.evaluation import Evaluation, Example, evaluate_instances, examples
 from common.run.model import Learner
 from common.run.optimization import ParameterGroup
-from common.run.report_details import write_run_details
-from common.run.score_tables import print_classes, print_scores
 from common.run.settings import Data, Optimizer, Schedule, Training
 from common.run.training import Metrics, Trainer
-from common.run.training_pictures import write_training_pictures
+from maskworks.commands.score_tables import print_classes, print_scores
+from maskworks.report.details import write_run_details
+from maskworks.report.mistakes import THRESHOLD, Mistakes, of_instances
+from maskworks.report.training_pictures import write_training_pictures
+from maskworks.training.batch_size import fit_batch_size
 
 EXAMPLES_IN_REPORT = 16
 M = TypeVar("M", bound=Learner)
@@ -74,8 +74,6 @@ class Evaluated(Protocol):
     @property
     def precision(self) -> Mapping[str, NDArray[np.floating[Any]]]: ...  # class name -> precision at rising recall
 
-    def mistakes(self, dataset: Any, threshold: float) -> Mistakes: ...  # of what scores at least so much
-
 
 @dataclass(frozen=True)
 class Scoring:
@@ -85,6 +83,8 @@ class Scoring:
     """(model, data set, images at once, workers), and `limit` where it is given and `limited`"""
     examples: Callable[[Any, Any, Sequence[int]], list[Example]] = examples
     """(model, data set, numbers of images): pictures for the report."""
+    mistakes: Callable[[Any, Any, float], Mistakes] = of_instances
+    """(what `evaluate` left, data set, least score): what the report says the model takes for what."""
     decisive: tuple[str, ...] = ("segm", "AP")
     """Where in the metrics the score stands by which the best weights are kept."""
     threshold: float = THRESHOLD
@@ -105,22 +105,6 @@ def start(settings: Training) -> torch.device:
     if "RANK" in os.environ and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     torch.manual_seed(mix(settings.seed))
-    return device
-
-
-def choose_device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()  # of meta, which computes nothing, there is none
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"--device {name}: not to be had here ({str(error).splitlines()[0]}); try --device cpu"
-        ) from error
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
-        torch.cuda.set_device(device)
     return device
 
 
@@ -306,7 +290,7 @@ def write_details(
     folder: Path, title: str, model: Learner, dataset: LabelledImages, evaluation: Evaluated, scoring: Scoring
 ) -> None:
     """What the report says beside the scores: the worst images, drawn, and the classes that are taken for others."""
-    mistakes = evaluation.mistakes(dataset, scoring.threshold)
+    mistakes = scoring.mistakes(evaluation, dataset, scoring.threshold)
     examples = scoring.examples(model, dataset, mistakes.worst(EXAMPLES_IN_REPORT))
     write_run_details(folder, title, examples, mistakes, evaluation.per_class, evaluation.precision, scoring.threshold)
 

@@ -2,15 +2,16 @@
 
 import runpy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from common.errors import UserError
-from common.run.batch_size import rerun
+from common.run import program
 from common.run.callbacks import Callback, Run
 from common.run.configuration import flags
 from common.run.memory import keep_freed_memory
+from maskworks.training.batch_size import rerun
 
 
 def start(package: str, variant: str, settings: Mapping[str, Any], callbacks: Sequence[Callback]) -> Run:
@@ -19,14 +20,19 @@ def start(package: str, variant: str, settings: Mapping[str, Any], callbacks: Se
         if isinstance(callback, type) or not isinstance(callback, Callback):
             raise UserError(f"callbacks: {callback!r} is none; expected an object with on_step, on_evaluate and on_end")
     keep_freed_memory()
-    program = f"{package}.train"
-    main = sys.modules[program].main if program in sys.modules else runpy.run_module(program)["main"]
+    name = f"{package}.train"
+    main = sys.modules[name].main if name in sys.modules else runpy.run_module(name)["main"]
     given = {name: value for name, value in settings.items() if value is not None}
     words = [*filter(None, [variant]), *flags(given)]
     run: Run = rerun(lambda more: main([*words, *more], callbacks))
     for callback in callbacks:
         callback.on_end(run)
     return run
+
+
+def run(main: Callable[[Sequence[str]], object]) -> None:
+    """A package's training program, from a command line."""
+    program.run(lambda: rerun(lambda more: main([*sys.argv[1:], *more])))
 
 
 def stay_callable(name: str) -> None:

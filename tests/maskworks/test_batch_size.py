@@ -1,7 +1,7 @@
 """--batch-size auto: what fits is found by doubling, and a command starts anew; a processor says what a step costs."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 import solov2
 from common.data.batches import Batch, Target
 from common.errors import UserError
-from common.run import batch_size, program
-from common.run.batch_size import BatchSizeFound, fit_batch_size, largest_that_fits
 from common.run.configuration import configure
 from common.run.settings import Optimizer, Training
+from maskworks import training
+from maskworks.training import batch_size
+from maskworks.training.batch_size import BatchSizeFound, fit_batch_size, largest_that_fits
 
 
 class Hungry(nn.Module):
@@ -109,14 +110,14 @@ def test_auto_is_a_batch_size_on_a_command_line_and_the_command_starts_anew_with
 ) -> None:
     seen: list[tuple[int, bool, float]] = []
 
-    def main() -> None:
-        config = configure(solov2.VARIANTS, sys.argv[1:])
+    def main(words: Sequence[str]) -> None:
+        config = configure(solov2.VARIANTS, words)
         seen.append((config.training.batch_size, config.training.fit_batch_size, config.optimizer.lr))
         if config.training.fit_batch_size:
             raise BatchSizeFound(32)
 
     monkeypatch.setattr(sys, "argv", ["train.py", "--batch-size", "auto", "--optimizer.lr", "0.5"])
-    program.run(main)
+    training.run(main)
     assert seen == [(8, True, 0.5), (32, False, 0.5)]
     assert configure(solov2.VARIANTS, ["--batch_size=auto"]).training.fit_batch_size
     with pytest.raises(UserError, match="--batch-size auto: expected a whole number"):

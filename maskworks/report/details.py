@@ -16,9 +16,9 @@ from PIL import Image
 from common.drawing import readable_scale
 from common.errors import UserError
 from common.files import naming, read_bytes, write_text
-from common.metrics.mistakes import Mistakes
 from common.results import Instances, Result
 from common.run.evaluation import Example
+from maskworks.report.mistakes import Mistakes
 
 FILE = "details.json"
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from common.data.coco import CocoDataset
 from common.data.loader import worker_count
 from common.errors import UserError
 from common.run import checkpoint
-from common.run.commands import INSTANCES, describe_limits, evaluation_folder, model_to_evaluate
 from common.run.configuration import configure, from_dict, to_dict, to_yaml
+from maskworks.commands.runs import INSTANCES, describe_limits, evaluation_folder, model_to_evaluate
 from solov2.config import VARIANTS, Config
 
 OF_THE_CHECKPOINT = "--precision bf16 --test.max-instances 7 --batch-size 3"

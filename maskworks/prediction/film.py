@@ -20,8 +20,8 @@ from common.files import write_atomically
 from common.results import Instances, Result
 from common.run.distributed import is_main
 from common.run.model import Picture
-from common.run.prediction_files import Segments
 from common.run.runlog import Bar
+from maskworks.prediction.files import Segments
 
 Change = Callable[[float, Picture], Picture]  # a frame's time in seconds and its pixels -> what is shown
 HINT = "drawn by OpenCV: silent, at an even rate, in a format that few browsers play; pip install av for better"

@@ -1,0 +1,41 @@
+"""What train.py and eval.py do around the loop and the scores.
+
+`runs` opens data sets, makes a run's folder, says what goes on and writes what is found; `score_tables` are on the
+terminal.
+"""
+
+from maskworks.commands.runs import (
+    BOXES,
+    INSTANCES,
+    Evaluated,
+    Scoring,
+    evaluate,
+    evaluation_folder,
+    files_of,
+    keep_existing,
+    made,
+    model_to_evaluate,
+    open_dataset,
+    score,
+    start,
+    train,
+    write_scores,
+)
+
+__all__ = [
+    "BOXES",
+    "INSTANCES",
+    "Evaluated",
+    "Scoring",
+    "evaluate",
+    "evaluation_folder",
+    "files_of",
+    "keep_existing",
+    "made",
+    "model_to_evaluate",
+    "open_dataset",
+    "score",
+    "start",
+    "train",
+    "write_scores",
+]
