@@ -115,7 +115,7 @@ def make_photographs(folder: Path) -> None:
     Image.fromarray(noise).convert("L").save(folder / "grey.jpg")
     Image.fromarray(noise).convert("CMYK").save(folder / "deep" / "cmyk.jpg")
     Image.fromarray(noise[:1, :1]).save(folder / "one.png")
-    Image.fromarray(np.zeros((4000, 5000, 3), np.uint8)).save(folder / "large.png")
+    Image.fromarray(np.zeros((1000, 1250, 3), np.uint8)).save(folder / "large.png")
     content = (folder / "good.jpg").read_bytes()
     (folder / "broken.jpg").write_bytes(content[: len(content) // 2])
     (folder / "empty.jpg").write_bytes(b"")

@@ -37,11 +37,11 @@ def copied(target: Path) -> Path:
 
 def built(folder: Path, out: Path, **environment: str) -> Path:
     """The wheel of the project in a folder."""
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
-    before = set(out.glob("*.whl"))
-    subprocess.run([*command, "--wheel-dir", str(out), str(folder)], check=True, env=os.environ | environment)
-    (wheel,) = set(out.glob("*.whl")) - before
-    return wheel
+    out.mkdir(exist_ok=True)
+    build = f"from setuptools import build_meta; print(build_meta.build_wheel({str(out)!r}))"  # as pip calls it
+    where = {"cwd": folder, "env": os.environ | environment}
+    done = subprocess.run([sys.executable, "-c", build], check=True, capture_output=True, text=True, **where)
+    return out / done.stdout.split()[-1]
 
 
 def contents(wheel: Path) -> set[str]:

@@ -1,7 +1,5 @@
 """Features read at places that a network says, without a crash at no number; number formats chosen by measuring."""
 
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +8,7 @@ import torchvision.ops
 
 from common.ops import precision
 from common.ops.guarded_sampling import deform_conv2d, roi_align
-from tests.running import ROOT, run
+from tests.running import python, run
 from tests.small import flags
 
 AT_NOTHING = """
@@ -34,8 +32,9 @@ def test_at_numbers_both_are_torchvisions():
     assert torch.equal(roi_align(maps, regions, 7, 0.5, 2, True), theirs)
 
 
-def test_at_what_is_no_number_the_process_lives_on():
-    done = subprocess.run([sys.executable, "-c", AT_NOTHING], cwd=ROOT, capture_output=True, text=True, check=False)
+def test_at_what_is_no_number_the_process_lives_on(tmp_path):
+    (tmp_path / "at_nothing.py").write_text(AT_NOTHING)
+    done = python(tmp_path / "at_nothing.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

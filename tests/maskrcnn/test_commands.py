@@ -17,7 +17,7 @@ from common.run.configuration import to_dict
 from maskrcnn import export
 from maskworks import shapes
 from tests.maskrcnn.test_convert import published_by_benchmark
-from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
+from tests.running import evaluation, run, small_data
 
 SMALL = shlex.split(
     "--model.fpn-channels 16 --model.box-channels 16 --model.mask-channels 16 --model.mask-depth 1 "
@@ -77,18 +77,6 @@ def test_a_union_without_masks_starts_from_other_classes(folder, weights, tmp_pa
     done = run("maskrcnn/train.py", *SMALL, *RUN, "--steps", "1", "--model.no-masks", *data, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "runs" / "maskrcnn" / "shapes" / "metrics.json").read_text()).keys() == {"bbox"}
-
-
-def test_predict_names_each_bad_file_and_handles_the_rest(weights, tmp_path):
-    make_photographs(tmp_path / "in")
-    done = run("maskrcnn/predict.py", "--weights", weights, "in", "--out", "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert skipped_files(done.stderr) == SKIPPED
-    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    sizes = {Path(image["file_name"]).name: (image["height"], image["width"]) for image in content["images"]}
-    assert sizes["large.png"] == (4000, 5000)
-    assert {path.stem for path in (tmp_path / "out" / "drawings").iterdir()} == READ
-    assert (tmp_path / "out" / "film.mp4").stat().st_size > 0
 
 
 def test_the_demo_draws_confident_objects_only(weights, tmp_path):

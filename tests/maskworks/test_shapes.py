@@ -1,8 +1,6 @@
 """The built-in dataset: the same everywhere; five kinds of annotations that agree with the pixels."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ from maskworks.shapes.scenes import draw_scene
 from tests.running import python
 
 COUNT = 60
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -75,25 +72,13 @@ def test_images_on_disk_hold_the_drawn_pixels(folder: ShapesFolder) -> None:
 
 
 def test_processes_asking_at_once_get_one_complete_folder(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from maskworks.shapes.dataset import ensure; sys.stdin.readline();"
-        "print(ensure('val', 3, 6, Path(sys.argv[1])).root)"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        for _ in range(2)
-    ]
-    for process in processes:  # all are waiting, or will not wait any more
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    answers = {process.communicate(timeout=120)[0].strip() for process in processes}
-    assert [process.returncode for process in processes] == [0, 0]
-    (root,) = answers
-    assert list(Path(root).parent.iterdir()) == [Path(root)]
-    assert len(contents(ShapesFolder(Path(root)))) == 2 * 6 + 5
+    ask = "import sys; from pathlib import Path; from maskworks.shapes.dataset import ensure\n"
+    (tmp_path / "ask.py").write_text(ask + "print(ensure('val', 3, 6, Path(sys.argv[1])).root)\n")
+    done = python(tmp_path / "ask.py", tmp_path / "cache", cwd=tmp_path, processes=2)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
+    (root,) = map(Path, set(done.stdout.splitlines()))
+    assert list(root.parent.iterdir()) == [root]
+    assert len(contents(ShapesFolder(root))) == 2 * 6 + 5
 
 
 def test_who_loses_the_race_takes_the_winners_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

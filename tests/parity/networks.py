@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +37,28 @@ def published_checkpoint(case: Case) -> dict[str, Tensor]:
 
 def total(losses: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(list(losses.values())).sum()
+
+
+def learns_what_is_compared(case: Case, model: nn.Module, names: Mapping[str, str]) -> None:
+    """Freezes parameters whose gradients a case with gradients doesn't have: half of a backward pass is theirs."""
+    compared = {output.removesuffix(SAMPLE).rpartition("/")[2] for output in case.outputs}.intersection(names)
+    parameters = dict(model.named_parameters())
+    for published, name in names.items():
+        if compared and name in parameters and published not in compared:
+            parameters[name].requires_grad_(False)
+
+
+@contextmanager
+def seen_in(parts: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Any, Any]]]:
+    """What each part was given last and gave, of what runs inside, so that nothing is computed twice."""
+    seen: dict[str, tuple[Any, Any]] = {}
+    hooks = [
+        part.register_forward_hook(lambda _, given, gave, name=name: seen.update({name: (given, gave)}))
+        for name, part in parts.items()
+    ]
+    yield seen
+    for hook in hooks:
+        hook.remove()
 
 
 def gradients(model: nn.Module, names: Mapping[str, str]) -> Gradients:

@@ -4,8 +4,6 @@ import json
 import shlex
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +14,7 @@ from common.errors import UserError
 from common.run.configuration import to_yaml
 from maskworks import shapes
 from tests import small
-from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
+from tests.running import evaluation, make_photographs, run, small_data
 from tests.yolact.test_convert import published_by_dbolya
 from yolact.eval import main as evaluate
 from yolact.eval import write_result_files
@@ -115,17 +113,6 @@ def test_eval_says_what_it_wants(weights, tmp_path, flags, words):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
-
-
-def test_predict_names_each_bad_file_and_handles_the_rest(weights, tmp_path):
-    make_photographs(tmp_path / "in")
-    done = run("yolact/predict.py", "--weights", weights, "in", "--out", "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert skipped_files(done.stderr) == SKIPPED
-    for name in READ:
-        assert (tmp_path / "out" / "drawings" / f"{name}.jpg").exists()
-        assert cv2.imread(str(tmp_path / "out" / "masks" / f"{name}.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
-    assert (tmp_path / "out" / "film.mp4").stat().st_size > 0
 
 
 def test_a_loaded_model_predicts_draws_and_names_its_classes(weights, tmp_path):

@@ -35,7 +35,7 @@ from maskworks.published.origin import Origin
 from maskworks.published.renaming import Converted
 from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import Scene, draw_scene
-from tests.parity import rules
+from tests.parity import networks, rules
 from tests.parity.case import Array, Case
 from tests.parity.images import numbered
 from tests.parity.maskrcnn.settings import FIXED as FIXED
@@ -288,6 +288,7 @@ def choose_as_the_case(total_: int, count: int, device: torch.device) -> Tensor:
 def train(model: MaskRCNN, batch: Batch, converted: Converted[Config], case: Case) -> dict[str, Array]:
     """Targets, loss terms, and the gradients of their sum under the published parameters' names."""
     computed = targets(model.train(), batch, case)
+    networks.learns_what_is_compared(case, model, converted.names)
     losses = model.losses(batch, choose_as_the_case)
     total(losses).backward()  # type: ignore[no-untyped-call]
     computed |= {f"loss/{theirs}": array(losses[ours]) for theirs, ours in LOSSES.items()}

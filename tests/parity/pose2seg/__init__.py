@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -26,7 +25,7 @@ from pose2seg.templates import published_templates
 from tests.parity import rules
 from tests.parity.case import Array, Case
 from tests.parity.images import numbered
-from tests.parity.networks import array, gradients, published_checkpoint
+from tests.parity.networks import array, gradients, learns_what_is_compared, published_checkpoint, seen_in
 from tests.parity.pose2seg import ops as pose2seg_ops
 from tests.parity.rules import Rule
 from tests.parity.settings import Fixed
@@ -143,20 +142,17 @@ def align_people(case: Case, model: Pose2Seg) -> dict[str, Array]:
 def network(case: Case, model: Pose2Seg) -> dict[str, Array]:
     """Features and logits, from the given network input, so that no image resampling is involved."""
     prepared = torch.stack([model.preprocess(image).tensor for image in images(case)])
-    inputs = model.normalised(warped(case, model))
-    levels = model.backbone(inputs)
-    pyramid = model.fpn.levels(levels)
     windows = [model.windows(joints) for joints in joints_in_input(case, model)]
-    seen = {}
-    hook = model.segmentation.conv1.register_forward_hook(lambda _, given, __: seen.update(windows=given[0]))
-    logits = model(inputs, windows)
-    hook.remove()
-    channels = model.config.model.fpn_channels
+    parts = {"backbone": model.backbone, "windows": model.segmentation, "residuals": model.segmentation.layer1}
+    with seen_in(parts) as seen:
+        logits = model(model.normalised(warped(case, model)), windows)
+    (given,), levels = seen["windows"][0], seen["backbone"][1]
+    pyramid, channels = model.fpn.levels(levels), model.config.model.fpn_channels
     computed = {
         "net_input": array(prepared),
-        "aligned_features": array(seen["windows"][:, :channels]),
-        "skeleton": array(seen["windows"][:, channels:]),
-        "segnet/layer1": array(model.segmentation.residuals(seen["windows"])),
+        "aligned_features": array(given[:, :channels]),
+        "skeleton": array(given[:, channels:]),
+        "segnet/layer1": array(seen["residuals"][1]),
         "logits": array(logits),
     }
     computed |= {f"backbone/layer{number}": array(level) for number, level in enumerate(levels, start=1)}
@@ -183,17 +179,17 @@ def train(case: Case, model: Pose2Seg, names: dict[str, str]) -> dict[str, Array
         "train/target": np.packbits(targets(batch, windows, model.config).astype(bool).reshape(-1)),
     }
     windows = originals_windows(case, joints, windows)
+    learns_what_is_compared(case, model, names)
     loss = model.losses_in(batch, everybody, windows)["mask"]
     loss.backward()  # type: ignore[no-untyped-call]
     computed["diagnostic/loss_frozen_bn"] = array(loss)
     for name, gradient in gradients(model, names).items():
         computed[f"diagnostic/grad_frozen_bn/{name}"] = norm(gradient)
     model.zero_grad()
-    with torch.no_grad():
-        computed["train/logits"] = array(deepcopy(model).train()(model.normalised(batch.images), windows))
-    loss = model.train().losses_in(batch, everybody, windows)["mask"]
+    with seen_in({"logits": model.segmentation}) as seen:
+        loss = model.train().losses_in(batch, everybody, windows)["mask"]
     loss.backward()  # type: ignore[no-untyped-call]
-    computed["loss/mask"] = array(loss)
+    computed |= {"train/logits": array(seen["logits"][1]), "loss/mask": array(loss)}
     for name, gradient in gradients(model, names).items():
         computed |= {f"grad/{name}": norm(gradient), f"grad_values/{name}": gradient}
     buffers = dict(model.named_buffers())

@@ -38,6 +38,7 @@ from tests.parity.networks import (
     array,
     gradient_outputs,
     gradients,
+    learns_what_is_compared,
     packed,
     published_checkpoint,
     rounding_of_gradients,
@@ -333,6 +334,7 @@ def resized_and_padded(photograph: Array, model: RefineMask) -> Tensor:
 
 def train(case: Case, model: RefineMask, batch: Batch, converted: Converted[Config]) -> dict[str, Array]:
     """Samples, targets, loss terms, and the gradients of their sum under the published parameters' names."""
+    learns_what_is_compared(case, model, converted.names)
     step = model.train().training_step(model.normalise(batch.images, batch.sizes), batch)
     total(step.terms).backward()  # type: ignore[no-untyped-call]
     computed = {"loss/total": array(total(step.terms))} | losses(model, step) | samples(step)

@@ -20,7 +20,7 @@ from refinemask_psg.psg.panoptic_merge import semantic_map
 from refinemask_psg.semantic import SemanticU2Head, semantic_losses
 from refinemask_psg.u2net import U2Net
 from refinemask_psg.u2net.network import as_picture, map_losses, sides, stages, stretch
-from tests.parity import rules
+from tests.parity import networks, rules
 from tests.parity.case import SAMPLE, Array, Case
 from tests.parity.networks import Gradients, array, gradient_outputs, gradient_spread, gradients, published_checkpoint
 from tests.parity.rules import Rule
@@ -92,6 +92,8 @@ def saliency_network(case: Case) -> U2Net:
 def train_saliency(case: Case, model: U2Net, tensor: Tensor) -> dict[str, Array]:
     crops = training_crops(case, tensor)
     wanted = torch.from_numpy(case.inputs["train_label"]).to(tensor.device)
+    names = {name: name for name in case.spec["state_dict"]}
+    networks.learns_what_is_compared(case, model, names)
     maps = model.train()(crops)
     check_ours(maps, wanted)
     losses = original_loss(maps, wanted)
@@ -100,7 +102,7 @@ def train_saliency(case: Case, model: U2Net, tensor: Tensor) -> dict[str, Array]
     computed = {"in/train_tensor": array(crops), "loss/total": array(total)}
     computed |= {f"loss/d{index}": array(loss) for index, loss in enumerate(losses)}
     computed |= {f"after/{name}": array(buffer) for name, buffer in model.named_buffers()}
-    return computed | gradient_outputs(gradients(model, {name: name for name in case.spec["state_dict"]}))
+    return computed | gradient_outputs(gradients(model, names))
 
 
 def training_crops(case: Case, whole: Tensor) -> Tensor:
@@ -150,6 +152,7 @@ def compute_semantic(case: Case, device: str) -> dict[str, Array]:
     computed["argmax"] = array(classes).astype(np.uint8)
     computed["stuff_map"] = array(torch.where(classes >= things, classes, things + stuff)).astype(np.uint8)
     if "train_label" in case.inputs:
+        networks.learns_what_is_compared(case, model, names)
         each = train_semantic(case, model.train(), features)
         computed |= {f"loss/ce_{name}": array(value) for name, value in zip(OUTPUTS, each, strict=True)}
         computed["loss/loss_semantic"] = array(settings["loss_weight"] * torch.stack(each).mean())

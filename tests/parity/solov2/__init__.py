@@ -34,6 +34,7 @@ from tests.parity.networks import (
     array,
     gradient_outputs,
     gradients,
+    learns_what_is_compared,
     packed,
     published_checkpoint,
     rounding_of_gradients,
@@ -76,7 +77,7 @@ def compute(case: Case, device: str) -> dict[str, Array]:
     model = build(case, converted).to(device)
     computed = infer(model, case) if "image" in case.inputs else {}
     batch = training_batch(case)
-    return computed | (train(model, batch.to(torch.device(device)), converted) if batch else {})
+    return computed | (train(case, model, batch.to(torch.device(device)), converted) if batch else {})
 
 
 def origin_of(case: Case) -> Origin | None:
@@ -262,11 +263,12 @@ def training_batch(case: Case) -> Batch | None:
     return collate(items, DIVISOR)
 
 
-def train(model: SOLOv2, batch: Batch, converted: Converted[Config]) -> dict[str, Array]:
+def train(case: Case, model: SOLOv2, batch: Batch, converted: Converted[Config]) -> dict[str, Array]:
     """Targets, loss terms, and the gradients of their sum under the published parameters' names."""
     computed: dict[str, Array] = {}
     for image, target in enumerate(batch.targets):
         computed |= targets(model, image, target)
+    learns_what_is_compared(case, model, converted.names)
     losses = model.train().losses(batch)
     total(losses).backward()  # type: ignore[no-untyped-call]
     computed |= {"loss/loss_ins": array(losses["mask"]), "loss/loss_cate": array(losses["category"])}

@@ -17,7 +17,7 @@ from torch import Tensor
 from common.data.batches import UNLABELLED
 from common.errors import UserError
 from maskworks.published.renaming import Converted
-from tests.parity import rules
+from tests.parity import networks, rules
 from tests.parity.case import Array, Case
 from tests.parity.networks import Gradients, array, gradients, published_checkpoint, rounding_of_gradients, total
 from tests.parity.rules import Rule
@@ -336,6 +336,7 @@ def train(model: UPSNet, case: Case, converted: Converted[Config]) -> dict[str, 
     if len(case.inputs["tensor"]) != 1:
         raise UserError(f"{case.name}: the original learns from one image at a time, not {len(case.inputs['tensor'])}")
     images = torch.from_numpy(case.inputs["tensor"]).to(device)
+    networks.learns_what_is_compared(case, model, converted.names)
     answers = model.train()(images)
     size = torch.from_numpy(case.inputs["im_info"][0, :2]).to(device)
     proposals = propose(answers.levels(0), size, model.config.train.proposals)

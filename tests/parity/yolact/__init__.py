@@ -27,6 +27,7 @@ from tests.parity.networks import (
     array,
     gradient_outputs,
     gradients,
+    learns_what_is_compared,
     packed,
     published_checkpoint,
     rounding_of_gradients,
@@ -272,6 +273,7 @@ def train(case: Case, model: YOLACT, converted: Converted[Config]) -> dict[str, 
     images, targets = training_batch(case, model)
     computed = matches(model, targets)
     model.freeze_batch_norms()
+    learns_what_is_compared(case, model, converted.names)
     answers = model.train()(images)
     computed_losses = [("loss", model.config.losses, torch.randperm)]
     for folder in {name.partition("/")[0] for name in case.outputs if name.startswith("loss_first")}:
