@@ -11,7 +11,7 @@ from torch import Tensor
 from common.errors import UserError
 from glip.config import VARIANTS, Config
 from maskworks.published.coco_classes import COCO_CLASSES
-from maskworks.published.mmdetection import Read, inputs, number, refuse_others, said, three_numbers, whole_number
+from maskworks.published.mmdetection import Settings, inputs, number, refuse_others, said, three_numbers, whole_number
 from maskworks.published.origin import Decision, Origin, Said, choose_recipe, settle
 from maskworks.published.renaming import Converted, Rules, count, rename, whole
 
@@ -99,14 +99,14 @@ DECIDING = (
     *("model.mean", "model.std", "model.anchor_scale", "test.conventions", "test.long_side", "test.short_side"),
     *("test.score_threshold", "test.max_candidates", "test.nms_iou", "test.max_detections"),
 )
-MMDETECTION_SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+MMDETECTION_SETTINGS: Settings = {
     "model.anchor_scale": (number, ("model.bbox_head.anchor_generator.octave_base_scale",)),
     "test.score_threshold": (number, ("model.test_cfg.score_thr",)),
     "test.max_candidates": (whole_number, ("model.test_cfg.nms_pre",)),
     "test.nms_iou": (number, ("model.test_cfg.nms.iou_threshold",)),
     "test.max_detections": (whole_number, ("model.test_cfg.max_per_img",)),
 }
-MICROSOFT_SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {  # of a configuration in YAML, beside the weights
+MICROSOFT_SETTINGS: Settings = {  # of a configuration in YAML, beside the weights
     "model.mean": (three_numbers, ("INPUT.PIXEL_MEAN",)),
     "model.std": (three_numbers, ("INPUT.PIXEL_STD",)),
     "test.long_side": (whole_number, ("INPUT.MAX_SIZE_TEST",)),

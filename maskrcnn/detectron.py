@@ -6,7 +6,7 @@ from typing import Any
 
 from common.errors import UserError
 from maskrcnn.config import ABOVE_ZERO
-from maskworks.published.mmdetection import Read, flag, number, refuse_others, said, three_numbers, whole_number
+from maskworks.published.mmdetection import Settings, flag, number, refuse_others, said, three_numbers, whole_number
 from maskworks.published.origin import Origin, Said, at
 
 # what is done here
@@ -46,7 +46,7 @@ def least_side(value: Any) -> float:
 
 
 # our setting: how it is read, and where Detectron and maskrcnn-benchmark have it
-SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+SETTINGS: Settings = {
     "model.mean": (pixel_values, ("PIXEL_MEANS", "INPUT.PIXEL_MEAN")),
     "model.std": (three_numbers, ("INPUT.PIXEL_STD",)),
     "model.stride_in_1x1": (flag, ("RESNETS.STRIDE_1X1", "MODEL.RESNETS.STRIDE_IN_1X1")),

@@ -9,7 +9,7 @@ from torch import Tensor
 from maskrcnn.config import Neck, Proposals
 from maskrcnn.detectron import four_numbers, least_side, refuse_unlike
 from maskworks.published import detectron2
-from maskworks.published.mmdetection import Read, number, whole_number
+from maskworks.published.mmdetection import Settings, number, whole_number
 from maskworks.published.origin import Origin, Said
 from maskworks.published.renaming import Rules
 
@@ -79,7 +79,7 @@ def ratios(value: Any) -> tuple[float, ...]:
     return flattened(value[:1] if isinstance(value, (list, tuple)) else value)
 
 
-SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+SETTINGS: Settings = {
     "conventions.aligned": (aligned, ("MODEL.ROI_BOX_HEAD.POOLER_TYPE",)),
     "conventions.sampling_ratio": (whole_number, ("MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO",)),
     "regions.delta_weights": (four_numbers, ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",)),

@@ -9,13 +9,14 @@ from torch import Tensor
 from maskrcnn.config import Neck
 from maskrcnn.detectron import least_side, refuse_unlike
 from maskworks.published.mmdetection import (
-    Read,
+    Settings,
     caffe_style,
     flag,
     inputs,
     number,
     refuse_others,
     said,
+    tested,
     whole_number,
     whole_numbers,
 )
@@ -78,8 +79,8 @@ def aspect_ratios(values: Any) -> tuple[float, ...]:
     return tuple(float(number(value)) for value in values)
 
 
-# our setting: how it is read, and where it may stand (the second path is of early versions)
-SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+# our setting: how it is read, and where it may stand
+SETTINGS: Settings = {
     "model.stride_in_1x1": (caffe_style, ("model.backbone.style",)),
     "conventions.sampling_ratio": (whole_number, (f"{REGIONS}.roi_layer.sampling_ratio",)),
     "conventions.aligned": (flag, (f"{REGIONS}.roi_layer.aligned",)),
@@ -89,23 +90,14 @@ SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
     "proposals.anchor_sizes": (anchor_sizes, (ANCHORS,)),
     "proposals.anchor_strides": (whole_numbers, (f"{ANCHORS}.strides",)),
     "proposals.aspect_ratios": (aspect_ratios, (f"{ANCHORS}.ratios",)),
-    "proposals.before_nms": (whole_number, ("model.test_cfg.rpn.nms_pre", "test_cfg.rpn.nms_pre")),
-    "proposals.kept": (
-        whole_number,
-        ("model.test_cfg.rpn.max_per_img", "model.test_cfg.rpn.max_num", "test_cfg.rpn.max_num"),
-    ),
-    "proposals.nms_threshold": (
-        number,
-        ("model.test_cfg.rpn.nms.iou_threshold", "model.test_cfg.rpn.nms_thr", "test_cfg.rpn.nms_thr"),
-    ),
-    "proposals.smallest": (least_side, ("model.test_cfg.rpn.min_bbox_size", "test_cfg.rpn.min_bbox_size")),
-    "test.score_threshold": (number, ("model.test_cfg.rcnn.score_thr", "test_cfg.rcnn.score_thr")),
-    "test.nms_threshold": (
-        number,
-        ("model.test_cfg.rcnn.nms.iou_threshold", "test_cfg.rcnn.nms.iou_threshold", "test_cfg.rcnn.nms.iou_thr"),
-    ),
-    "test.max_instances": (whole_number, ("model.test_cfg.rcnn.max_per_img", "test_cfg.rcnn.max_per_img")),
-    "test.mask_threshold": (number, ("model.test_cfg.rcnn.mask_thr_binary", "test_cfg.rcnn.mask_thr_binary")),
+    "proposals.before_nms": (whole_number, tested("rpn.nms_pre")),
+    "proposals.kept": (whole_number, (*tested("rpn.max_per_img"), *tested("rpn.max_num"))),
+    "proposals.nms_threshold": (number, (*tested("rpn.nms.iou_threshold"), *tested("rpn.nms_thr"))),
+    "proposals.smallest": (least_side, tested("rpn.min_bbox_size")),
+    "test.score_threshold": (number, tested("rcnn.score_thr")),
+    "test.nms_threshold": (number, (*tested("rcnn.nms.iou_threshold"), *tested("rcnn.nms.iou_thr"))),
+    "test.max_instances": (whole_number, tested("rcnn.max_per_img")),
+    "test.mask_threshold": (number, tested("rcnn.mask_thr_binary")),
 }
 
 

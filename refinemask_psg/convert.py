@@ -14,11 +14,21 @@ from torch import Tensor
 
 from common.errors import UserError
 from maskworks.published.coco_classes import COCO_CLASSES, COCO_STUFF
-from maskworks.published.mmdetection import Read, caffe_style, inputs, lvis, number, refuse_others, said, whole_number
+from maskworks.published.mmdetection import (
+    Settings,
+    caffe_style,
+    inputs,
+    lvis,
+    number,
+    refuse_others,
+    said,
+    tested,
+    whole_number,
+)
 from maskworks.published.origin import Classes, Origin, Said, at, choose_recipe, plain_dict, settle
 from maskworks.published.renaming import Converted, Rules, count, missing_counters, refuse_other_layers, rename, whole
 from refinemask_psg import detectron2
-from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config, Model
+from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config
 from refinemask_psg.network import RefineMask
 from refinemask_psg.psg.config import PSG_PREDICATES, Relations
 from refinemask_psg.psg.convert import RELATION_RULES, RELATION_UNUSED, relation_settings
@@ -175,15 +185,11 @@ def config_of(weights: Mapping[str, Tensor], variant: str) -> Config:
         mask_heads=count(weights, r"mask_heads\.(\d)\..*"),
         semantic_head="semantic_head.outconv.weight" in weights,
     )
-    with_stages(config.model, count(weights, r"box_heads\.(\d)\..*"))
-    return config
-
-
-def with_stages(model: Model, stages: int) -> None:
-    """A cascade of three where the variant has one stage, or the other way round."""
-    if len(model.box_ious) != stages:
+    model, stages = config.model, count(weights, r"box_heads\.(\d)\..*")
+    if len(model.box_ious) != stages:  # a cascade of three where the variant has one stage, or the other way round
         model.box_ious, model.box_stage_weights = (0.5, 0.6, 0.7)[:stages], (1.0, 0.5, 0.25)[:stages]
         model.box_stds = CASCADE_STDS[:stages]
+    return config
 
 
 def fitting_recipes(weights: Mapping[str, Tensor], source: str, relations: Relations) -> list[str]:
@@ -271,22 +277,17 @@ def one_scale(value: Any) -> int:
     return whole_number(value[0])
 
 
-def tested(part: str, name: str) -> tuple[str, str]:
-    """Where MMDetection's versions keep a setting of testing."""
-    return f"model.test_cfg.{part}.{name}", f"test_cfg.{part}.{name}"
-
-
-MMDETECTION_SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+MMDETECTION_SETTINGS: Settings = {
     "model.stride_in_1x1": (caffe_style, ("model.backbone.style",)),
     "model.box_stds": (stds_of_stages, ("model.roi_head.bbox_head",)),
     "model.anchor_scale": (one_scale, ("model.rpn_head.anchor_generator.scales",)),
-    "test.proposals_before_nms": (whole_number, tested("rpn", "nms_pre")),
-    "test.proposals": (whole_number, (*tested("rpn", "max_per_img"), *tested("rpn", "max_num"))),
-    "test.proposal_nms": (number, (*tested("rpn", "nms.iou_threshold"), *tested("rpn", "nms_thr"))),
-    "test.score_threshold": (number, tested("rcnn", "score_thr")),
-    "test.nms": (number, (*tested("rcnn", "nms.iou_threshold"), *tested("rcnn", "nms.iou_thr"))),
-    "test.max_instances": (whole_number, tested("rcnn", "max_per_img")),
-    "test.mask_threshold": (number, tested("rcnn", "mask_thr_binary")),
+    "test.proposals_before_nms": (whole_number, tested("rpn.nms_pre")),
+    "test.proposals": (whole_number, (*tested("rpn.max_per_img"), *tested("rpn.max_num"))),
+    "test.proposal_nms": (number, (*tested("rpn.nms.iou_threshold"), *tested("rpn.nms_thr"))),
+    "test.score_threshold": (number, tested("rcnn.score_thr")),
+    "test.nms": (number, (*tested("rcnn.nms.iou_threshold"), *tested("rcnn.nms.iou_thr"))),
+    "test.max_instances": (whole_number, tested("rcnn.max_per_img")),
+    "test.mask_threshold": (number, tested("rcnn.mask_thr_binary")),
 }
 MMDETECTION_ONLY: dict[str, list[Any]] = {
     "model.backbone.dcn.type": ["DCN", "DCNv2"],
@@ -297,7 +298,7 @@ MMDETECTION_ONLY: dict[str, list[Any]] = {
     "model.roi_head.bbox_roi_extractor.type": ["SingleRoIExtractor"],
     "model.rpn_head.anchor_generator.ratios": [[0.5, 1.0, 2.0]],
     "model.rpn_head.anchor_generator.strides": [[4, 8, 16, 32, 64]],
-    **{path: ["nms"] for path in tested("rcnn", "nms.type")},
+    **{path: ["nms"] for path in tested("rcnn.nms.type")},
 }
 # what decides results and is not in the tensors
 DECIDING = (

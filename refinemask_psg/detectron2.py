@@ -3,7 +3,7 @@
 from typing import Any
 
 from maskworks.published.detectron2 import RESNET, of_detectron2
-from maskworks.published.mmdetection import Read, number, whole_number
+from maskworks.published.mmdetection import Settings, number, whole_number
 from maskworks.published.origin import Origin, Said
 from maskworks.published.renaming import Rules
 
@@ -53,7 +53,7 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": (False,),
     "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": (False,),
 }
-SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+SETTINGS: Settings = {
     "model.box_stds": (stds_of_weights, ("MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS",)),
     "test.proposals_before_nms": (whole_number, ("MODEL.RPN.PRE_NMS_TOPK_TEST",)),
     "test.proposals": (whole_number, ("MODEL.RPN.POST_NMS_TOPK_TEST",)),

@@ -10,13 +10,14 @@ from torch import Tensor
 from common.errors import UserError
 from maskworks.published import detectron2
 from maskworks.published.mmdetection import (
-    Read,
+    Settings,
     caffe_style,
     inputs,
     number,
     one_of,
     refuse_others,
     said,
+    tested,
     whole_number,
     whole_numbers,
 )
@@ -112,22 +113,17 @@ TYPES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def _test(name: str) -> tuple[str, ...]:
-    """Where a setting of the tests stands: in MMDetection, in SOLO."""
-    return f"model.test_cfg.{name}", f"test_cfg.{name}"
-
-
-SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+SETTINGS: Settings = {
     "model.stride_in_1x1": (caffe_style, ("model.backbone.style",)),
     "model.grids": (whole_numbers, ("model.mask_head.num_grids", "model.bbox_head.num_grids")),
     "model.strides": (whole_numbers, ("model.mask_head.strides", "model.bbox_head.strides")),
-    "test.score_threshold": (number, _test("score_thr")),
-    "test.mask_threshold": (number, _test("mask_thr")),
-    "test.update_threshold": (number, (*_test("filter_thr"), *_test("update_thr"))),
-    "test.kernel": (one_of("gaussian", "linear"), _test("kernel")),
-    "test.sigma": (number, _test("sigma")),
-    "test.max_candidates": (whole_number, _test("nms_pre")),
-    "test.max_instances": (whole_number, _test("max_per_img")),
+    "test.score_threshold": (number, tested("score_thr")),
+    "test.mask_threshold": (number, tested("mask_thr")),
+    "test.update_threshold": (number, (*tested("filter_thr"), *tested("update_thr"))),
+    "test.kernel": (one_of("gaussian", "linear"), tested("kernel")),
+    "test.sigma": (number, tested("sigma")),
+    "test.max_candidates": (whole_number, tested("nms_pre")),
+    "test.max_instances": (whole_number, tested("max_per_img")),
 }
 
 # the same of AdelaiDet's
@@ -139,7 +135,7 @@ ADELAIDET_TYPES: dict[str, tuple[Any, ...]] = {
     "MODEL.SOLOV2.USE_COORD_CONV": (True,),
     "MODEL.SOLOV2.NMS_TYPE": ("matrix",),
 }
-ADELAIDET_SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+ADELAIDET_SETTINGS: Settings = {
     "model.grids": (whole_numbers, ("MODEL.SOLOV2.NUM_GRIDS",)),
     "model.strides": (whole_numbers, ("MODEL.SOLOV2.FPN_INSTANCE_STRIDES",)),
     "test.score_threshold": (number, ("MODEL.SOLOV2.SCORE_THR",)),

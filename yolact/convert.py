@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from maskworks.published.mmdetection import Read, inputs, number, refuse_others, said, whole_number
+from maskworks.published.mmdetection import Settings, inputs, number, refuse_others, said, tested, whole_number
 from maskworks.published.origin import Decision, Origin, Said, at, choose_recipe, settle
 from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, resnet_body, whole
 from yolact.boxes import level_sizes, priors_per_cell
@@ -248,11 +248,11 @@ def deformable_interval_of(weights: Mapping[str, Tensor]) -> int:
     return blocks[1] - blocks[0] if len(blocks) > 1 else 1
 
 
-MMDETECTION_SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+MMDETECTION_SETTINGS: Settings = {
     "model.aspect_ratios": (ratios, ("model.bbox_head.anchor_generator.ratios",)),
-    "test.level_candidates": (whole_number, ("model.test_cfg.nms_pre", "test_cfg.nms_pre")),
-    "test.score_threshold": (number, ("model.test_cfg.score_thr", "test_cfg.score_thr")),
-    "test.iou_threshold": (number, ("model.test_cfg.iou_thr", "test_cfg.iou_thr")),
-    "test.top_k": (whole_number, ("model.test_cfg.top_k", "test_cfg.top_k")),
-    "test.max_instances": (whole_number, ("model.test_cfg.max_per_img", "test_cfg.max_per_img")),
+    "test.level_candidates": (whole_number, tested("nms_pre")),
+    "test.score_threshold": (number, tested("score_thr")),
+    "test.iou_threshold": (number, tested("iou_thr")),
+    "test.top_k": (whole_number, tested("top_k")),
+    "test.max_instances": (whole_number, tested("max_per_img")),
 }

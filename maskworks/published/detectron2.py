@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from maskworks.published.mmdetection import Read, flag, one_of, refuse_others, said, three_numbers, whole_number
+from maskworks.published.mmdetection import Settings, flag, one_of, refuse_others, said, three_numbers, whole_number
 from maskworks.published.origin import Origin, Said
 from maskworks.published.renaming import Rules
 
@@ -28,7 +28,7 @@ def channels(value: Any) -> str:
     return one_of("rgb", "bgr")(value.lower() if isinstance(value, str) else value)  # type: ignore[no-any-return]
 
 
-SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
+SETTINGS: Settings = {
     "model.channels": (channels, ("INPUT.FORMAT",)),
     "model.mean": (three_numbers, ("MODEL.PIXEL_MEAN",)),
     "model.std": (three_numbers, ("MODEL.PIXEL_STD",)),
@@ -39,7 +39,7 @@ SETTINGS: dict[str, tuple[Read, tuple[str, ...]]] = {
 
 
 def of_detectron2(
-    origin: Origin, types: dict[str, tuple[Any, ...]], settings: dict[str, tuple[Read, tuple[str, ...]]], system: str
+    origin: Origin, types: dict[str, tuple[Any, ...]], settings: Settings, system: str
 ) -> dict[str, Said]:
     """Our settings, as a config.yaml gives them; `types` and `settings` are those of the model beyond its backbone."""
     refuse_others(origin, TYPES | types, system)

@@ -8,6 +8,7 @@ from common.errors import UserError
 from maskworks.published.origin import Origin, Said, at
 
 Read = Callable[[Any], Any]  # what is in the configuration -> the setting's value, or ValueError
+Settings = dict[str, tuple[Read, tuple[str, ...]]]  # our setting: how it is read, and where it may stand
 LVIS_CLASSES = (1203, 1230)  # of versions 1 and 0.5
 LVIS_TEST = {"test.score_threshold": 1e-4, "test.max_instances": 300}  # of all its published recipes
 
@@ -67,7 +68,12 @@ def caffe_style(value: Any) -> bool:
     return bool(value == "caffe")
 
 
-def said(origin: Origin, settings: Mapping[str, tuple[Read, Sequence[str]]]) -> dict[str, Said]:
+def tested(name: str) -> tuple[str, str]:
+    """Where a setting of testing stands: in versions 2 and 3, and in early ones and what stands on them."""
+    return f"model.test_cfg.{name}", f"test_cfg.{name}"
+
+
+def said(origin: Origin, settings: Settings) -> dict[str, Said]:
     """Of each setting what the first of its paths gives, where the configuration has one of them."""
     found = {}
     for setting, (read, paths) in settings.items():
