@@ -8,7 +8,7 @@ those with score 0 are none. Outside of it remain scaling the photograph, and pa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,10 @@ from common.run import command_line, program
 from maskrcnn.network import MaskRCNN
 from maskrcnn.postprocess import Detections, instances
 from maskrcnn.preprocessing import normalised, scaled, scaled_size
-from maskworks import exported, shapes
-from maskworks.onnx_export import Found, check, export_onnx, fixed_count, found, padded, shrunk
+from maskworks import exported, exporting, shapes
+from maskworks.onnx_export import Found, check, fixed_count, found, padded, shrunk
 
 OUTPUTS = ("boxes", "scores", "labels", "masks")
-
-
-@dataclass
-class Export:
-    """Write the network and its post-processing as one ONNX file, and check it against PyTorch."""
-
-    weights: str
-    """A checkpoint of ours."""
-    out: str = "model.onnx"
-    """The file to write."""
-    image: str = ""
-    """The photograph to check with; empty: a scene of the built-in data set, made to fit."""
-    size: tuple[int, int] | None = None
-    """Height and width of the input, multiples of 32; without it: the long side both ways, so that all fit."""
 
 
 class Graph(nn.Module):
@@ -68,7 +54,7 @@ class Graph(nn.Module):
 
 
 def main() -> None:
-    options = command_line.read(Export, "export.py")
+    options = command_line.read(exporting.ExportOfOneSize, "export.py")
     model = maskrcnn.load(options.weights, device="cpu")
     refuse_what_cannot_be_exported(model)
     side = round_up(model.config.test.long_side, 32)
@@ -77,12 +63,13 @@ def main() -> None:
     inputs = padded(photograph, size, 32)
     words = exported.words("maskrcnn", model.config, model.class_names, model.category_ids, size)
     graph = Graph(model).eval()
-    session = export_onnx(graph, inputs, Path(options.out), OUTPUTS, words)
+    session = exporting.write(graph, inputs, options, OUTPUTS, words)
 
     def read(boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any]) -> Found:
         return found(scores, labels, masks, boxes / max(photograph.shape))
 
-    check(graph, session, inputs, read, masks_apart, f"{photograph.shape[1]} x {photograph.shape[0]}")
+    title = f"{photograph.shape[1]} x {photograph.shape[0]}"
+    check(graph, session, inputs, read, masks_apart, title, options.precision)
     print(f"written: {Path(options.out).resolve()}")
 
 

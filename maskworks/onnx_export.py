@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from common.errors import UserError, needing
 from common.files import write_atomically
+from maskworks.half_precision import halve
 
-LARGEST_DIFFERENCE = 1e-2  # of scores, boxes as parts of the picture, masks' IoU or probabilities
+# of scores, boxes as parts of the picture, masks' IoU or probabilities, by the file's precision
+LARGEST_DIFFERENCE = {"fp32": 1e-2, "fp16": 5e-2}
 ROUNDING = 2.0**-24  # of one operation in single precision
+COARSE = 2.0**-9  # four roundings in half precision: of weights, of what they meet, and of later layers
 FEWEST_TERMS = 256  # what is added up after a layer's own sum: normalisation, residuals, later layers
 COPIES = 3  # models that show what rounding decides
 M = TypeVar("M", bound=nn.Module)
@@ -29,10 +32,11 @@ def export_onnx(
     outputs: Sequence[str],
     words: Mapping[str, str],
     dynamic_shapes: dict[str, Any] | None = None,
+    precision: str = "fp32",
 ) -> Any:
     """Export a module for inputs of these sizes, but for what `dynamic_shapes` (as torch.export takes it) leaves open.
 
-    The file says `words` of itself, and its opset. Refuses operations that only PyTorch knows.
+    The file says `words` of itself, its precision and its opset. Refuses operations that only PyTorch knows.
 
     Returns an onnxruntime session of the file.
     """
@@ -51,7 +55,9 @@ def export_onnx(
     )
     assert program is not None
     opset = str(program.model.opset_imports[""])
-    program.model.metadata_props.update({**words, "opset": opset})
+    if precision == "fp16" and not halve(program.model):
+        raise UserError(f"{out}: no layer of it can compute in half precision; leave out --precision fp16")
+    program.model.metadata_props.update({**words, "precision": precision, "opset": opset})
     write_atomically(out, lambda temporary: program.save(str(temporary)))
     model = onnx.load(out)
     onnx.checker.check_model(model)
@@ -109,6 +115,7 @@ def check(
     read: Callable[..., Found],
     masks_apart: Callable[[NDArray[Any], NDArray[Any]], float],
     title: str,
+    precision: str = "fp32",
 ) -> None:
     """Hold what a file answers to these inputs against what its module does in PyTorch; `read` takes the outputs."""
 
@@ -117,7 +124,7 @@ def check(
         return read(*(output.numpy() for output in graph(**inputs)))
 
     theirs = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-    compare(find, graph, read(*theirs), masks_apart, title)
+    compare(find, graph, read(*theirs), masks_apart, title, precision)
 
 
 def compare(
@@ -126,26 +133,28 @@ def compare(
     theirs: Found,
     masks_apart: Callable[[NDArray[Any], NDArray[Any]], float],
     title: str,
+    precision: str = "fp32",
 ) -> None:
     """Hold a file's instances against PyTorch's: all that is decided by more than rounding must be the same.
 
     What rounding decides is seen from models whose weights differ by as much (`rounded`): an instance that one of
     them has not, or only they have, is a tie, and counted.
     """
-    ours, others = find(model), [find(rounded(model, number)) for number in range(COPIES)]
-    apart = distances(ours, theirs, masks_apart)
+    most = LARGEST_DIFFERENCE[precision]
+    ours, others = find(model), [find(rounded(model, number, precision)) for number in range(COPIES)]
+    apart = distances(ours, theirs, masks_apart, most)
     ours_to_theirs = partners(apart)
-    others_to_ours = [partners(distances(ours, other, masks_apart)) for other in others]
+    others_to_ours = [partners(distances(ours, other, masks_apart, most)) for other in others]
     decided = np.all([found >= 0 for found in others_to_ours], axis=0)
     extra = np.setdiff1d(np.arange(len(theirs.scores)), ours_to_theirs)
-    known = [partners(distances(theirs, other, masks_apart))[extra] >= 0 for other in others]
+    known = [partners(distances(theirs, other, masks_apart, most))[extra] >= 0 for other in others]
     unknown = int((~np.any(known, axis=0)).sum())
     ties, lost = int((~decided).sum()), int((decided & (ours_to_theirs < 0)).sum())
     matched = np.flatnonzero(ours_to_theirs >= 0)
-    worst = apart[matched, ours_to_theirs[matched]].max(initial=0.0) * LARGEST_DIFFERENCE
+    worst = apart[matched, ours_to_theirs[matched]].max(initial=0.0) * most
     print(
         f"{title}: {len(decided)} found, {len(matched)} of them in the file's answer too, scores, boxes and masks "
-        f"within {worst:.1e}; {ties + len(extra) - unknown} ties that rounding decides"
+        f"within {worst:.1e} of {most:g} allowed; {ties + len(extra) - unknown} ties that rounding decides"
     )
     if lost or unknown > ties:
         raise UserError(
@@ -161,30 +170,32 @@ def compare(
         )
 
 
-def rounded(model: M, number: int) -> M:
+def rounded(model: M, number: int, precision: str = "fp32") -> M:
     """A copy whose weights differ by as much as sums in another order would.
 
     Each of n additions rounds a partial sum, which grows as the root of n: together they move the result by about
     n roundings of a term; n terms with a relative error e move it by e times the root of n. So e is that root.
+    In half precision the terms are rounded, and still added up in single: e is then COARSE, whatever n.
     """
     copy, random = deepcopy(model), torch.Generator().manual_seed(number)
     with torch.no_grad():
         for parameter in copy.parameters():
             terms = max(parameter.numel() // max(1, len(parameter) if parameter.dim() else 1), FEWEST_TERMS)
-            parameter.mul_(1 + ROUNDING * terms**0.5 * torch.randn(parameter.shape, generator=random))
+            error = ROUNDING * terms**0.5 if precision == "fp32" else COARSE
+            parameter.mul_(1 + error * torch.randn(parameter.shape, generator=random))
     return copy
 
 
 def distances(
-    ours: Found, theirs: Found, masks_apart: Callable[[NDArray[Any], NDArray[Any]], float]
+    ours: Found, theirs: Found, masks_apart: Callable[[NDArray[Any], NDArray[Any]], float], most: float
 ) -> NDArray[np.float64]:
-    """How far each of ours is from each of theirs [n, m]: up to 1 they are the same."""
+    """How far each of ours is from each of theirs [n, m], in parts of `most`: up to 1 they are the same."""
     apart: NDArray[np.float64] = np.abs(ours.scores[:, None].astype(float) - theirs.scores)
     if ours.boxes is not None and theirs.boxes is not None:
         apart = np.maximum(apart, np.abs(ours.boxes[:, None] - theirs.boxes).max(axis=2))
-    apart = np.where(ours.labels[:, None] == theirs.labels, apart / LARGEST_DIFFERENCE, np.inf)
+    apart = np.where(ours.labels[:, None] == theirs.labels, apart / most, np.inf)
     for one, other in np.argwhere(apart <= 1):
-        difference = masks_apart(ours.masks[one], theirs.masks[other]) / LARGEST_DIFFERENCE
+        difference = masks_apart(ours.masks[one], theirs.masks[other]) / most
         apart[one, other] = max(apart[one, other], difference)
     return apart
 

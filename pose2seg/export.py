@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import pose2seg
 from common.errors import UserError
 from common.run import command_line, program
-from maskworks import exported
-from maskworks.onnx_export import Found, check, export_onnx, outside_both
+from maskworks import exported, exporting
+from maskworks.onnx_export import Found, check, outside_both
 from maskworks.shapes.scenes import Scene, draw_scene
 from pose2seg.geometry import letterbox_matrix, letterboxed, moved_joints
 from pose2seg.network import Pose2Seg
@@ -26,13 +26,9 @@ from pose2seg.postprocess import THRESHOLD, inverse_warp
 
 
 @dataclass
-class Export:
-    """Write the network, from pixels and joints to masks, as one ONNX file, and check it against PyTorch."""
+class Export(exporting.Export):
+    """Write the network, from pixels and joints to masks, as one file, and check it against PyTorch."""
 
-    weights: str
-    """A checkpoint of ours."""
-    out: str = "model.onnx"
-    """The file to write."""
     people: int = 8
     """How many people the graph takes."""
 
@@ -62,8 +58,8 @@ def main() -> None:
     inputs = example(model, options.people)
     side = model.config.model.input_size
     words = exported.words("pose2seg", model.config, model.class_names, model.category_ids, (side, side))
-    session = export_onnx(graph, inputs, Path(options.out), ("masks",), words)
-    check(graph, session, inputs, people_in, outside_both, "a built-in scene")
+    session = exporting.write(graph, inputs, options, ("masks",), words)
+    check(graph, session, inputs, people_in, outside_both, "a built-in scene", options.precision)
     print(f"written: {Path(options.out).resolve()}")
 
 

@@ -8,7 +8,7 @@ first, and those with score 0 are none. Outside of it remain scaling the photogr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +23,12 @@ from common.data.images import fit_within, read_image, resize
 from common.errors import UserError
 from common.results import Instances
 from common.run import command_line, program
-from maskworks import exported, shapes
-from maskworks.onnx_export import Found, check, export_onnx, fixed_count, found, padded, shrunk
+from maskworks import exported, exporting, shapes
+from maskworks.onnx_export import Found, check, fixed_count, found, padded, shrunk
 from refinemask_psg.network import DIVISOR, RefineMask
 from refinemask_psg.postprocess import paste, probabilities
 
 OUTPUTS = ("boxes", "scores", "labels", "masks")
-
-
-@dataclass
-class Export:
-    """Write the network and its post-processing as one ONNX file, and check it against PyTorch."""
-
-    weights: str
-    """A checkpoint of ours."""
-    out: str = "model.onnx"
-    """The file to write."""
-    image: str = ""
-    """The photograph to check with; empty: a scene of the built-in data set, made to fit."""
-    size: tuple[int, int] | None = None
-    """Height and width of the input, multiples of 32; without it: the long side both ways, so that all fit."""
 
 
 class Graph(nn.Module):
@@ -65,7 +51,7 @@ class Graph(nn.Module):
 
 
 def main() -> None:
-    options = command_line.read(Export, "export.py")
+    options = command_line.read(exporting.ExportOfOneSize, "export.py")
     model = refinemask_psg.load(options.weights, device="cpu")
     if model.scene_graph is not None:
         raise UserError(f"{options.weights}: scene graphs are not exported; export a detector's checkpoint")
@@ -77,12 +63,13 @@ def main() -> None:
     inputs = padded(torch.from_numpy(photograph), size, DIVISOR)
     words = exported.words("refinemask_psg", model.config, model.class_names, model.category_ids, size)
     graph = Graph(model).eval()
-    session = export_onnx(graph, inputs, Path(options.out), OUTPUTS, words)
+    session = exporting.write(graph, inputs, options, OUTPUTS, words)
 
     def read(boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any]) -> Found:
         return found(scores, labels, masks, boxes / max(photograph.shape))
 
-    check(graph, session, inputs, read, masks_apart, f"{photograph.shape[1]} x {photograph.shape[0]}")
+    title = f"{photograph.shape[1]} x {photograph.shape[0]}"
+    check(graph, session, inputs, read, masks_apart, title, options.precision)
     print(f"written: {Path(options.out).resolve()}")
 
 

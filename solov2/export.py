@@ -5,7 +5,6 @@ in any number, and its `size` before padding. It gives a fixed number of instanc
 none. `soft_masks` are probabilities at a quarter of that size, for who enlarges them to the photograph's own.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,12 @@ from common.data.images import read_image, resize
 from common.ops import matrix_nms_from_intersections
 from common.results import Instances
 from common.run import command_line, program
-from maskworks import exported, shapes
-from maskworks.onnx_export import Found, check, export_onnx, fixed_count, found, outside_both
+from maskworks import exported, exporting, shapes
+from maskworks.onnx_export import Found, check, fixed_count, found, outside_both
 from solov2.network import DIVISOR, SOLOv2
 from solov2.postprocess import Candidates, boxes_around, candidates, enlarge, select
 
 FEWEST_BLOCKS = 3  # of 32 pixels along a side: with fewer, a level of the pyramid would be a single pixel
-
-
-@dataclass
-class Export:
-    """Write the network and its post-processing as one ONNX file, and check it against PyTorch."""
-
-    weights: str
-    """A checkpoint of ours."""
-    out: str = "model.onnx"
-    """The file to write."""
-    image: str = ""
-    """The photograph to check with; empty: a scene of the built-in data set."""
 
 
 class Graph(nn.Module):
@@ -73,17 +60,19 @@ class Graph(nn.Module):
 
 
 def main() -> None:
-    options = command_line.read(Export, "export.py")
+    options = command_line.read(exporting.ExportOfPictures, "export.py")
     model = solov2.load(options.weights, device="cpu")
     graph = Graph(model).eval()
     photograph = scaled(model, options.image)
     outputs = ("scores", "labels", "masks", "soft_masks")
     words = exported.words("solov2", model.config, model.class_names, model.category_ids)
     sides = {0: Dim("rows", min=FEWEST_BLOCKS), 2: Dim("columns", min=FEWEST_BLOCKS)}
-    session = export_onnx(graph, padded(photograph), Path(options.out), outputs, words, {"image": sides, "size": None})
+    dynamic = {"image": sides, "size": None}
+    session = exporting.write(graph, padded(photograph), options, outputs, words, dynamic)
     small = resize(photograph, photograph.shape[0] // 2, photograph.shape[1] // 2)
     for image in (photograph, small, photograph.transpose(1, 0, 2)):
-        check(graph, session, padded(image), read, outside_both, f"{image.shape[1]} x {image.shape[0]}")
+        title = f"{image.shape[1]} x {image.shape[0]}"
+        check(graph, session, padded(image), read, outside_both, title, options.precision)
     print(f"written: {Path(options.out).resolve()}")
 
 

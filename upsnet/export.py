@@ -17,9 +17,9 @@ from torch import Tensor, nn
 import upsnet
 from common.data.images import read_image
 from common.run import command_line, program
-from maskworks import exported, shapes
+from maskworks import exported, exporting, shapes
 from maskworks.onnx_export import Found as Segments
-from maskworks.onnx_export import compare, export_onnx, fixed_count, outside_both, padded
+from maskworks.onnx_export import compare, fixed_count, outside_both, padded
 from upsnet.heads import enlarge
 from upsnet.network import DIVISOR, Answers, UPSNet
 from upsnet.panoptic_merge import (
@@ -40,15 +40,9 @@ Map = NDArray[np.integer[Any]]
 
 
 @dataclass
-class Export:
-    """Write the network with its panoptic head as one ONNX file, and check it against PyTorch."""
+class Export(exporting.ExportOfOneSize):
+    """Write the network with its panoptic head as one file, and check it against PyTorch."""
 
-    weights: str
-    """A checkpoint of ours."""
-    out: str = "model.onnx"
-    """The file to write."""
-    image: str = ""
-    """The photograph to check with; empty: a scene of the built-in data set."""
     size: tuple[int, int] | None = None
     """Height and width of the input, multiples of 32; without it: those of the photograph to check with."""
     instances: int = 32
@@ -106,12 +100,12 @@ def main() -> None:
     image = padded(prepared.tensor.permute(1, 2, 0), (height, width), DIVISOR)["image"].permute(2, 0, 1).contiguous()
     inputs = {"image": image, "size": torch.tensor(prepared.resized_size)}
     words = exported.words("upsnet", model.config, model.class_names, model.category_ids, (height, width))
-    session = export_onnx(graph, inputs, Path(options.out), OUTPUTS, words)
-    check(model, session, inputs)
+    session = exporting.write(graph, inputs, options, OUTPUTS, words)
+    check(model, session, inputs, options.precision)
     print(f"written: {Path(options.out).resolve()}; it takes [3, {height}, {width}], as UPSNet.preprocess prepares")
 
 
-def check(model: UPSNet, session: Any, inputs: dict[str, Tensor]) -> None:
+def check(model: UPSNet, session: Any, inputs: dict[str, Tensor], precision: str = "fp32") -> None:
     """Compare the segments of the file's maps with those that the model itself finds."""
     theirs = dict(zip(OUTPUTS, session.run(None, {name: value.numpy() for name, value in inputs.items()}), strict=True))
     places = np.flatnonzero(theirs["labels"])
@@ -130,7 +124,7 @@ def check(model: UPSNet, session: Any, inputs: dict[str, Tensor]) -> None:
 
     found = segments(theirs["panoptic"], model.stuff + places, labels, scores, theirs["semantic"])
     height, width = theirs["panoptic"].shape
-    compare(find, model, found, outside_both, f"{width} x {height}, instances and segments")
+    compare(find, model, found, outside_both, f"{width} x {height}, instances and segments", precision)
 
 
 def segments(channels: Map, own: Map, labels: Map, scores: NDArray[np.floating[Any]], semantic: Map) -> Segments:

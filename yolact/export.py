@@ -4,7 +4,6 @@ The graph takes a photograph of any size, uint8 [H, W, 3] RGB, and gives a fixed
 first; those with score 0 are none.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,14 @@ from common.data.images import read_image, resize
 from common.errors import UserError
 from common.results import Instances
 from common.run import command_line, program
-from maskworks import exported, shapes
-from maskworks.onnx_export import Found, compare, export_onnx, fixed_count, outside_both
+from maskworks import exported, exporting, shapes
+from maskworks.onnx_export import Found, compare, fixed_count, outside_both
 from yolact.backbone import DeformableConv2d
 from yolact.boxes import crop_frames
 from yolact.network import YOLACT, stretched
 from yolact.postprocess import boxes_in_pixels, detect
 
 OUTPUTS = ("scores", "labels", "boxes", "masks")
-
-
-@dataclass
-class Export:
-    """Write the network and its post-processing as one ONNX file, and check it against PyTorch."""
-
-    weights: str
-    """A checkpoint of ours."""
-    out: str = "model.onnx"
-    """The file to write."""
-    image: str = ""
-    """The photograph to check with; empty: a scene of the built-in data set."""
 
 
 class Graph(nn.Module):
@@ -98,18 +85,18 @@ class GridDeformableConv2d(nn.Module):
 
 
 def main() -> None:
-    options = command_line.read(Export, "export.py")
+    options = command_line.read(exporting.ExportOfPictures, "export.py")
     model = yolact.load(options.weights, device="cpu")
     if model.config.test.nms == "traditional":  # in double precision, which ONNX's has not
         raise UserError(f"{options.weights}: its test.nms is traditional, which cannot be exported")
     photograph = read_image(Path(options.image)) if options.image else scene()
-    session = export(model, photograph, Path(options.out))
+    session = export(model, photograph, options)
     for image in (photograph, resize(photograph, photograph.shape[0] // 2 + 1, photograph.shape[1])):
-        check(model, session, image)
+        check(model, session, image, options.precision)
     print(f"written: {Path(options.out).resolve()}")
 
 
-def export(model: YOLACT, photograph: NDArray[np.uint8], out: Path) -> Any:
+def export(model: YOLACT, photograph: NDArray[np.uint8], options: exporting.Export) -> Any:
     """Write the file, for photographs of any size; the model is changed for it."""
     for block in model.modules():
         if isinstance(conv := getattr(block, "conv2", None), DeformableConv2d):
@@ -118,7 +105,7 @@ def export(model: YOLACT, photograph: NDArray[np.uint8], out: Path) -> Any:
     names = OUTPUTS if model.mask_iou is None else (*OUTPUTS, "mask_scores")
     inputs = {"image": torch.from_numpy(photograph)}
     words = exported.words("yolact", model.config, model.class_names, model.category_ids)
-    return export_onnx(Graph(model).eval(), inputs, out, names, words, dynamic)
+    return exporting.write(Graph(model).eval(), inputs, options, names, words, dynamic)
 
 
 def graph_inputs(
@@ -138,7 +125,7 @@ def result(model: YOLACT, outputs: dict[str, Tensor], _: tuple[int, int], origin
     return Instances(scores, labels, boxes, masks, original, model.class_names, mask_scores=rescored)
 
 
-def check(model: YOLACT, session: Any, image: NDArray[np.uint8]) -> None:
+def check(model: YOLACT, session: Any, image: NDArray[np.uint8], precision: str = "fp32") -> None:
     """Compare the file's instances with what `predict` finds in an image."""
     model.config.test.drop_empty_boxes = False
     height, width = image.shape[:2]
@@ -153,7 +140,7 @@ def check(model: YOLACT, session: Any, image: NDArray[np.uint8]) -> None:
         return Found(scores.numpy(), result.labels.numpy(), result.masks.numpy(), result.boxes.numpy() / parts)
 
     theirs = Found((rescored[0] if rescored else scores)[some], labels[some], masks[some], boxes[some] / parts)
-    compare(find, model, theirs, outside_both, f"{width} x {height}")
+    compare(find, model, theirs, outside_both, f"{width} x {height}", precision)
 
 
 def scene() -> NDArray[np.uint8]:

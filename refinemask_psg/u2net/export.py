@@ -13,24 +13,22 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.run import command_line, program
-from maskworks import exported
-from maskworks.onnx_export import export_onnx
+from maskworks import exported, exporting
 from maskworks.shapes.scenes import draw_scene
 from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.u2net.network import U2Net, normalise, stretch
 from refinemask_psg.u2net.weights import load
 
-LARGEST_DIFFERENCE = 1e-3  # of a map's values, a quarter of a grey level
+# of a map's values: a quarter of a grey level; of what half precision leaves of it, five
+LARGEST_DIFFERENCE = {"fp32": 1e-3, "fp16": 2e-2}
 
 
 @dataclass
-class Export:
-    """Write the network, from pixels to maps, as one ONNX file, and check it against PyTorch."""
+class Export(exporting.Export):
+    """Write the network, from pixels to maps, as one file, and check it against PyTorch."""
 
     weights: str
     """A checkpoint of ours, or the published u2net.pth or u2netp.pth."""
-    out: str = "model.onnx"
-    """The file to write."""
     size: int = 0
     """Side of the square; 0: as the checkpoint says, 320 for the published ones."""
     images: int = 1
@@ -58,13 +56,13 @@ def main() -> None:
     scenes = [resize_antialiased(draw_scene(0, "val", number).image, side, side) for number in range(options.images)]
     images = torch.from_numpy(np.stack(scenes).astype(np.float32)).permute(0, 3, 1, 2).contiguous()
     words = exported.words("u2net", model.config, size=(side, side))
-    session = export_onnx(graph, {"images": images}, Path(options.out), ("maps",), words)
+    session = exporting.write(graph, {"images": images}, options, ("maps",), words)
     with torch.inference_mode():
         ours = graph(images).numpy()
     (theirs,) = session.run(None, {"images": images.numpy()})
     largest = float(np.abs(ours - theirs).max())
     print(f"{len(images)} maps of {side} x {side}, largest difference from PyTorch {largest:.1e}")
-    if not largest <= LARGEST_DIFFERENCE:
+    if not largest <= LARGEST_DIFFERENCE[options.precision]:
         raise UserError("onnxruntime and PyTorch do not agree; the file is not to be trusted")
     print(f"written: {Path(options.out).resolve()}")
 

@@ -143,3 +143,41 @@ def test_a_post_processing_of_any_count_gives_a_file_of_fixed_shapes(chosen: lis
     missing = [0] * (4 - len(chosen))
     assert places.tolist() == (chosen + missing)[:4]
     assert values.tolist() == ([0.75] * len(chosen) + missing)[:4]
+
+
+class Layers(nn.Module):
+    """A layer, and around it a count of pixels that half precision can't hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU())
+        nn.init.constant_(self.model[0].weight, 1 + 2**-13)  # a half is 1 then
+        nn.init.zeros_(self.model[0].bias)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        answer = self.model(image)
+        return answer, (answer > 0).float().flatten(1) @ torch.full((answer[0].numel(), 1), 1.00001)
+
+
+def test_half_precision_is_that_of_layers_and_not_of_counts_around_them(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    inputs = {"image": torch.ones(1, 1, 300, 300)}
+    names = ("answer", "count")
+    session = export_onnx(Layers(), inputs, tmp_path / "m.onnx", names, {}, precision="fp16")
+    answer, count = session.run(None, {"image": inputs["image"].numpy()})
+    assert (answer.dtype, count.dtype) == (np.float32, np.float32)
+    assert answer.max() == 1.0
+    assert count.item() == pytest.approx(90000.9, abs=0.1)
+    said = onnx.load(tmp_path / "m.onnx")
+    assert {entry.key: entry.value for entry in said.metadata_props}["precision"] == "fp16"
+    weights = {value.name: value.data_type for value in said.graph.initializer if value.name.startswith("model.0")}
+    assert set(weights.values()) == {onnx.TensorProto.FLOAT16}
+
+
+@pytest.mark.parametrize(("score", "precision"), [(0.705, "fp32"), (0.73, "fp16")])
+def test_half_precision_is_held_to_a_wider_tolerance(score: float, precision: str) -> None:
+    model, theirs = Scores([0.9, 0.8, 0.7, 0.2, 0.1]), found(0, 1, 2, scores=[0.9, 0.8, score])
+    compare(best, model, theirs, outside_both, "a picture", precision)
+    further = found(0, 1, 2, scores=[0.9, 0.8, score + 0.03])
+    with pytest.raises(UserError, match="not to be trusted"):
+        compare(best, model, further, outside_both, "a picture", precision)

@@ -1,0 +1,50 @@
+"""What every export.py writes: one file with the network and its post-processing, in a format and a precision."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from maskworks.onnx_export import export_onnx
+
+
+@dataclass
+class Export:
+    """Write the network and its post-processing as one file, and check it against PyTorch."""
+
+    weights: str
+    """A checkpoint of ours."""
+    out: str = "model.onnx"
+    """The file to write."""
+    precision: Literal["fp32", "fp16"] = "fp32"
+    """fp16: half the size; convolutions and matrix products in half precision, what is around the layers in single."""
+
+
+@dataclass
+class ExportOfPictures(Export):
+    """Write the network and its post-processing as one file, and check it against PyTorch on a photograph."""
+
+    image: str = ""
+    """The photograph to check with; empty: a scene of the built-in data set."""
+
+
+@dataclass
+class ExportOfOneSize(ExportOfPictures):
+    """Write the network and its post-processing, for pictures of one size, as one file, and check it."""
+
+    size: tuple[int, int] | None = None
+    """Height and width of the input, multiples of 32; without it: the long side both ways, so that all fit."""
+
+
+def write(
+    graph: nn.Module,
+    inputs: dict[str, Tensor],
+    options: Export,
+    outputs: Sequence[str],
+    words: dict[str, str],
+    dynamic_shapes: dict[str, Any] | None = None,
+) -> Any:
+    """The file that the command line asks for; returns what runs it as an onnxruntime session does."""
+    return export_onnx(graph, inputs, Path(options.out), outputs, words, dynamic_shapes, options.precision)
