@@ -50,6 +50,7 @@ class Instances:
     mask_scores: Tensor | None = None  # [N] where a model scores masks on their own; `scores` are the boxes' then
     codes: list[Rle] | None = None  # [N] the masks of a picture that was predicted in tiles; `masks` is None then
     category_ids: tuple[int, ...] = ()  # of the classes, in annotation files; empty: 1, 2, ...
+    track_ids: Tensor | None = None  # [N] numbers that a film's objects keep; -1: none
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -127,6 +128,7 @@ class Instances:
             if self.codes is None
             else [self.codes[at] for at in torch.arange(len(self))[index.cpu()].tolist()],
             category_ids=self.category_ids,
+            track_ids=None if self.track_ids is None else self.track_ids[index.cpu()],
         )
 
     def mask(self, index: int) -> NDArray[np.bool_] | None:
@@ -154,6 +156,10 @@ class Instances:
         if self.mask_scores is not None:
             for entry, score in zip(entries, self.mask_scores.tolist(), strict=True):
                 entry["mask_score"] = score
+        if self.track_ids is not None:
+            for entry, number in zip(entries, self.track_ids.tolist(), strict=True):
+                if number >= 0:
+                    entry["track_id"] = number
         if self.keypoints is not None:
             for entry, points in zip(entries, self.keypoints.flatten(1).tolist(), strict=True):
                 entry["keypoints"] = points
@@ -217,6 +223,9 @@ class Instances:
                 paint_keypoints(picture, points, colour)
         # The name of an only class says nothing, and where objects are many it hides them.
         names = [self.class_names[labels[index]] if len(self.class_names) > 1 else "" for index in shown]
+        if self.track_ids is not None:
+            numbers = self.track_ids[shown].tolist()
+            names = [f"{name} #{n}".strip() if n >= 0 else name for name, n in zip(names, numbers, strict=True)]
         if with_scores:
             names = [f"{name} {scores[index]:.2f}".strip() for name, index in zip(names, shown, strict=True)]
         places = [tuple(boxes[index]) for index in shown]

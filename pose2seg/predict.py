@@ -112,7 +112,7 @@ def predict(model: Pose2Seg, options: PredictPeople, find: FindPeople) -> Path |
             left_out.extend(notes)
             return people
 
-        predict_film(in_frame, path, target, model.category_ids, options.threshold, options.limit)
+        predict_film(in_frame, path, target, model.category_ids, options.threshold, options.limit, options.track)
         return left_out
 
     done = predict_all(options, categories(model.class_names, model.category_ids, None), answer, film)

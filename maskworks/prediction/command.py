@@ -65,6 +65,8 @@ class Predict:
     """Larger photographs are skipped before they are decoded."""
     report_images: Whole = 500
     """report.html shows at most so many photographs; predictions.json holds all."""
+    track: bool = False
+    """Films only: each object gets a number that it keeps from frame to frame (ByteTrack; pip install trackers)."""
     resume: bool = False
     """Go on with a run that was stopped: what OUT/journal lists as finished is kept, not predicted again."""
 
@@ -81,6 +83,8 @@ def predict(
 
     Of a panoptic model's classes the first `thing_count` are things. Returns the folder if it is to get a report.
     """
+    if options.track and thing_count is not None:
+        raise UserError("--track: this model finds segments, no single objects that could be followed; leave it out")
     device = choose_device(options.device)
     model = model.to(device).to(memory_format=torch.channels_last)
     precision = fastest(device) if options.precision == "auto" else options.precision
@@ -90,7 +94,7 @@ def predict(
 
     def film(path: Path, target: Path) -> Notes:
         find = partial(predict_one, model, precision=precision)
-        predict_film(find, path, target, category_ids, options.threshold, options.limit)
+        predict_film(find, path, target, category_ids, options.threshold, options.limit, options.track)
         return ()
 
     done = predict_all(options, categories(class_names, category_ids, thing_count), answer, film, remarks)
@@ -161,6 +165,8 @@ class Work:
         found, self.others = find_images(options.images, out)
         self.stills = [path for path in found if not is_video(path)][: options.limit or None]
         self.videos = [path for path in found if is_video(path)]
+        if options.track and self.stills:
+            raise UserError(f"--track: {self.stills[0]} is no film; name films only, or leave it out")
         self.images = self.stills + self.videos
         weights = fingerprint(Path(options.weights)) if is_main() else ""
         everything = asdict(options) | settings | {"weights": weights}

@@ -22,6 +22,7 @@ from common.run.distributed import is_main
 from common.run.model import Picture
 from common.run.runlog import Bar
 from maskworks.prediction.files import Segments
+from maskworks.prediction.tracking import by_bytetrack
 
 Change = Callable[[float, Picture], Picture]  # a frame's time in seconds and its pixels -> what is shown
 HINT = "drawn by OpenCV: silent, at an even rate, in a format that few browsers play; pip install av for better"
@@ -35,10 +36,15 @@ def predict_film(
     category_ids: Sequence[int],
     threshold: float,
     limit: int,
+    track: bool = False,
 ) -> None:
-    """Find the objects in a film's frames, in the first `limit` where that isn't 0, and write both files."""
+    """Find the objects in a film's frames, in the first `limit` where that isn't 0, and write both files.
+
+    `track`: objects have a number that they keep from frame to frame.
+    """
     if target.exists() and target.samefile(source):
         raise UserError(f"{source}: would be replaced by its drawing; name another folder with --out")
+    follow = by_bytetrack(threshold) if track else None
     count = min(frame_count(source), limit or 10**9)
     rewrite = rewrite_by_pyav if find_spec("av") else rewrite_by_opencv
 
@@ -47,6 +53,8 @@ def predict_film(
 
             def change(seconds: float, frame: Picture) -> Picture:
                 result = find(frame)
+                if follow:
+                    follow(seconds, result)
                 said = {"frame": bar.done, "seconds": round(seconds, 6)} | annotations(result, bar.done, category_ids)
                 file.write(json.dumps(said) + "\n")
                 bar.advance(total=max(count, bar.done + 1))
