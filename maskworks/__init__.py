@@ -29,19 +29,28 @@ def refuse_another_common(ours: Path) -> None:
     raise ImportError(line)
 
 
-def load(source: str | Path, *, device: str = "auto", precision: Literal["fp32", "bf16", "fp16"] = "fp32") -> Any:
-    """The model in any checkpoint: a file of ours, a published name, or anybody's file; its package is found."""
+def load(
+    source: str | Path,
+    *,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    trust: bool = False,
+) -> Any:
+    """The model in any checkpoint: a file of ours, a published name, or anybody's file; its package is found.
+
+    `trust` runs the compiled program in a .pt2 file, which can do whatever this user can.
+    """
     from common.errors import UserError
     from common.run.distributed import choose_device
     from maskworks.__main__ import MODULES, package_of
 
     package, file = package_of(str(source))
-    if file.endswith(".onnx") and package not in MODULES:
+    if file.endswith((".onnx", ".pt2")) and package not in MODULES:
         from maskworks import exported
 
         if device not in ("auto", "cpu") or precision != "fp32":
             raise UserError(f"{source}: runs on the processor, as exported; leave out device and precision")
-        return exported.load(Path(file))
+        return exported.load(Path(file), trust)
     if package not in MODULES:
         return import_module(package).load(file, device=device, precision=precision)
     if precision != "fp32":

@@ -94,7 +94,7 @@ def package_of(source: str) -> tuple[str, str]:
 
     file = local_file(source)
     source = source.partition(DIGEST)[0]  # checked now
-    if file.suffix == ".onnx":
+    if file.suffix in (".onnx", ".pt2"):
         from maskworks.exported import words_in
 
         return words_in(file).get("package", "u2net"), source  # a published one of U-2-Net says nothing

@@ -16,11 +16,11 @@ from common.run.checkpoint import fitting_together, require_file
 from common.run.configuration import from_dict, to_dict
 from common.run.model import Source
 from common.run.prediction_batches import as_picture, one_or_many
-from maskworks import __version__
+from maskworks import __version__, compiled
 from maskworks.packages import NETWORKS
 from maskworks.prediction.command import Predict
 
-ENDING = ".onnx"
+ENDINGS = (".onnx", ".pt2")
 
 
 def words(
@@ -46,6 +46,9 @@ def words(
 
 def words_in(file: Path) -> dict[str, str]:
     """What a file says of itself; nothing where it isn't of ours."""
+    if file.suffix == ".pt2":
+        require_file(file)
+        return compiled.words_in(file)
     with needing(f"{file}: reading it", "onnx onnxruntime"):
         import onnx
     if not file.is_file():
@@ -75,8 +78,6 @@ class Exported(nn.Module):
 
     def __init__(self, file: Path, said: dict[str, str]):
         super().__init__()
-        with needing(f"{file}: running it", "onnxruntime"):
-            import onnxruntime
         self.package = said.get("package", "")
         if self.package not in NETWORKS:  # a file doesn't say which modules are imported
             raise UserError(f"{file}: of {self.package or 'no package'}; there are {', '.join(NETWORKS)}")
@@ -94,11 +95,7 @@ class Exported(nn.Module):
         with torch.device("meta"), fitting_together(str(file)):
             network = getattr(package, NETWORKS[self.package])
             self.scaling = (network(self.config, self.class_names, self.category_ids),)  # no part: `to` would move it
-        try:
-            self.session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        except Exception as error:  # of its own many kinds
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"{file}: its graph is not run ({reason}); was it copied to the end?") from error
+        self.session, self.outputs = session_of(file)
         self.nothing = nn.Parameter(torch.zeros(0))  # commands ask where a model's parameters are
         if self.size and min(self.size) < (most := self.config.test.long_side):
             print(f"{file}: photographs are made to fit into its {self.size[0]} x {self.size[1]}; the model had {most}")
@@ -111,10 +108,9 @@ class Exported(nn.Module):
     def _find(self, source: Source) -> Instances:
         picture = as_picture(source)
         inputs, resized = self.program.graph_inputs(self.scaling[0], picture, self.size)
-        names = [output.name for output in self.session.get_outputs()]
         try:
             answers = self.session.run(None, {name: value.numpy() for name, value in inputs.items()})
-            outputs: dict[str, Tensor] = dict(zip(names, map(torch.from_numpy, answers), strict=True))
+            outputs: dict[str, Tensor] = dict(zip(self.outputs, map(torch.from_numpy, answers), strict=True))
             found: Instances = self.program.result(self.scaling[0], outputs, resized, picture.shape[:2])
         except Exception as error:  # onnxruntime's own kinds, and answers that are of another graph
             reason = str(error).partition("\n")[0] or type(error).__name__
@@ -125,16 +121,34 @@ class Exported(nn.Module):
 
 def opened(options: Predict) -> Any:
     """The model of an ONNX file of ours; None where --weights names none."""
-    if Path(options.weights).suffix != ENDING:
+    if Path(options.weights).suffix not in ENDINGS:
         return None
     if options.device not in ("auto", "cpu") or options.precision not in ("auto", "fp32"):
         asked = f"--device {options.device} --precision {options.precision}"
         raise UserError(f"{options.weights}: runs on the processor, as exported; leave out {asked}")
     options.device, options.precision = "cpu", "fp32"
-    return load(Path(options.weights))
+    return load(Path(options.weights), options.trust)
 
 
-def load(file: Path) -> Exported:
+def session_of(file: Path) -> tuple[Any, list[str]]:
+    """What runs a file, and the names of its outputs."""
+    if file.suffix == ".pt2":
+        program = compiled.Compiled(file)
+        return program, program.outputs
+    with needing(f"{file}: running it", "onnxruntime"):
+        import onnxruntime
+    try:
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    except Exception as error:  # of its own many kinds
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{file}: its graph is not run ({reason}); was it copied to the end?") from error
+    return session, [output.name for output in session.get_outputs()]
+
+
+def load(file: Path, trust: bool = False) -> Exported:
+    """A .pt2 file only where its maker is trusted: it is a program, and can do whatever this user can."""
+    if file.suffix == ".pt2" and not trust:
+        raise UserError(f"{file}: a compiled program, which can do whatever you can; if you trust its maker: --trust")
     if "config" not in (said := words_in(file)):
         raise UserError(f"{file}: no file of export.py, or of an early one: it doesn't say what it is; export it again")
     return Exported(file, said).eval()

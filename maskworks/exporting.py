@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from common.errors import UserError
+from maskworks.compiled import export_pt2
 from maskworks.onnx_export import export_onnx
 
 
@@ -16,8 +18,10 @@ class Export:
 
     weights: str
     """A checkpoint of ours."""
-    out: str = "model.onnx"
-    """The file to write."""
+    out: str = ""
+    """The file to write; empty: model.onnx or model.pt2."""
+    format: Literal["onnx", "pt2"] = "onnx"
+    """pt2: compiled by PyTorch for this computer's processor; needs a C++ compiler, and minutes."""
     precision: Literal["fp32", "fp16"] = "fp32"
     """fp16: half the size; convolutions and matrix products in half precision, what is around the layers in single."""
 
@@ -47,4 +51,11 @@ def write(
     dynamic_shapes: dict[str, Any] | None = None,
 ) -> Any:
     """The file that the command line asks for; returns what runs it as an onnxruntime session does."""
+    options.out = options.out or f"model.{options.format}"
+    if options.format == "pt2" and options.precision != "fp32":
+        raise UserError("--format pt2 --precision fp16: compiled programs compute in fp32; leave out --precision")
+    if (Path(options.out).suffix == ".pt2") != (options.format == "pt2"):
+        raise UserError(f"--out {options.out} --format {options.format}: a .pt2 file is of that format, and only that")
+    if options.format == "pt2":
+        return export_pt2(graph, inputs, Path(options.out), outputs, words, dynamic_shapes)
     return export_onnx(graph, inputs, Path(options.out), outputs, words, dynamic_shapes, options.precision)

@@ -69,4 +69,4 @@ def halve(model: Any) -> int:
 
 
 def in_a_layer(node: Any) -> bool:
-    return node.metadata_props.get("pkg.torch.onnx.name_scopes", "").count(",") >= OUTSIDE
+    return str(node.metadata_props.get("pkg.torch.onnx.name_scopes", "")).count(",") >= OUTSIDE

@@ -38,7 +38,7 @@ Film = Callable[[Path, Path], Notes]  # a video and the file to draw it to
 KINDS = ("drawings", "diagrams", "masks", "panoptic", "journal")  # the folders under --out,
 FORMATS = ("coco", "labelme", "yolo", "cvat", "label-images")  # and those of --format
 OF_THE_CALL = {"images", "out", "device", "limit", "format"}  # what doesn't matter to an image's result
-NO_MATTER = OF_THE_CALL | {"max_megapixels", "report_images", "resume"}
+NO_MATTER = OF_THE_CALL | {"max_megapixels", "report_images", "resume", "trust"}
 NO_IMAGE = "not an image or a video"
 R = TypeVar("R", bound=Result)
 
@@ -65,6 +65,8 @@ class Predict:
     """Larger photographs are skipped before they are decoded."""
     report_images: Whole = 500
     """report.html shows at most so many photographs; predictions.json holds all."""
+    trust: bool = False
+    """Run the compiled program in a .pt2 file that --weights names: it can do whatever you can."""
     track: bool = False
     """Films only: each object gets a number that it keeps from frame to frame (ByteTrack; pip install trackers)."""
     resume: bool = False
@@ -165,6 +167,8 @@ class Work:
         found, self.others = find_images(options.images, out)
         self.stills = [path for path in found if not is_video(path)][: options.limit or None]
         self.videos = [path for path in found if is_video(path)]
+        if options.trust and Path(options.weights).suffix != ".pt2":
+            raise UserError(f"--trust: {options.weights} is no .pt2 file, and nothing in it runs; leave it out")
         if options.track and self.stills:
             raise UserError(f"--track: {self.stills[0]} is no film; name films only, or leave it out")
         self.images = self.stills + self.videos

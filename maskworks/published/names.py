@@ -125,8 +125,9 @@ def open_model(
     keeps them. On a processor this process keeps the memory that tensors free, as the commands' do.
     """
     file = local_file(source)
-    if file.suffix == ".onnx":
-        raise UserError(f"{file}: an ONNX file can only predict: with predict.py, or maskworks.load in Python")
+    if file.suffix in (".onnx", ".pt2"):
+        kind = "an ONNX" if file.suffix == ".onnx" else "a compiled"
+        raise UserError(f"{file}: {kind} file can only predict: with predict.py, or maskworks.load in Python")
     if file.is_file() and file.suffix != ENDING and not package_in(file):  # anybody's
         from maskworks.published import fetching
 
