@@ -109,7 +109,8 @@ FLOORS = {  # room -> what it may import beside itself; the models may import al
         *(f"maskworks.{name}" for name in ("prediction", "published", "__main__", "__version__", "load")),
     ),
     "maskworks.published": ("common", "maskworks.packages"),
-    "maskworks.shapes": ("common",),
+    "maskworks.shapes": ("common", "maskworks.shards"),
+    "maskworks.shards": ("common",),
     "maskworks.report": ("common",),
 }
 

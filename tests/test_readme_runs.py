@@ -41,6 +41,7 @@ NOT_RUN = {  # how the line begins: the reason
 }
 AFTER = {  # what a line needs that has this in it: what another line leaves that has that in it
     r"solov2\.train light_r18_448|check_dataset": "labelme2coco",
+    r"images shards/train": "shard_dataset",
     r"solov2\.eval|--format labelme|--data found/labelme": "solov2.train light_r18_448 --weights torchvision",
     r"train\.py psg(_pairs)? |eval\.py --weights psg": "prepare_psg",
     r"resnet101_cityscapes": "prepare_cityscapes_panoptic",

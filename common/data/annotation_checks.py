@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.data import shards
 from common.data.annotation_files import (
     FARTHEST,
     NO_MASK,
@@ -191,9 +192,11 @@ class Inventory:
         if parent not in self.listed:
             path = (self.folder / name).parent
             self.listed[parent] = frozenset()
-            if leads_inside(path, self.root) and path.is_dir():
-                with os.scandir(path) as entries:
-                    self.listed[parent] = frozenset(e.name for e in entries if e.is_file(follow_symlinks=False))
+            if leads_inside(path, self.root):
+                self.listed[parent] = shards.names(self.folder, parent)
+                if path.is_dir():
+                    with os.scandir(path) as entries:
+                        self.listed[parent] |= {e.name for e in entries if e.is_file(follow_symlinks=False)}
         return self.listed[parent]
 
 

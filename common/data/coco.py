@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from common.data import columns
 from common.data.annotation_checks import check_files, check_image, read_annotations
 from common.data.annotation_files import (
     Annotations,
@@ -130,10 +131,14 @@ class CocoDataset(Dataset[Sample]):
             image.append(place[f.image_index[wanted]])
             chosen.append(wanted)
         images = np.concatenate(image)
-        order = np.argsort(images, kind="stable")
+        as_it_is = len(files) == 1 and len(images) == len(files[0].ids) and bool((np.diff(images) >= 0).all())
+        order: Int | slice = slice(None) if as_it_is else np.argsort(images, kind="stable")  # no copies
         self.offsets: Int = np.searchsorted(images[order], np.arange(len(self.image_ids) + 1))
 
         def column(name: str) -> NDArray[Any]:
+            if as_it_is:
+                only: NDArray[Any] = getattr(files[0], name)
+                return only
             return np.concatenate([getattr(f, name)[wanted] for f, wanted in zip(files, chosen, strict=True)])[order]
 
         self.boxes: NDArray[np.float64] = column("boxes")  # [A, 4] x, y, width, height, as in the file
@@ -142,7 +147,7 @@ class CocoDataset(Dataset[Sample]):
         self.areas: NDArray[np.float64] = column("areas")  # [A] NaN where the file has none
         self.source_ids: Int = column("ids")  # [A] in their own file
         self.has_masks = any(bool((f.kinds != 0).any()) for f in files)
-        self.keypoints = _join_keypoints(files, chosen, self.annotation_files)
+        self.keypoints = files[0].keypoints if as_it_is else _join_keypoints(files, chosen, self.annotation_files)
         if self.keypoints is not None:
             self.keypoints = self.keypoints[order]
         self._text, begins, ends = _join_text(files, chosen)
@@ -284,13 +289,17 @@ class CocoDataset(Dataset[Sample]):
 
 def load(path: Path) -> Annotations:
     """Read and check one file: stop at fatal faults, say in one line what is left out."""
+    annotations, left_out = columns.kept(path, _read)
+    if left_out:
+        log.warning("%s: left out %s; to see which: %s", path, left_out, _doctor(path))
+    return annotations
+
+
+def _read(path: Path) -> tuple[Annotations, str]:
     annotations, faults = read_annotations(path)
     stop_at_fatal(path, faults)
     left_out = Counter(fault.kind for fault in faults if fault.severity == "dropped")
-    if left_out:
-        kinds = ", ".join(f"{count} x {kind}" for kind, count in left_out.items())
-        log.warning("%s: left out %s; to see which: %s", path, kinds, _doctor(path))
-    return annotations
+    return annotations, ", ".join(f"{count} x {kind}" for kind, count in left_out.items())
 
 
 def stop_at_fatal(path: Path, faults: list[Fault]) -> None:

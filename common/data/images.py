@@ -28,13 +28,14 @@ from common.data.picture_headers import (
     open_picture,
     read_header,
 )
+from common.data.shards import is_far
 from common.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 MAX_PIXELS = 100_000_000
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras have; a picture of 12 lies in a file of 16
-LOOKED_AT, DECODED = 5000, 20  # pictures by which a data set is described
+LOOKED_AT, FEW, DECODED = 5000, 50, 20  # pictures by which a data set is described; few, where each has to come here
 END_OF_IMAGE = b"\xff\xd9"
 
 
@@ -71,7 +72,7 @@ def described(paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> str:
 
     Those that can't be read are named where they are.
     """
-    paths = paths[:: len(paths) // LOOKED_AT + 1]
+    paths = paths[:: len(paths) // (FEW if paths and is_far(paths[0]) else LOOKED_AT) + 1]
     kinds: dict[str, list[Path]] = {}
     for path in paths:
         with suppress(UserError), open_picture(path, max_pixels) as file:

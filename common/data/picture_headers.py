@@ -1,5 +1,6 @@
 """What a picture's header says, before a pixel is decoded: its size, and what isn't plain 8-bit RGB about it."""
 
+import io
 import stat
 import struct
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from common.data import shards
 from common.errors import UserError
 
 ORIENTATION = 0x0112  # the Exif tag; 5 to 8 are turned by a quarter
@@ -39,7 +41,7 @@ class Header:
 
 
 def open_picture(path: Path, max_pixels: int) -> BinaryIO:
-    """A regular file of bounded size: a pipe would be waited for, a device or a sparse file fill the memory."""
+    """A file of bounded size, or what a shard holds: a pipe would be waited for, a device fill the memory."""
     try:
         status = path.stat()
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
@@ -51,6 +53,8 @@ def open_picture(path: Path, max_pixels: int) -> BinaryIO:
             )
         return path.open("rb")
     except FileNotFoundError as error:
+        if (content := shards.read(path, FILE_BYTES * max_pixels)) is not None:
+            return io.BytesIO(content)
         raise UserError(f"{path}: no such image; check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = getattr(error, "strerror", None) or error

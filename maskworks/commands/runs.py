@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from common.data.coco import CocoDataset, LabelledImages
 from common.data.images import described
 from common.data.loader import Trainable, mix
+from common.data.shards import folder_of
 from common.errors import UserError
 from common.files import digest_of, write_text
 from common.metrics.coco import LIMIT, RECALL_LIMITS
@@ -207,6 +208,8 @@ def next_commands(
     home = type(model).__module__.rpartition(".")[0]
     weights = ["--weights", str(folder / "best.safetensors")]
     wanted = {"eval": [], "predict": [str(pictures), *predicting, "--out", str(folder / "predictions")]}
+    if folder_of(pictures / "any"):  # of a shard's pictures there are no files that predict could be given
+        del wanted["predict"]
     if exports and find_spec(f"{home}.export"):
         wanted["export"] = ["--out", str(folder / "model.onnx")]
     started, rooms = Path(sys.argv[0]), Path(str(sys.modules[home].__file__)).parent

@@ -27,6 +27,7 @@ from common.errors import UserError
 from common.files import here_or_above, user_cache
 from common.run.distributed import barrier, is_main
 from common.run.settings import Data
+from maskworks import shards
 from maskworks.shapes.figures import HELD_OUT, Split
 from maskworks.shapes.relations import PREDICATES
 from maskworks.shapes.scene_files import KEYPOINT_NAMES, SKELETON, STUFF_IDS, THING_IDS, Entries, categories, collect
@@ -95,7 +96,7 @@ def fill_in(data: Data, *splits: Split, annotations: str = "instances") -> Data:
         made = ensure(split, data.seed)
         folder = made.root if annotations == "scene_graph" else made.images  # where PSG's file names start
         named.images, named.annotations = [str(folder)], [str(getattr(made, annotations))]
-    return filled
+    return shards.at_hand(filled)
 
 
 def ensure(split: Split, seed: int = 0, count: int | None = None, cache: Path | None = None) -> ShapesFolder:

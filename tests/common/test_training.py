@@ -17,6 +17,7 @@ import torch
 from common.run.checkpoint import load
 from common.run.resume import load_state
 from maskworks import shapes
+from solov2.train import main
 from tests.running import logged_steps, python
 
 ROOT = Path(__file__).parents[2]
@@ -155,6 +156,48 @@ def test_two_processes_give_the_weights_of_one_with_the_same_global_batch(data, 
     assert_same_weights(tmp_path / "alone", tmp_path / "pair", tolerance=1e-5)
     scores = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("alone", "pair")]
     assert scores[0] == scores[1]
+
+
+class StopsAfter:
+    """A callback that ends a run as a machine that fails does: nothing more is saved."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, step: int, values: dict[str, float]) -> None:
+        if step > self.step:
+            raise ConnectionError
+
+    def on_evaluate(self, step: int, metrics: object) -> bool:
+        return False
+
+
+def test_a_run_of_one_process_goes_on_with_two_on_the_same_batches(data, tmp_path):
+    """The weights are those of one process but for the order of sums; each step has the same loss."""
+    flags = ["--steps", "3", "--epochs", "3", "--workers", "0", "--optimizer.name", "sgd", "--optimizer.lr", "0.01"]
+    flags += ["--save-every", "1"]
+    main(command(data, tmp_path / "alone", *flags)[2:])
+    with pytest.raises(ConnectionError):
+        main(command(data, tmp_path / "run", *flags)[2:], callbacks=[StopsAfter(1)])
+    assert load_state(tmp_path / "run/last.state").step == 1
+    done = python(*command(data, tmp_path / "run", *flags, "--resume"), cwd=tmp_path, processes=2)
+    assert done.returncode == 0, done.stderr
+    assert_same_weights(tmp_path / "alone", tmp_path / "run", tolerance=1e-5)
+    losses = [[line["loss"] for line in logged_steps(tmp_path / name)] for name in ("alone", "run")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_worker_of_a_changing_cluster_goes_on_where_there_is_something_to(tmp_path, saved):
+    (tmp_path / "python").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    if saved:
+        (tmp_path / "last.state").touch()
+    line = ["bash", ROOT / "scripts/cluster/worker.sh", "solov2", tmp_path, "small", "--batch-size", "96"]
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    said = subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    expected = ["-m", "solov2.train", "small", "--batch-size", "96", "--run", str(tmp_path)]
+    assert said == expected + ["--resume"] * saved
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(data, tmp_path):
