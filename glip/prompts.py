@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import UserError
@@ -41,10 +41,12 @@ class Caption:
         phrases = tuple(phrases)
         return cls(text, phrases, tuple(range(len(phrases))))
 
-    def extended(self, label: int, wording: Wording, separator: str) -> "Caption":
-        """With one more name."""
+    def extended(self, label: int | None, wording: Wording, separator: str) -> "Caption":
+        """With one more name; a name without a label is read, but not looked for."""
         start = f"{self.text}{separator if self.text or self.phrases else ''}{wording.prefix}"
         text = f"{start}{wording.name}{wording.suffix}"
+        if label is None:
+            return replace(self, text=text)
         span = (len(start), len(start) + len(wording.name))
         return Caption(text, (*self.phrases, (span,)), (*self.labels, label))
 
@@ -70,9 +72,16 @@ def clean(name: str) -> str:
 
 
 def class_prompt(
-    names: Sequence[str], tokeniser: Tokeniser, settings: Text, wordings: Sequence[Wording] = ()
+    names: Sequence[str],
+    tokeniser: Tokeniser,
+    settings: Text,
+    wordings: Sequence[Wording] = (),
+    others: Sequence[str] = (),
 ) -> Prompt:
-    """A list of class names, or of other wordings, split into as many captions as the length of the text asks for."""
+    """A list of class names, split into as many captions as the length of the text asks for.
+
+    `wordings` puts them into other words; `others` are read after them but not looked for.
+    """
     if not names:
         raise UserError("the prompt is empty; name at least one class")
     worded = list(wordings) or [Wording(clean(name)) for name in names]
@@ -86,6 +95,8 @@ def class_prompt(
             "what else a caption says, so they are not quite those of one caption",
             stacklevel=2,
         )
+    for other in others:
+        captions = [caption.extended(None, Wording(clean(other)), settings.separator) for caption in captions]
     return Prompt(tuple(names), tuple(captions))
 
 

@@ -44,8 +44,8 @@ def test_too_many_names_are_split_so_that_every_caption_fits_and_the_user_is_tol
 
 def test_wordings_are_read_whole_but_only_the_name_is_looked_for():
     wordings = [Wording("holes", "there are some ", " on the road"), Wording("cat")]
-    caption = class_prompt(["pothole", "cat"], TOKENISER, SETTINGS, wordings).captions[0]
-    assert caption.text == "there are some holes on the road. cat"
+    caption = class_prompt(["pothole", "cat"], TOKENISER, SETTINGS, wordings, others=["dog"]).captions[0]
+    assert caption.text == "there are some holes on the road. cat. dog"
     assert [caption.text[start:end] for ((start, end),) in caption.phrases] == ["holes", "cat"]
 
 
