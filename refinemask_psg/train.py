@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
         own_data.training_set(training_data, training_transforms(config.augment), config, polygons),
         validation_data,
         DIVISOR,
-        scoring=own_data.scored_in_tiles(commands.INSTANCES),
+        scoring=own_data.scored_in_tiles(commands.INSTANCES if len(model.mask_heads) else commands.BOXES),
         parameter_group=parameter_group,
         callbacks=callbacks,
     )

@@ -43,6 +43,15 @@ def test_eval_without_arguments_scores_the_default_run(weights, folder):
     assert scores == trained
 
 
+def test_a_detector_without_masks_is_scored_by_its_boxes(folder, tmp_path):
+    flags = ["--steps", "1", "--batch-size", "2", "--workers", "0", "--device", "cpu", "--no-report"]
+    data = small_data(folder)
+    done = run("refinemask_psg/train.py", *SMALL, *flags, "--model.mask-heads", "0", *data, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "runs" / "refinemask_psg" / "shapes" / "metrics.json").read_text())
+    assert scores.keys() == {"bbox"}
+
+
 def test_predict_draws_what_it_can_read_and_names_what_it_cannot(weights, folder, tmp_path):
     make_photographs(tmp_path / "in")
     out = tmp_path / "out"
