@@ -78,7 +78,7 @@ def of_segments(variants: Mapping[str, Any], asked: Any, data: Data, arguments: 
     ]
     (pictures, segments), (validating, others) = counts
     base, recipe = next(iter(variants.values())), asked.data.recipe
-    measures = fitting.Measures(min(pictures, asked.training.limit or pictures), segments, 0.0, 1.0, 1.0, 0)
+    measures = fitting.Measures(min(pictures, asked.training.limit or pictures), segments, 0.0, 1.0, 1.0, 0, 0)
     if recipe != "published":
         base = with_settings(base, fitting.finetune(measures, asked.training, base.training, base.optimizer), prog)
     config: Any = configure({**variants, base.variant: base}, arguments, prog=prog)

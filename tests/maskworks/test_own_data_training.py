@@ -21,7 +21,7 @@ from tests.maskworks.own_data_formats import HEIGHT, WIDTH, labelme, picture, pi
 from tests.running import evaluation, run
 from yolact.train import configured as yolact_configured
 
-SMALL = fitting.Measures(pictures=80, objects=2000, long_side=256, aspect=1.0, small=0.04, most=90)
+SMALL = fitting.Measures(pictures=80, objects=2000, long_side=256, aspect=1.0, small=0.04, most=90, usual=60)
 
 
 @pytest.fixture(autouse=True)
@@ -113,9 +113,11 @@ def test_the_rules_of_fitting(capsys: pytest.CaptureFixture[str]) -> None:
     assert settings["model.scale_ranges"] == [(1.0, 24.0), (12.0, 48.0), (24.0, 96.0), (48.0, 192.0), (96.0, 1152.0)]
     assert settings["proposals.anchor_sizes"] == [12, 24, 48, 96, 192]
     assert settings["test.max_instances"] == 150
-    large = fitting.Measures(pictures=80, objects=100, long_side=4000, aspect=0.75, small=0.5, most=3)
+    assert (settings["proposals.kept"], settings["proposals.training_kept"]) == (180, 150)
+    assert settings["regions.samples"] == 120  # of the fullest picture 180: every step would pay for it
+    large = fitting.Measures(pictures=80, objects=100, long_side=4000, aspect=0.75, small=0.5, most=3, usual=2)
     assert (large.input_side, fitting.fitted(large)["test.max_instances"]) == (256, 100)
-    tiny = fitting.Measures(pictures=80, objects=100, long_side=4000, aspect=0.75, small=0.001, most=3)
+    tiny = fitting.Measures(pictures=80, objects=100, long_side=4000, aspect=0.75, small=0.001, most=3, usual=2)
     assert tiny.input_side == 512
 
 
@@ -135,7 +137,7 @@ def test_settings_are_fitted_to_the_tiles_that_pictures_are_cut_into(tmp_path: P
         for picture in (0, 1)
         for w in windows
     ]
-    assert cut.most == max(inside)
+    assert (cut.most, cut.usual) == (max(inside), int(np.quantile(inside, 0.9)))
 
 
 def test_every_fitted_setting_is_one_of_some_package() -> None:
