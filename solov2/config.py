@@ -84,6 +84,8 @@ class Inference:
     """How many masks enter matrix NMS."""
     max_instances: Count = 100
     """How many masks an image may have."""
+    largest_part: bool = False
+    """Keep of each mask the largest part alone: stray pixels widen boxes. The original keeps all."""
 
 
 @dataclass

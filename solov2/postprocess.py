@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,7 +39,7 @@ def instances_from_answers(
     found = candidates(category_logits, kernels, mask_feature, strides, test)
     decayed = matrix_nms(found.masks, found.labels, found.scores, test.kernel, test.sigma)
     scores, labels, soft_masks = select(found, decayed, test)
-    masks = enlarge(soft_masks, prepared.resized_size, prepared.original_size, test.mask_threshold)
+    masks = drawn(soft_masks, prepared.resized_size, prepared.original_size, test)
     return Instances(
         scores=scores,
         labels=labels,
@@ -107,6 +109,23 @@ def select(found: Candidates, decayed: Tensor, test: Inference) -> tuple[Tensor,
     scores, order = decayed[keep].sort(descending=True, stable=True)
     keep = keep[order[: test.max_instances]]
     return scores[: test.max_instances], found.labels[keep], found.soft_masks[keep]
+
+
+def drawn(soft_masks: Tensor, resized: tuple[int, int], original: tuple[int, int], test: Inference) -> Tensor:
+    """Soft masks [N, h, w] at stride 4 -> masks [N, H, W] at the photograph's size, as the settings say."""
+    masks = enlarge(soft_masks, resized, original, test.mask_threshold)
+    return largest_parts(masks) if test.largest_part else masks
+
+
+def largest_parts(masks: Tensor) -> Tensor:
+    """Of each mask [N, H, W] the largest part whose pixels touch."""
+    kept = masks.cpu().numpy()
+    for mask in kept:
+        _, parts, boxes_and_areas, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8))
+        areas = boxes_and_areas[1:, cv2.CC_STAT_AREA]  # without the background's
+        if len(areas) > 1:
+            np.logical_and(mask, parts == 1 + areas.argmax(), out=mask)
+    return torch.from_numpy(kept).to(masks.device)
 
 
 def enlarge(soft_masks: Tensor, resized: tuple[int, int], original: tuple[int, int], threshold: float) -> Tensor:

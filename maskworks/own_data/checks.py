@@ -4,20 +4,25 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from common.data.annotation_checks import check_boxes, check_ids
-from common.data.annotation_files import NO_MASK, Annotations, read_columns
+from common.data.annotation_files import NO_MASK, Annotations, RleEntry, Segmentation, read_columns
 from common.data.coco import stop_at_fatal
 from common.data.images import MAX_PIXELS
 from common.data.picture_headers import FILE_BYTES
+from common.errors import UserError
 from common.files import read_bytes
+from common.ops import masks as rle
 from common.run.settings import Images
 
 SMALLEST = 8  # pixels: of an object's side at the network's size; two pixels of the finest features
 MANY = 0.5  # the part of a class's objects below that, from which a training is stopped
 SOME = 0.05  # and from which it is said
+
+LOOKED_AT = 100  # objects, for being in one piece
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,27 @@ class Set:
     def counts(self) -> NDArray[np.int64]:
         """The objects of each picture."""
         return np.bincount(self.a.image_index[self.a.usable], minlength=len(self.a.image_ids))
+
+    def in_one_piece(self) -> float:
+        """How large a part of the objects is a single part of touching pixels each, by some from all over the file."""
+        own = np.flatnonzero(self.a.usable & ~self.a.crowd & (self.a.kinds != NO_MASK))
+        some = own[np.linspace(0, len(own) - 1, min(LOOKED_AT, len(own))).astype(int)].tolist()
+        sizes = self.a.sizes[self.a.image_index[some]].tolist()
+        whole = [is_whole(self.a.segmentation(at), *size) for at, size in zip(some, sizes, strict=True)]
+        return sum(whole) / len(whole) if whole else 0.0
+
+
+def is_whole(segmentation: Segmentation, height: int, width: int) -> bool:
+    """Whether a segmentation is of one part; several polygons count as several, touching or not."""
+    if not isinstance(segmentation, RleEntry):
+        return len(segmentation or ()) == 1
+    counts = segmentation.counts
+    try:
+        code = rle.from_counts(counts, height, width) if isinstance(counts, list) else None
+        mask = rle.decode([code or {"size": [height, width], "counts": counts}])[0]
+    except UserError:
+        return False  # the loader names it
+    return bool(cv2.connectedComponents(mask.view(np.uint8))[0] == 2)  # the background and one more
 
 
 def opened(named: Images) -> Set:

@@ -12,6 +12,7 @@ import maskrcnn
 import solov2
 import yolact
 from common.errors import UserError
+from common.ops import masks as rle
 from common.run.configuration import configure, to_yaml
 from common.run.settings import Data, Images, Optimizer, Training
 from maskworks import own_data, shapes
@@ -119,6 +120,28 @@ def test_the_rules_of_fitting(capsys: pytest.CaptureFixture[str]) -> None:
     assert (large.input_side, fitting.fitted(large)["test.max_instances"]) == (256, 100)
     tiny = fitting.Measures(pictures=80, objects=100, long_side=4000, aspect=0.75, small=0.001, most=3, usual=2)
     assert tiny.input_side == 512
+
+
+def test_answers_are_in_one_piece_where_nearly_all_objects_are(tmp_path: Path) -> None:
+    whole, parts = np.zeros((2, HEIGHT, WIDTH), bool)
+    whole[2:6, 2:6] = True
+    parts[2:6, 2:6] = parts[8:10, 2:6] = True
+
+    def of(*masks: Any) -> fitting.Measures:
+        objects = [rle.encode(mask[None])[0] for mask in masks]
+        objects += [[[1, 1, 5, 1, 5, 5]], {"size": [HEIGHT, WIDTH], "counts": [3, 2, HEIGHT * WIDTH - 5]}]
+        entry = {"image_id": 1, "category_id": 1, "bbox": [2, 2, 4, 4], "area": 16, "iscrowd": 0}
+        content = {
+            "images": [{"id": 1, "file_name": "a.png", "height": HEIGHT, "width": WIDTH}],
+            "categories": [{"id": 1, "name": "a"}],
+            "annotations": [entry | {"id": at, "segmentation": each} for at, each in enumerate(objects, start=1)],
+        }
+        file = text(tmp_path / "a.json", json.dumps(content))
+        return fitting.Measures.of(checks.opened(Images([str(tmp_path)], [str(file)])))
+
+    assert (of(whole).whole, of(whole, parts).whole, of(parts, parts).whole) == (1.0, 0.75, 0.5)
+    assert fitting.fitted(of(whole))["test.largest_part"]
+    assert not fitting.fitted(of(whole, parts))["test.largest_part"]
 
 
 def test_settings_are_fitted_to_the_tiles_that_pictures_are_cut_into(tmp_path: Path) -> None:

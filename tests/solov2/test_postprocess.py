@@ -13,8 +13,10 @@ from solov2.postprocess import (
     boxes_around,
     candidates,
     draw,
+    drawn,
     enlarge,
     instances_from_answers,
+    largest_parts,
     points_nms,
     select,
 )
@@ -135,3 +137,16 @@ def test_the_mask_of_a_confident_cell_is_made_once_whatever_its_categories(monke
         torch.testing.assert_close(soft, cells[cell])
         torch.testing.assert_close(score, logits[0].sigmoid()[label].flatten()[cell] * soft[soft > 0.5].mean())
     assert torch.equal(found.masks, found.soft_masks > 0.5)
+
+
+def test_of_a_mask_in_pieces_the_largest_stays_where_it_is_asked_for() -> None:
+    soft = torch.zeros(3, 8, 8)
+    soft[0, 1:3, 1:3] = soft[0, 5:7, 3:8] = soft[1, 2, 2] = 1.0  # two pieces, one, and none
+    kept = soft.clone()
+    kept[0, 1:3, 1:3] = 0.0
+    sizes = (32, 32), (40, 24)
+    whole = drawn(soft, *sizes, Settings())
+    assert torch.equal(whole, enlarge(soft, *sizes, 0.5))
+    assert torch.equal(drawn(soft, *sizes, Settings(largest_part=True)), enlarge(kept, *sizes, 0.5))
+    touching = torch.eye(4, dtype=torch.bool)[None]  # pixels that touch at their corners are one part
+    assert torch.equal(largest_parts(touching), touching)
