@@ -219,6 +219,9 @@ def check_torchrun(words: list[str], folder: Path, parse: Any, weights: Any) -> 
     options = parse_args(filled_in(words))
     line = [options.training_script, *options.training_script_args]
     line = line[1:] if line[0] == "--" else line
+    if options.no_python:
+        check_python(started_by(ROOT / line[0], line[1:], {"python": SAYS}, {}), folder, False, parse, weights)
+        return
     check_python(["-m", *line] if options.module else line, folder, False, parse, weights)
 
 
@@ -245,17 +248,25 @@ def check_make(words: list[str]) -> None:
 def check_sbatch(words: list[str], folder: Path, parse: Any, weights: Any) -> None:
     """The script itself, with Slurm's programs replaced by ones that say what they were asked for."""
     script = next(index for index, word in enumerate(words) if word.endswith(".sh"))
-    tools = Path.cwd() / "tools"
-    tools.mkdir()
-    for name, program in {"srun": 'printf "%s\\n" "$@"', "scontrol": "echo node0"}.items():
-        (tools / name).write_text(f"#!/bin/bash\n{program}\n")
-        (tools / name).chmod(0o755)
     slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[0-1]", "SLURM_JOB_NUM_NODES": "2"}
-    line = ["bash", str(ROOT / words[script]), *words[script + 1 :]]
-    environment = os.environ | slurm | {"PATH": f"{tools}:{os.environ['PATH']}"}
-    started = subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    started = started_by(ROOT / words[script], words[script + 1 :], {"srun": SAYS, "scontrol": "echo node0"}, slurm)
     assert started[0] == "torchrun"
     check_torchrun(started[1:], folder, parse, weights)
+
+
+SAYS = 'printf "%s\\n" "$@"'
+
+
+def started_by(script: Path, arguments: list[str], programs: dict[str, str], variables: dict[str, str]) -> list[str]:
+    """What a shell script prints with other programs on its path."""
+    tools = Path.cwd() / "tools"
+    tools.mkdir(exist_ok=True)
+    for name, program in programs.items():
+        (tools / name).write_text(f"#!/bin/bash\n{program}\n")
+        (tools / name).chmod(0o755)
+    environment = os.environ | variables | {"PATH": f"{tools}:{os.environ['PATH']}"}
+    line = ["bash", str(script), *arguments]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
@@ -301,11 +312,12 @@ def test_there_are_commands_in_every_readme() -> None:
         "python -m solov2.eval --weights light.safetensors --no-such-flag",
         "torchrun --nproc-per-node 8 -m -- solov2.train --no-such-flag 1",
         "torchrun --no-such-flag 8 -m -- solov2.train",
+        "torchrun --no-python scripts/cluster/worker.sh solov2 run --no-such-flag 1",
         "maskworks results found --to csv --out found.csv",
         "maskworks no-such-verb",
         "pip install ./no_such_package",
         "make no-such-target",
-        "sbatch scripts/slurm_8gpu.sh solov2 no_such_variant",
+        "sbatch scripts/cluster/slurm_8gpu.sh solov2 no_such_variant",
         "conda install maskworks",
     ],
 )
