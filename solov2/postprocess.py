@@ -140,6 +140,7 @@ def resize_matrix(length: int, resized: int, original: int) -> Tensor:
 
 def windows_along(occupied: Tensor, matrix: Tensor) -> Tensor:
     """For each row of `occupied` [N, length]: the targets it reaches and the sources these need, as ends [N, 4]."""
+    # of four pixels that become eight, the second alone reaches targets 1 to 4, which need sources 0 to 2: 1, 5, 0, 3
     source_first, source_end = extent(matrix > 0)  # of each target; both only grow
     first, end = extent(occupied)
     start = torch.searchsorted(source_end, first, right=True)  # the first target that looks at or beyond `first`

@@ -42,6 +42,6 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     return run
 
 
-training.stay_callable(__name__)
+training.stay_callable(__name__)  # once imported, this module hides the function upsnet.train
 if __name__ == "__main__":
     training.run(main)

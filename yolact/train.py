@@ -79,6 +79,6 @@ def images_at_once(config: Config) -> int:
     return config.training.batch_size // (process_count() * config.training.accumulate)
 
 
-training.stay_callable(__name__)
+training.stay_callable(__name__)  # once imported, this module hides the function yolact.train
 if __name__ == "__main__":
     training.run(main)

@@ -161,7 +161,7 @@ def train(
     describe_limits(config, validation_data)
     write_names(folder, training_data, validation_data)
     write_training_pictures(folder, training_set, config.training)
-    latest: list[Evaluated] = []
+    latest: list[Evaluated] = []  # at most one: a list, as `evaluate` below fills it and this function reads it
 
     def describe(module: Learner) -> Checkpoint:
         return Checkpoint(package, to_dict(config), tuple(class_names), training_data.category_ids, module.state_dict())
