@@ -67,17 +67,11 @@ def _curves(truth: Truth, detections: Detections, kind: Kind, limit: int) -> tup
 
 def _evaluate(truth: COCO, detections: Detections, kind: Kind, limit: int) -> COCOeval:
     if detections.keypoints is not None:
-        points = detections.keypoints.tolist()
+        rows = zip(detections.columns.tolist(), detections.keypoints.tolist(), strict=True)
         found = truth.load_res(
             [
-                {
-                    "image_id": int(row[0]),
-                    "bbox": row[1:5],
-                    "score": row[5],
-                    "category_id": int(row[6]),
-                    "keypoints": each,
-                }
-                for row, each in zip(detections.columns.tolist(), points, strict=True)
+                {"image_id": int(image), "bbox": box, "score": score, "category_id": int(category), "keypoints": points}
+                for (image, *box, score, category), points in rows
             ]
         )
     else:
