@@ -163,7 +163,7 @@ def train(
     write_training_pictures(folder, training_set, config.training)
     latest: list[Evaluated] = []  # at most one: a list, as `evaluate` below fills it and this function reads it
 
-    def describe(module: Learner) -> Checkpoint:
+    def checkpoint_of(module: Learner) -> Checkpoint:
         return Checkpoint(package, to_dict(config), tuple(class_names), training_data.category_ids, module.state_dict())
 
     def evaluate(module: Learner) -> Metrics:
@@ -178,7 +178,7 @@ def train(
         config.optimizer,
         config.schedule,
         folder,
-        describe,
+        checkpoint_of,
         evaluate,
         scoring.decisive,
         parameter_group,
