@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     device = commands.start(config.training)
     training_data = People(open_people(config.data, "train", config.training))
     validation_data = open_people(config.data, "val", config.training)
-    model = commands.made(Pose2Seg, config, training_data.class_names)
+    model = commands.build_network(Pose2Seg, config, training_data.class_names)
     initialise(model, config.training.weights)
     run = commands.train(
         "pose2seg",
