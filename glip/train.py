@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     validation_data = open_data(config.data, "val", config.training)
     captioned = isinstance(training_data, CaptionedDataset)
     names = training_data.phrase_names if isinstance(training_data, CaptionedDataset) else training_data.class_names
-    model = commands.made(GLIP, config, names)
+    model = commands.build_network(GLIP, config, names)
     initialise(model, config.training.weights)
     freeze(model)
     config.schedule = in_steps(config, len(training_data))
@@ -45,6 +45,6 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     return run
 
 
-training.stay_callable(__name__)
+training.stay_callable(__name__)  # once imported, this module hides the function glip.train
 if __name__ == "__main__":
     training.run(main)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
@@ -106,8 +105,8 @@ class DeformableConv2d(nn.Module):
         super().__init__()
         self.weight, self.modulated = plain.weight, modulated
         self.bias: nn.Parameter | None = None  # a folded norm's
-        self.stride = plain.stride[0]
-        self.offset = nn.Conv2d(plain.in_channels, groups * 9 * (3 if modulated else 2), 3, self.stride, padding=1)
+        self.stride, self.taps = plain.stride[0], groups * 9
+        self.offset = nn.Conv2d(plain.in_channels, self.taps * (3 if modulated else 2), 3, self.stride, padding=1)
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
 
@@ -115,8 +114,8 @@ class DeformableConv2d(nn.Module):
         offset, mask = self.offset(features), None
         digits = self.weight.dtype  # all of them: offsets are coordinates
         if self.modulated:
-            first, second, mask_logits = offset.chunk(3, dim=1)
-            offset, mask = torch.cat((first, second), dim=1), mask_logits.sigmoid().to(digits)
+            offset, mask_logits = offset.split((2 * self.taps, self.taps), dim=1)  # dy, dx of each tap; its weight
+            mask = mask_logits.sigmoid().to(digits)
         with full_precision(features.device):
             sampled: Tensor = deform_conv2d(
                 features.to(digits), offset.to(digits), self.weight, self.bias, self.stride, 1, mask

@@ -64,7 +64,7 @@ def main() -> None:
     options = command_line.read(PredictPeople, "predict.py")
     if bool(options.keypoints) == bool(options.detector):
         raise UserError("people are segmented from their joints: expected either --keypoints or --detector")
-    refuse_unread(options)
+    refuse_unused_options(options)
     options.weights = str(local_file(options.weights))
     model = pose2seg.load(options.weights, device=options.device)
     device = choose_device(options.device)
@@ -72,7 +72,7 @@ def main() -> None:
     report.of_predictions(predict(model, options, finder(options, device)))
 
 
-def refuse_unread(options: PredictPeople) -> None:
+def refuse_unused_options(options: PredictPeople) -> None:
     """Stop at thresholds that belong to the other way to the joints."""
     names = ("smallest_confidence",) if options.detector else ("smallest_score", "smallest_joint_score")
     needed = "keypoints" if options.detector else "detector"

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     device = commands.start(config.training)
     training_data = People(open_people(config.data, "train", config.training))
     validation_data = open_people(config.data, "val", config.training)
-    model = commands.made(Pose2Seg, config, training_data.class_names)
+    model = commands.build_network(Pose2Seg, config, training_data.class_names)
     initialise(model, config.training.weights)
     run = commands.train(
         "pose2seg",
@@ -41,6 +41,6 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     return run
 
 
-training.stay_callable(__name__)
+training.stay_callable(__name__)  # once imported, this module hides the function pose2seg.train
 if __name__ == "__main__":
     training.run(main)

@@ -26,7 +26,7 @@ class Options(PredictScenes, own_data.PredictToCorrect):
 
 def main() -> None:
     options = command_line.read(Options, "predict.py")
-    refuse_unread(options)
+    refuse_unused_options(options)
     if options.model == "u2net":
         predict_saliency(options, options.size)
         return
@@ -44,7 +44,7 @@ def main() -> None:
     report.of_predictions(own_data.to_correct(folder, options))
 
 
-def refuse_unread(options: Options) -> None:
+def refuse_unused_options(options: Options) -> None:
     """Stop at flags that would be taken and then not looked at."""
     if options.size and options.model != "u2net":
         raise UserError("--size: the detector's pictures have the size of its checkpoint; it belongs to --model u2net")

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     data = shapes.fill_in(config.data, "train", "val")
     training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
     validation_data = commands.open_dataset(data, "val", config.training)
-    model = commands.made(RefineMask, config, training_data.class_names)
+    model = commands.build_network(RefineMask, config, training_data.class_names)
     initialise(model, config.training.weights)
     run = commands.train(
         "refinemask_psg",
@@ -46,6 +46,6 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     return run
 
 
-training.stay_callable(__name__)
+training.stay_callable(__name__)  # once imported, this module hides the function refinemask_psg.train
 if __name__ == "__main__":
     training.run(main)

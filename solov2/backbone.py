@@ -1,6 +1,5 @@
 """The backbone: torchvision's residual networks, with frozen or group normalisation and deformable convolutions."""
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -68,10 +67,10 @@ class DeformableConv2d(nn.Module):
         """Of the shape of a plain one."""
         super().__init__()
         inputs, size, bias = like.in_channels, like.kernel_size[0], like.bias is not None
-        self.stride, self.padding, self.modulated = like.stride[0], int(like.padding[0]), modulated
+        self.stride, self.padding, self.modulated, self.taps = like.stride[0], int(like.padding[0]), modulated, size**2
         plain = nn.Conv2d(inputs, like.out_channels, size, self.stride, self.padding, groups=like.groups, bias=bias)
         self.weight, self.bias = plain.weight, plain.bias
-        self.offset = nn.Conv2d(inputs, (3 if modulated else 2) * size**2, size, self.stride, self.padding)
+        self.offset = nn.Conv2d(inputs, (3 if modulated else 2) * self.taps, size, self.stride, self.padding)
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
@@ -80,8 +79,8 @@ class DeformableConv2d(nn.Module):
         offset, mask = self.offset(features), None
         digits = self.weight.dtype  # all of them: offsets are coordinates
         if self.modulated:
-            vertical, horizontal, mask_logits = offset.chunk(3, dim=1)
-            offset, mask = torch.cat((vertical, horizontal), dim=1), mask_logits.sigmoid().to(digits)
+            offset, mask_logits = offset.split((2 * self.taps, self.taps), dim=1)  # dy, dx of each tap; its weight
+            mask = mask_logits.sigmoid().to(digits)
         inputs, offset = features.to(digits), offset.to(digits)
         with full_precision(features.device):
             sampled: Tensor = deform_conv2d(inputs, offset, self.weight, self.bias, self.stride, self.padding, mask)

@@ -8,7 +8,7 @@ import tyro
 from common.run.ranges import Count, Depth, NotNegative, Positive, Share, WholeOrUnset, Width
 from common.run.settings import Data, Optimizer, Schedule, Training, coco_2017
 
-COCO_STRIDES = (8, 8, 16, 32, 32)
+COCO_STRIDES = (8, 8, 16, 32, 32)  # of P2 to P6 as the heads get them; also the masks' smallest areas
 FULL_RANGES = ((1.0, 96.0), (48.0, 192.0), (96.0, 384.0), (192.0, 768.0), (384.0, 2048.0))
 LIGHT_448_RANGES = ((1.0, 56.0), (28.0, 112.0), (56.0, 224.0), (112.0, 448.0), (224.0, 896.0))
 LIGHT_512_RANGES = ((1.0, 64.0), (32.0, 128.0), (64.0, 256.0), (128.0, 512.0), (256.0, 2048.0))

@@ -217,7 +217,7 @@ def _config(
         for name in VARIANTS
         if name not in ("shapes", "small") and name.startswith("adelaidet") == (source == ADELAIDET)
     ]
-    nearest = min(map(differences, published))  # MMDetection's light DCN model modulates, the original's does not
+    nearest = min(map(differences, published))  # may be over 0: MMDetection's light DCN model modulates, none here does
     decides = {name: values_of(VARIANTS[name], DECIDING) for name in published if differences(name) == nearest}
     recipe = choose_recipe(decides, variant, origin)
     config = deepcopy(VARIANTS[recipe.value])

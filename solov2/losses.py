@@ -46,7 +46,7 @@ def dice_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
 
 
 def _mean(dice: Tensor, mask_feature: Tensor, kernels: list[Tensor]) -> Tensor:
-    """The mean over the pairs of all processes; 0, still attached to the graph, where this one has no pair."""
+    """The mean over the pairs of all processes; where this one has none 0 of all answers: DDP wants their gradients."""
     pairs = mean_over_processes(torch.tensor(float(len(dice)), device=dice.device))
     if len(dice) == 0:
         return 0.0 * (mask_feature.float().mean() + torch.stack([kernel.float().mean() for kernel in kernels]).sum())

@@ -157,7 +157,7 @@ class CategoryKernelHead(nn.Module):
 
     def forward(self, pyramid: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         p2, p3, p4, p5, p6 = pyramid
-        halved = resize_to(p2, (p2.shape[2] // 2, p2.shape[3] // 2))
+        halved = resize_to(p2, (p2.shape[2] // 2, p2.shape[3] // 2))  # from stride 4 to 8, P6 below from 64 to 32
         levels = [halved, p3, p4, p5, resize_to(p6, (p5.shape[2], p5.shape[3]))]
         category_logits, kernels = [], []
         for features, grid in zip(levels, self.grids, strict=True):

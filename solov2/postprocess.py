@@ -79,7 +79,7 @@ def candidates(
     drawn, mask_of = cells, torch.arange(cells.shape[0], device=cells.device)
     if not torch.compiler.is_compiling():  # ONNX has no such operation
         drawn, mask_of = torch.unique_consecutive(cells, return_inverse=True)  # a cell may be of several categories
-    soft_masks, areas, maskness = draw(cell_kernels[drawn], mask_feature.flatten(1), test.mask_threshold)
+    soft_masks, areas, maskness = soft_masks_of(cell_kernels[drawn], mask_feature.flatten(1), test.mask_threshold)
     keep = (areas > smallest[drawn])[mask_of].nonzero().squeeze(1)
     scores = cell_scores[cells, labels][keep] * maskness[mask_of[keep]]
     order = scores.argsort(descending=True, stable=True)[: test.max_candidates]
@@ -87,7 +87,7 @@ def candidates(
     return Candidates(scores[order], labels[keep][order], soft_masks, soft_masks > test.mask_threshold)
 
 
-def draw(kernels: Tensor, mask_feature: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+def soft_masks_of(kernels: Tensor, mask_feature: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """Kernels [K, c] on a mask feature [c, P]: soft masks [K, P], pixels above the threshold and their mean [K].
 
     In blocks, so that what is in between stays in the processor's cache, and in memory where every cell is confident.
@@ -159,6 +159,7 @@ def resize_matrix(length: int, resized: int, original: int) -> Tensor:
 
 def windows_along(occupied: Tensor, matrix: Tensor) -> Tensor:
     """For each row of `occupied` [N, length]: the targets it reaches and the sources these need, as ends [N, 4]."""
+    # of four pixels that become eight, the second alone reaches targets 1 to 4, which need sources 0 to 2: 1, 5, 0, 3
     source_first, source_end = extent(matrix > 0)  # of each target; both only grow
     first, end = extent(occupied)
     start = torch.searchsorted(source_end, first, right=True)  # the first target that looks at or beyond `first`

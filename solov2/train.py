@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     data = shapes.fill_in(config.data, "train", "val")
     training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
     validation_data = commands.open_dataset(data, "val", config.training)
-    model = commands.made(SOLOv2, config, training_data.class_names)
+    model = commands.build_network(SOLOv2, config, training_data.class_names)
     initialise(model, config.training.weights)
     run = commands.train(
         "solov2",
@@ -35,6 +35,6 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     return run
 
 
-training.stay_callable(__name__)
+training.stay_callable(__name__)  # once imported, this module hides the function solov2.train
 if __name__ == "__main__":
     training.run(main)

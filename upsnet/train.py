@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     if not 0 < training_data.thing_count < len(training_data.class_names):
         count = f"{training_data.thing_count} of its {len(training_data.class_names)} classes are things (isthing: 1)"
         raise UserError(f"the training set: {count}; UPSNet needs things and stuff, a class of each at least")
-    model = commands.made(UPSNet, config, training_data.class_names)
+    model = commands.build_network(UPSNet, config, training_data.class_names)
     initialise(model, config.training.weights)
     run = commands.train(
         "upsnet",
@@ -42,6 +42,6 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     return run
 
 
-training.stay_callable(__name__)
+training.stay_callable(__name__)  # once imported, this module hides the function upsnet.train
 if __name__ == "__main__":
     training.run(main)

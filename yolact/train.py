@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     data = shapes.fill_in(config.data, "train", "val")
     training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
     validation_data = commands.open_dataset(data, "val", config.training)
-    model = commands.made(YOLACT, config, training_data.class_names)
+    model = commands.build_network(YOLACT, config, training_data.class_names)
     if images_at_once(config) < config.model.freeze_batch_norm_below:
         model.freeze_batch_norms()
     initialise(model, config.training.weights)
@@ -79,6 +79,6 @@ def images_at_once(config: Config) -> int:
     return config.training.batch_size // (process_count() * config.training.accumulate)
 
 
-training.stay_callable(__name__)
+training.stay_callable(__name__)  # once imported, this module hides the function yolact.train
 if __name__ == "__main__":
     training.run(main)

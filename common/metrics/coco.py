@@ -32,6 +32,7 @@ def evaluate_coco(annotations: Source, detections: Source, kind: Kind = "segm", 
     A number is 0.0 where there was something to find and nothing was found, and -1.0 where there was nothing to find
     (no ground truth at all, none of that size, no images). Annotation ids do not matter: 0 is one like any other.
     Broken input is a UserError: unknown image or category ids, RLE that does not fit its image, NaN, ...
+    A crowd need not be found, nor do detections within it count: hotcoco's doing, by `iscrowd` from coco_input.py.
     """
     truth = read_truth(annotations, kind)
     precision, recall = _curves(truth, read_detections(detections, truth, kind), kind, limit)
@@ -66,17 +67,11 @@ def _curves(truth: Truth, detections: Detections, kind: Kind, limit: int) -> tup
 
 def _evaluate(truth: COCO, detections: Detections, kind: Kind, limit: int) -> COCOeval:
     if detections.keypoints is not None:
-        points = detections.keypoints.tolist()
+        rows = zip(detections.columns.tolist(), detections.keypoints.tolist(), strict=True)
         found = truth.load_res(
             [
-                {
-                    "image_id": int(row[0]),
-                    "bbox": row[1:5],
-                    "score": row[5],
-                    "category_id": int(row[6]),
-                    "keypoints": each,
-                }
-                for row, each in zip(detections.columns.tolist(), points, strict=True)
+                {"image_id": int(image), "bbox": box, "score": score, "category_id": int(category), "keypoints": points}
+                for (image, *box, score, category), points in rows
             ]
         )
     else:
@@ -94,8 +89,7 @@ def _evaluate(truth: COCO, detections: Detections, kind: Kind, limit: int) -> CO
 def _summary(precision: Floats, recall: Floats, kind: Kind, limit: int) -> dict[str, float]:
     """Means over everything that is defined, as pycocotools' summarize takes them."""
     people = kind == "keypoints"
-    suffixes = {"": 0, "m": 1, "l": 2} if people else {"": 0, "s": 1, "m": 2, "l": 3}
-    sizes = {f"{suffix}": index for suffix, index in suffixes.items() if suffix}
+    sizes = {"m": 1, "l": 2} if people else {"s": 1, "m": 2, "l": 3}  # 0: of all sizes
     result = {
         "AP": _mean(precision[..., 0, -1]),
         "AP50": _mean(precision[0, ..., 0, -1]),

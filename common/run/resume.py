@@ -3,13 +3,23 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from torch import Tensor
 
 from common.errors import UserError
 from common.run.checkpoint import read_tensors, write_tensors
+
+
+class End(NamedTuple):
+    """What was asked of a run's length, and what it has come to; in the file a list."""
+
+    steps: int = 0
+    minutes: float = 0.0
+    patience: int = 0
+    timed: int = 0  # training.NOTHING_TIMED, STEPS_TIMED or ALL_TIMED
+    last_step: int = 0
 
 
 @dataclass
@@ -27,7 +37,7 @@ class State:
     best_step: int = 0
     stale: int = 0  # evaluations since the best
     seconds: float = 0.0  # that the run has taken
-    end: list[float] = field(default_factory=list)  # what was asked for; how often it was planned, the last step
+    end: End = field(default_factory=End)
 
 
 def save_state(path: Path, state: State) -> None:

@@ -40,13 +40,14 @@ from common.run.optimization import (
     make_optimizer,
     set_learning_rate,
 )
-from common.run.resume import State, load_state, save_state
+from common.run.resume import End, State, load_state, save_state
 from common.run.runlog import Bar, RunLog
 from common.run.settings import Optimizer, Schedule, Training
 
 Metrics = dict[str, dict[str, Any]]  # {"segm": {"AP": ..}, ..}
 MEASURED = 10  # steps, after which a run says how long it takes
 LATELY = 100  # steps that say how fast the machine is
+NOTHING_TIMED, STEPS_TIMED, ALL_TIMED = range(3)  # what the plan of a run's end knows; all: evaluations too
 
 
 class Trainer:
@@ -61,7 +62,7 @@ class Trainer:
         optimizer: Optimizer,
         schedule: Schedule,
         run: Path,
-        describe: Callable[[Learner], Checkpoint],
+        checkpoint_of: Callable[[Learner], Checkpoint],
         evaluate: Callable[[Learner], Metrics],
         decisive: tuple[str, ...],
         parameter_group: ParameterGroup | None = None,
@@ -69,7 +70,7 @@ class Trainer:
     ):
         self.model, self.training_set, self.divisor = model, training_set, divisor
         self.settings, self.optimizer_settings, self.schedule = settings, optimizer, schedule
-        self.run, self.describe, self.evaluate, self.decisive = run, describe, evaluate, decisive
+        self.run, self.checkpoint_of, self.evaluate, self.decisive = run, checkpoint_of, evaluate, decisive
         self.callbacks = callbacks if is_main() else ()
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model, optimizer, parameter_group)
@@ -77,10 +78,10 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.step, self.best, self.metrics = settings.start_step, -math.inf, Metrics()
         self.best_step, self.stale, self.seconds = 0, 0, 0.0
-        self.plans, self.scoring = 0, 0.0  # how often the end was planned, and seconds of an evaluation
+        self.timed, self.evaluation_seconds = NOTHING_TIMED, 0.0  # the seconds are the last evaluation's
         self.epoch_steps = steps_per_epoch(len(training_set), settings.batch_size)
         self.planned_steps = self.total_steps = settings.steps or settings.epochs * self.epoch_steps
-        self.asked_end = [self.planned_steps, settings.minutes, settings.patience]
+        self.asked_end = End(self.planned_steps, settings.minutes, settings.patience)
         if self.total_steps < 1:
             raise UserError(f"--epochs {settings.epochs} --steps {settings.steps}: expected at least 1 of either")
 
@@ -94,7 +95,7 @@ class Trainer:
         if self.settings.compile:
             self.model.compile()
         if is_main():
-            print(self._end())
+            print(self._end_in_words())
         computes_losses = _parallel(_Losses(self.model), self.device)
         log = RunLog(self.run, self.step) if is_main() else None
         interrupted = _Interruption()
@@ -116,9 +117,9 @@ class Trainer:
                 stopped = any_process(interrupted.seen, self.device)
                 if due := not stopped and self._evaluation_due():
                     self._evaluate(log)
-                    self.scoring = time.monotonic() - started - self.seconds
-                    self.seconds += self.scoring
-                if self.step < self.total_steps and (due if self.plans else len(took) >= MEASURED):
+                    self.evaluation_seconds = time.monotonic() - started - self.seconds
+                    self.seconds += self.evaluation_seconds
+                if self.step < self.total_steps and (due if self.timed else len(took) >= MEASURED):
                     self._plan(median(took[-LATELY:]))
                 if stopped or self.step % self.settings.save_every == 0 or self.step == self.total_steps:
                     self._save()
@@ -128,7 +129,7 @@ class Trainer:
             raise UserError(f"interrupted at step {self.step}; add --resume to the same command to go on")
         return self.evaluated_model
 
-    def _end(self) -> str:
+    def _end_in_words(self) -> str:
         """When training ends, and which of the settings says so."""
         settings, schedule = self.settings, self.schedule
         if settings.minutes:
@@ -144,18 +145,19 @@ class Trainer:
     def _plan(self, seconds: float) -> None:
         """Say how long the run takes; with --minutes end it where they will be over, anew after each evaluation."""
         minutes, planned, ended = self.settings.minutes, self.planned_steps, self.total_steps
-        if self.plans == 2 and not minutes:
+        if self.timed == ALL_TIMED and not minutes:
             return
-        every, first = self._epochs_between_scores(), self.plans < 2
-        seconds += self.scoring / (every * self.epoch_steps) if every else 0.0
-        self.plans = 2 if self.scoring or not every else 1  # an evaluation's time is known after the first
+        every, unsure = self._epochs_between_scores(), self.timed < ALL_TIMED
+        seconds += self.evaluation_seconds / (every * self.epoch_steps) if every else 0.0
+        self.timed = ALL_TIMED if self.evaluation_seconds or not every else STEPS_TIMED
         measured = torch.tensor([seconds, self.seconds], device=self.device)
         seconds, spent = mean_over_processes(measured).tolist()  # so that all processes plan the same
-        said = f"after {self.step} steps: {seconds:.3g} s a step, evaluations {'included' if self.scoring else 'apart'}"
+        scores = "included" if self.evaluation_seconds else "apart"
+        said = f"after {self.step} steps: {seconds:.3g} s a step, evaluations {scores}"
         if minutes:
             self.total_steps = min(planned, self.step + max(1, int((60 * minutes - spent) / seconds)))
             said += f"; --minutes {minutes:g} are time for {self.total_steps} of {planned} steps; the schedule follows"
-        if is_main() and (first or self.total_steps != ended):
+        if is_main() and (unsure or self.total_steps != ended):
             left = timedelta(seconds=round(seconds * (self.total_steps - self.step)))
             print(f"{said}; {left} h to go; {peak_memory(self.device)}")
 
@@ -172,7 +174,7 @@ class Trainer:
     def _end_here(self, why: str) -> None:
         if is_main():
             print(f"{why}: the run ends after step {self.step} of {self.total_steps}")
-        self.total_steps, self.plans = self.step, 2
+        self.total_steps, self.timed = self.step, ALL_TIMED
 
     @property
     def evaluated_model(self) -> Learner:
@@ -246,11 +248,11 @@ class Trainer:
         self.model.train()
         if log:
             log.metrics(self.step, (self.step - 1) // self.epoch_steps, self.metrics)
-            score = _find(self.metrics, self.decisive)
+            score = _score_at(self.metrics, self.decisive)
             self.stale += self.best > 0  # a network that finds nothing yet isn't given up
             if score > self.best:
                 self.best, self.best_step, self.stale = score, self.step, 0
-                save(self.run / "best.safetensors", self.describe(model))
+                save(self.run / "best.safetensors", self.checkpoint_of(model))
         patience = self.settings.patience
         if any_process(log is not None and 0 < patience <= self.stale, self.device) and self.step < self.total_steps:
             self._end_here(f"--patience {patience}: no score above the {self.best:.4g} of step {self.best_step}")
@@ -261,7 +263,7 @@ class Trainer:
     def _save(self) -> None:
         if not is_main():
             return
-        save(self.run / "last.safetensors", self.describe(self.evaluated_model))
+        save(self.run / "last.safetensors", self.checkpoint_of(self.evaluated_model))
         state = State(
             step=self.step,
             best=self.best,
@@ -274,13 +276,13 @@ class Trainer:
             best_step=self.best_step,
             stale=self.stale,
             seconds=self.seconds,
-            end=[*self.asked_end, self.plans, self.total_steps],
+            end=self.asked_end._replace(timed=self.timed, last_step=self.total_steps),
         )
         save_state(self.run / "last.state", state)
 
     def _configuration(self) -> dict[str, Any]:
         """As JSON gives it back; with the machine's settings, which a checkpoint leaves out."""
-        settings = self.describe(self.model).config | {UNPREFIXED: self.settings}
+        settings = self.checkpoint_of(self.model).config | {UNPREFIXED: self.settings}
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(settings))
         return plain
 
@@ -306,8 +308,8 @@ class Trainer:
             self.scaler.load_state_dict(state.scaler)
         self.step, self.best, self.metrics = state.step, state.best, state.metrics
         self.best_step, self.stale, self.seconds = state.best_step, state.stale, state.seconds
-        if state.end[:-2] == self.asked_end:
-            self.plans, self.total_steps = map(int, state.end[-2:])
+        if state.end._replace(timed=NOTHING_TIMED, last_step=0) == self.asked_end:
+            self.timed, self.total_steps = state.end.timed, state.end.last_step
 
     def _start_late(self) -> None:
         if not 0 < self.step < self.total_steps:
@@ -354,7 +356,7 @@ def _parallel(module: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
 
 
-def _find(metrics: Metrics, path: Sequence[str]) -> float:
+def _score_at(metrics: Metrics, path: Sequence[str]) -> float:
     """The score that stands at a path of keys; one that could not be computed is worse than any."""
     value: Any = metrics
     for key in path:

@@ -109,7 +109,7 @@ def start(settings: Training) -> torch.device:
     return device
 
 
-def made(network: Callable[[Any, tuple[str, ...]], M], config: Any, class_names: tuple[str, ...]) -> M:
+def build_network(network: Callable[[Any, tuple[str, ...]], M], config: Any, class_names: tuple[str, ...]) -> M:
     """The network that the settings describe."""
     with fitting_together("the command line"):
         return network(config, class_names)
@@ -154,16 +154,16 @@ def train(
     """
     training_data = training_set.dataset
     refuse_different_classes(training_data, validation_data)
-    refuse_unread(config, scoring)
+    refuse_unused_settings(config, scoring)
     fit_batch_size(model, training_set, divisor, config.training, config.optimizer)
     folder = prepare_run(package, config)
     describe_pictures(training_data, validation_data)
     describe_limits(config, validation_data)
     write_names(folder, training_data, validation_data)
     write_training_pictures(folder, training_set, config.training)
-    latest: list[Evaluated] = []
+    latest: list[Evaluated] = []  # at most one: a list, as `evaluate` below fills it and this function reads it
 
-    def describe(module: Learner) -> Checkpoint:
+    def checkpoint_of(module: Learner) -> Checkpoint:
         return Checkpoint(package, to_dict(config), tuple(class_names), training_data.category_ids, module.state_dict())
 
     def evaluate(module: Learner) -> Metrics:
@@ -178,7 +178,7 @@ def train(
         config.optimizer,
         config.schedule,
         folder,
-        describe,
+        checkpoint_of,
         evaluate,
         scoring.decisive,
         parameter_group,
@@ -212,10 +212,11 @@ def next_commands(
         del wanted["predict"]
     if exports and find_spec(f"{home}.export"):
         wanted["export"] = ["--out", str(folder / "model.onnx")]
-    started, rooms = Path(sys.argv[0]), Path(str(sys.modules[home].__file__)).parent
-    as_file = started.resolve() == rooms / "train.py" and getattr(sys.modules["__main__"], "__spec__", None) is None
+    program_path, package_folder = Path(sys.argv[0]), Path(str(sys.modules[home].__file__)).parent
+    as_module = getattr(sys.modules["__main__"], "__spec__", None) is not None
+    as_file = program_path.resolve() == package_folder / "train.py" and not as_module
     for name, more in wanted.items():
-        program = [str(started.with_name(f"{name}.py"))] if as_file else ["-m", f"{home}.{name}"]
+        program = [str(program_path.with_name(f"{name}.py"))] if as_file else ["-m", f"{home}.{name}"]
         yield f"  {shlex.join(['python', *program, *weights, *more])}"
 
 
@@ -264,7 +265,7 @@ def describe_limits(config: Any, dataset: LabelledImages) -> None:
         print(f"note: {cut} of {len(dataset)} pictures hold up to {of_all.max()} objects, {limit}")
 
 
-def refuse_unread(config: Config, scoring: Scoring) -> None:
+def refuse_unused_settings(config: Config, scoring: Scoring) -> None:
     """Stop at settings that nothing would look at."""
     limit, least = config.training.max_detections, max(RECALL_LIMITS) + 1
     if limit != LIMIT and (limit < least or not scoring.limited):
@@ -283,10 +284,10 @@ def refuse_different_classes(training_data: LabelledImages, validation_data: Lab
 
 
 def score(model: Learner, dataset: LabelledImages, settings: Training, scoring: Scoring = INSTANCES) -> Evaluated:
-    share = max(1, settings.batch_size // (process_count() * settings.accumulate))  # what fits when training fits
+    at_once = max(1, settings.batch_size // (process_count() * settings.accumulate))  # what fits when training fits
     with autocast(next(model.parameters()).device, settings.precision):
         limit = {"limit": settings.max_detections} if scoring.limited else {}
-        return scoring.evaluate(model, dataset, share, settings.workers, **limit)
+        return scoring.evaluate(model, dataset, at_once, settings.workers, **limit)
 
 
 def write_details(
@@ -341,7 +342,7 @@ def model_to_evaluate(
 
 def evaluation_folder(package: str, config: Config, data: str = "", scoring: Scoring | None = None) -> Path:
     """RUN/eval-WEIGHTS-DATA-DIGEST, where the digest is of all that decides the scores; what is there stays there."""
-    refuse_unread(config, scoring or Scoring())
+    refuse_unused_settings(config, scoring or Scoring())
     weights = Path(config.training.weights)
     named = config.data.val.annotations
     data = data or (Path(named[0]).stem if named else "shapes")

@@ -1,4 +1,4 @@
-"""What lies under a path: which format it is, which pictures train and which validate.
+"""What --data names: the format of a folder or file is found out here, which pictures train and which validate.
 
 What is COCO's already is left where it is; any other format becomes the content of a COCO file.
 """

@@ -37,8 +37,8 @@ Find = Callable[[Path, Picture], tuple[Result, Notes]]  # a file and its picture
 Film = Callable[[Path, Path], Notes]  # a video and the file to draw it to
 KINDS = ("drawings", "diagrams", "masks", "panoptic", "journal")  # the folders under --out,
 FORMATS = ("coco", "labelme", "yolo", "cvat", "label-images")  # and those of --format
-OF_THE_CALL = {"images", "out", "device", "limit", "format"}  # what doesn't matter to an image's result
-NO_MATTER = OF_THE_CALL | {"max_megapixels", "report_images", "resume", "trust"}
+# the options that no image's result depends on
+NO_MATTER = {"images", "out", "device", "limit", "format", "max_megapixels", "report_images", "resume", "trust"}
 NO_IMAGE = "not an image or a video"
 R = TypeVar("R", bound=Result)
 
@@ -174,8 +174,8 @@ class Work:
         self.images = self.stills + self.videos
         weights = fingerprint(Path(options.weights)) if is_main() else ""
         everything = asdict(options) | settings | {"weights": weights}
-        decisive = {name: value for name, value in everything.items() if name not in NO_MATTER}
-        self.journal = Journal(out / "journal", decisive, options.resume)
+        mattering = {name: value for name, value in everything.items() if name not in NO_MATTER}
+        self.journal = Journal(out / "journal", mattering, options.resume)
         self.names = self._name_outputs(self.stills) | self._name_outputs(self.videos)
         if is_main():
             for path in self.others:
@@ -212,9 +212,9 @@ class Work:
 
     def photographs(self, handle: Callable[[Path, str, Picture, bool], Json]) -> None:
         """handle(path, name, picture, whether the report shows it) -> what the journal is to hold."""
-        share = self._share(self.stills)
-        with Bar("predicting", len(share), show=is_main()) as bar:
-            for number, path in share:
+        left = self._left_here(self.stills)
+        with Bar("predicting", len(left), show=is_main()) as bar:
+            for number, path in left:
                 try:
                     image = read_image(path, self.max_pixels)
                 except UserError as error:
@@ -225,13 +225,13 @@ class Work:
 
     def films(self, handle: Callable[[Path, str], Json]) -> None:
         """handle(path, name) -> what the journal is to hold."""
-        for _, path in self._share(self.videos):
+        for _, path in self._left_here(self.videos):
             try:
                 self._finish(path, handle(path, self.names[path]))
             except UserError as error:
                 self._skip(path, str(error))
 
-    def _share(self, paths: Sequence[Path]) -> list[tuple[int, Path]]:
+    def _left_here(self, paths: Sequence[Path]) -> list[tuple[int, Path]]:
         """What is left to this process, with each image's place in the list."""
         left = [(number, path) for number, path in enumerate(paths) if not self.is_done(path)]
         return left[process_index() :: process_count()]

@@ -1,4 +1,4 @@
-"""Anybody's checkpoint, read without running anything in it: PyTorch's formats, pickles, .npz, safetensors.
+"""The bytes of a stranger's checkpoint are read here and nothing in it is run: PyTorch, pickles, .npz, safetensors.
 
 What a file asks for that is neither tensor, array nor plain data becomes a Placeholder, which knows the name of its
 class and does nothing. Nothing is imported and nothing is called, whatever the file says.

@@ -1,4 +1,4 @@
-"""What `load` and --weights take: a file, or the name of published weights, which is fetched and converted once.
+"""Names of weights (solov2:r50_3x, hf:OWNER/REPO, a file) for `load` and --weights: looked up, fetched, converted once.
 
 solov2:r50_3x is in the package's weights.toml (python -m common.run.weights prints all), torchvision:resnet50 a
 backbone trained on ImageNet, hf:OWNER/REPO a checkpoint on the Hugging Face Hub. A file with @sha256:DIGEST behind it

@@ -1,4 +1,4 @@
-"""Which model a published file is of, from the names in it; and what it is of where that is none here."""
+"""Which model a file is of, by the names that each package's convert.py calls its own; or what else it is."""
 
 import re
 from collections.abc import Iterator

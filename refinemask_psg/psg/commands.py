@@ -62,7 +62,7 @@ def train(config: Config, callbacks: Sequence[Callback] = ()) -> Run:
     refuse_other_data(validation_data, training_data.class_names, training_data.predicate_names)
     config.relations = described(config, training_data)
     own_data.mirror_no_sides(config, training_data.predicate_names)
-    model = commands.made(RefineMask, config, training_data.class_names)
+    model = commands.build_network(RefineMask, config, training_data.class_names)
     assert model.scene_graph is not None
     load_pretrained(model.scene_graph.relation_head, config.relations)
     initialise(model, config.training.weights)

@@ -61,6 +61,6 @@ def refuse_single_values(crop: int, settings: Training) -> None:
         )
 
 
-training.stay_callable(__name__)
+training.stay_callable(__name__)  # once imported, this module hides the function refinemask_psg.u2net.train
 if __name__ == "__main__":
     training.run(main)

@@ -1,5 +1,6 @@
 """Checkpoints: what comes back, what is refused, and that nothing in a file can run."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,18 @@ def test_a_run_state_comes_back_with_its_optimizer(tmp_path):
     after = other.state_dict()
     assert after["param_groups"][0]["lr"] == 0.1
     assert torch.equal(after["state"][0]["exp_avg"], before["state"][0]["exp_avg"])
+
+
+@pytest.mark.parametrize("end", [[450, 0.0, 3, 1, 400], []])
+def test_the_length_of_a_run_is_read_from_files_that_hold_a_plain_list(tmp_path, end):
+    outline = {"step": 7, "best": 0.5, "metrics": {}, "config": {}, "model": {}, "average": None, "scaler": {}}
+    text = json.dumps(outline | {"optimizer": {"state": {}}, "end": end})
+    checkpoint.write_tensors(tmp_path / "last.state", {}, {"state": text})
+    state = load_state(tmp_path / "last.state")
+    named = {"steps": 450, "minutes": 0, "patience": 3, "timed": 1, "last_step": 400}
+    assert state.end._asdict() == (named if end else dict.fromkeys(named, 0))
+    save_state(tmp_path / "again", state)
+    assert json.loads(checkpoint.read_tensors(tmp_path / "again")[1]["state"])["end"] == [*state.end]
 
 
 def test_configuration_differences_are_named():

@@ -12,13 +12,13 @@ from solov2.postprocess import (
     Candidates,
     boxes_around,
     candidates,
-    draw,
     drawn,
     enlarge,
     instances_from_answers,
     largest_parts,
     points_nms,
     select,
+    soft_masks_of,
 )
 
 
@@ -124,7 +124,7 @@ def test_the_mask_of_a_confident_cell_is_made_once_whatever_its_categories(monke
     feature = torch.randn(4, 8, 8, generator=generator)
     rows = []
     monkeypatch.setattr(postprocess, "BLOCK", 5)
-    monkeypatch.setattr(postprocess, "draw", lambda *given: rows.append(len(given[0])) or draw(*given))
+    monkeypatch.setattr(postprocess, "soft_masks_of", lambda *args: rows.append(len(args[0])) or soft_masks_of(*args))
     found = candidates(logits, kernels, feature, (1,), Settings(score_threshold=0.5, max_candidates=1000))
     confident = (points_nms(logits[0].sigmoid()) > 0.5).permute(1, 2, 0).flatten(0, 1)  # [25, 6]
     cells = torch.einsum("kyx,khw->yxhw", kernels[0], feature).sigmoid().flatten(0, 1)  # [25, 8, 8]
