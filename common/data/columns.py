@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from filelock import FileLock
 
 from common.data.annotation_files import Annotations, CategoryEntry
 from common.errors import UserError
@@ -39,6 +38,8 @@ def kept(path: Path, read: Callable[[Path], tuple[Annotations, str]]) -> tuple[A
         raise UserError(f"{LEAST}={os.environ.get(LEAST)}: expected a number of megabytes, inf for none") from error
     place = user_cache() / "annotations" / f"{FORMAT}-{digest_of(path)[:24]}"
     place.parent.mkdir(parents=True, exist_ok=True)
+    from filelock import FileLock  # only where there is such a file
+
     with FileLock(f"{place}.lock"):  # several processes ask at once, and one of them reads
         if not place.is_dir():
             write(*read(path), place)

@@ -18,8 +18,9 @@ def by_bytetrack(threshold: float) -> Follow:
     In the frame where an object is seen first it has none yet.
     """
     with needing("--track", "trackers"):
-        from supervision import Detections
         from trackers import ByteTrackTracker
+    from supervision import Detections  # which trackers brings
+
     sure = min(threshold + SURE, 1.0)
     tracker = ByteTrackTracker(
         track_activation_threshold=sure, high_conf_det_threshold=sure, minimum_consecutive_frames=1

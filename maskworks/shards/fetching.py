@@ -14,6 +14,7 @@ from filelock import FileLock
 from common.data.shards import INDEX, ORIGIN
 from common.errors import UserError
 from common.files import digest_of
+from common.run import program
 
 ROOM = "MASKWORKS_SHARDS_GIGABYTES"  # of all tars in the cache together
 
@@ -60,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program.run(main)
