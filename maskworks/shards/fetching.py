@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from common.data.shards import INDEX, ORIGIN
+from common.data.shards import INDEX, ORIGIN, TAR
 from common.errors import UserError
 from common.files import digest_of
 from common.run import program
@@ -39,6 +39,8 @@ def fetch(folder: Path, starter: int = 0) -> None:
         for name, size, digest in shards:
             if starter and os.getppid() != starter:
                 return
+            if not TAR.fullmatch(str(name)):
+                raise UserError(f"{origin}/{INDEX}: {name!r:.80} is no name of a tar; write the shards again")
             if (folder / name).exists():
                 continue
             if sum(tar.stat().st_size for tar in cache.glob("*/*.tar")) + size > gigabytes() * 1e9:

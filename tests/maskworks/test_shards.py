@@ -118,6 +118,46 @@ def test_an_index_leads_nowhere_outside(loose, tars, tmp_path):
         CocoDataset([target], [tmp_path / "a.json"])
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "UPDATE shards SET name = '../secret.tar'",
+        "UPDATE shards SET name = '/etc/passwd'",
+        "UPDATE shards SET name = x'00'",
+        "UPDATE pictures SET first = -1",
+        "UPDATE pictures SET size = -1",
+        "UPDATE pictures SET size = 'much'",
+        "UPDATE pictures SET first = 1 << 40",
+    ],
+)
+def test_an_index_of_a_strangers_names_parts_of_tars_alone(loose, tmp_path, cache, wrong):
+    target = tmp_path / "shards"
+    writing.write(loose.images, [loose.instances], str(target), 1)
+    (tmp_path / "secret.tar").write_bytes((target / "00001.tar").read_bytes())
+    name = next(loose.images.iterdir()).name
+    assert read_image(target / name).size
+    with sqlite3.connect(target / shards.INDEX) as index:
+        index.execute(wrong)
+    with pytest.raises(UserError, match=r"shards.sqlite: where it says that .* is, is no part of a tar"):
+        read_image(target / name)
+    if "name" in wrong:  # which would be written to, too
+        folder = found_here(target.as_uri())
+        before = (tmp_path / "secret.tar").stat().st_mtime_ns
+        with pytest.raises(UserError, match="no name of a tar"):
+            fetching.fetch(folder)
+        assert (tmp_path / "secret.tar").stat().st_mtime_ns == before
+
+
+def test_a_folder_of_a_strangers_leads_to_no_url(loose, tmp_path):
+    target = tmp_path / "shards"
+    writing.write(loose.images, [loose.instances], str(target), 1)
+    (tmp_path / "elsewhere").mkdir()
+    (target / "00001.tar").rename(tmp_path / "elsewhere" / "00001.tar")
+    (target / shards.ORIGIN).write_text((tmp_path / "elsewhere").as_uri())
+    with pytest.raises(UserError, match=r"00001.tar: cannot be read"):
+        read_image(target / next(loose.images.iterdir()).name)
+
+
 @pytest.mark.parametrize("name", ["../out.png", "missing.png"])
 def test_only_what_is_in_the_folder_is_packed(loose, tmp_path, name):
     content = json.loads(loose.instances.read_text())
@@ -142,6 +182,11 @@ def test_a_torn_or_missing_shard_is_a_line(loose, tmp_path):
         read_image(tmp_path / last)
     tar.unlink()
     with pytest.raises(UserError, match=r"00001.tar: cannot be read .*; write or copy"):
+        read_image(tmp_path / last)
+    with sqlite3.connect(tmp_path / shards.INDEX) as index:
+        index.execute("ALTER TABLE pictures RENAME TO others")
+        index.execute("CREATE VIEW pictures AS SELECT * FROM others")
+    with pytest.raises(UserError, match=r"no index of shards \(its tables are missing\)"):
         read_image(tmp_path / last)
     (tmp_path / shards.INDEX).write_bytes(b"no database" * 1000)
     with pytest.raises(UserError, match=r"shards.sqlite: no index of shards"):
