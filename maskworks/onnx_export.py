@@ -18,6 +18,7 @@ from maskworks.half_precision import halve
 
 # of scores, boxes as parts of the picture, masks' IoU or probabilities, by the file's precision
 LARGEST_DIFFERENCE = {"fp32": 1e-2, "fp16": 5e-2}
+MAY_BE_LOST = {"fp32": 0.0, "fp16": 0.05}  # of what is found: copies show but some of what half precision decides
 ROUNDING = 2.0**-24  # of one operation in single precision
 COARSE = 2.0**-9  # four roundings in half precision: of weights, of what they meet, and of later layers
 FEWEST_TERMS = 256  # what is added up after a layer's own sum: normalisation, residuals, later layers
@@ -156,7 +157,11 @@ def compare(
         f"{title}: {len(decided)} found, {len(matched)} of them in the file's answer too, scores, boxes and masks "
         f"within {worst:.1e} of {most:g} allowed; {ties + len(extra) - unknown} ties that rounding decides"
     )
-    if lost or unknown > ties:
+    lossy = lost if lost <= MAY_BE_LOST[precision] * decided.sum() else 0
+    if lossy:
+        share = f"of {int(decided.sum())}; {MAY_BE_LOST[precision]:.0%} may be"
+        print(f"note: {lossy} that are no ties are missing from the answer in half precision, {share}")
+    if lost > lossy or unknown > ties + lossy:
         raise UserError(
             f"onnxruntime and PyTorch do not agree ({lost} of {int(decided.sum())} that rounding doesn't decide are "
             f"missing from the file's answer, {unknown} are in nobody else's); the file is not to be trusted"

@@ -1,5 +1,6 @@
 """What an exported file is held to: all that PyTorch decides by more than rounding, and ties are counted."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +182,18 @@ def test_half_precision_is_held_to_a_wider_tolerance(score: float, precision: st
     further = found(0, 1, 2, scores=[0.9, 0.8, score + 0.03])
     with pytest.raises(UserError, match="not to be trusted"):
         compare(best, model, further, outside_both, "a picture", precision)
+
+
+@pytest.mark.parametrize(("lost", "precision", "taken"), [(2, "fp16", True), (3, "fp16", False), (1, "fp32", False)])
+def test_of_many_instances_half_precision_may_lose_one_in_twenty_and_says_so(
+    capsys: pytest.CaptureFixture[str], lost: int, precision: str, taken: bool
+) -> None:
+    masks = np.eye(40, dtype=bool)[:, None]
+
+    def first(model: Scores, count: int = 40) -> Found:
+        return Found(model.scores.detach().numpy()[:count], np.zeros(count, int), masks[:count])
+
+    model = Scores([0.9] * 40)
+    with nullcontext() if taken else pytest.raises(UserError, match="not to be trusted"):
+        compare(first, model, first(model, 40 - lost), outside_both, "a picture", precision)
+    assert ("note: 2 that are no ties are missing" in capsys.readouterr().out) == taken
