@@ -34,8 +34,8 @@ def halve(model: Any) -> int:
 
     def halved(value: Any, node: Any) -> Any:
         if value.is_initializer():
-            pixels = value.const_value.numpy().astype(np.float16)
-            new = ir.Value(name=f"{value.name}_half", const_value=ir.tensor(pixels, name=f"{value.name}_half"))
+            values = value.const_value.numpy().astype(np.float16)
+            new = ir.Value(name=f"{value.name}_half", const_value=ir.tensor(values, name=f"{value.name}_half"))
             new.dtype, new.shape = ir.DataType.FLOAT16, value.shape
             graph.register_initializer(new)
             return new

@@ -23,7 +23,7 @@ from common.run import command_line, program
 from maskworks import exported, exporting, shapes
 from maskworks.onnx_export import Found, check, fixed_count, found, outside_both
 from solov2.network import DIVISOR, SOLOv2
-from solov2.postprocess import Candidates, boxes_around, candidates, drawn, select
+from solov2.postprocess import Candidates, boxes_around, candidates, photograph_masks, select
 
 FEWEST_BLOCKS = 3  # of 32 pixels along a side: with fewer, a level of the pyramid would be a single pixel
 
@@ -91,7 +91,7 @@ def graph_inputs(
 def result(model: SOLOv2, outputs: dict[str, Tensor], resized: tuple[int, int], original: tuple[int, int]) -> Instances:
     """The graph's answer in the photograph's own pixels."""
     some = outputs["scores"] > 0
-    masks = drawn(outputs["soft_masks"][some], resized, original, model.config.test)
+    masks = photograph_masks(outputs["soft_masks"][some], resized, original, model.config.test)
     scores, labels = outputs["scores"][some], outputs["labels"][some]
     return Instances(scores, labels, boxes_around(masks), masks, original, model.class_names)
 

@@ -39,7 +39,7 @@ def instances_from_answers(
     found = candidates(category_logits, kernels, mask_feature, strides, test)
     decayed = matrix_nms(found.masks, found.labels, found.scores, test.kernel, test.sigma)
     scores, labels, soft_masks = select(found, decayed, test)
-    masks = drawn(soft_masks, prepared.resized_size, prepared.original_size, test)
+    masks = photograph_masks(soft_masks, prepared.resized_size, prepared.original_size, test)
     return Instances(
         scores=scores,
         labels=labels,
@@ -111,7 +111,9 @@ def select(found: Candidates, decayed: Tensor, test: Inference) -> tuple[Tensor,
     return scores[: test.max_instances], found.labels[keep], found.soft_masks[keep]
 
 
-def drawn(soft_masks: Tensor, resized: tuple[int, int], original: tuple[int, int], test: Inference) -> Tensor:
+def photograph_masks(
+    soft_masks: Tensor, resized: tuple[int, int], original: tuple[int, int], test: Inference
+) -> Tensor:
     """Soft masks [N, h, w] at stride 4 -> masks [N, H, W] at the photograph's size, as the settings say."""
     masks = enlarge(soft_masks, resized, original, test.mask_threshold)
     return largest_parts(masks) if test.largest_part else masks

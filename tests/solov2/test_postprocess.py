@@ -12,10 +12,10 @@ from solov2.postprocess import (
     Candidates,
     boxes_around,
     candidates,
-    drawn,
     enlarge,
     instances_from_answers,
     largest_parts,
+    photograph_masks,
     points_nms,
     select,
     soft_masks_of,
@@ -145,8 +145,8 @@ def test_of_a_mask_in_pieces_the_largest_stays_where_it_is_asked_for() -> None:
     kept = soft.clone()
     kept[0, 1:3, 1:3] = 0.0
     sizes = (32, 32), (40, 24)
-    whole = drawn(soft, *sizes, Settings())
+    whole = photograph_masks(soft, *sizes, Settings())
     assert torch.equal(whole, enlarge(soft, *sizes, 0.5))
-    assert torch.equal(drawn(soft, *sizes, Settings(largest_part=True)), enlarge(kept, *sizes, 0.5))
+    assert torch.equal(photograph_masks(soft, *sizes, Settings(largest_part=True)), enlarge(kept, *sizes, 0.5))
     touching = torch.eye(4, dtype=torch.bool)[None]  # pixels that touch at their corners are one part
     assert torch.equal(largest_parts(touching), touching)
