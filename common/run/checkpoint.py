@@ -143,7 +143,7 @@ def remove_unfinished(path: Path) -> None:
 
 def require_file(path: Path) -> None:
     if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a checkpoint")
+        raise UserError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; expected a checkpoint")
     try:
         require_bounded(path, MEGABYTES)
     except OSError as error:

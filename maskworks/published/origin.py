@@ -16,6 +16,10 @@ from common.run.configuration import YAML_MEGABYTES
 from maskworks.published.config_text import read_config, read_yaml
 
 
+class UndecidedError(UserError):
+    """Several recipes fit, and the file doesn't say which it is of."""
+
+
 class Classes(NamedTuple):
     """A model's classes in the order that it predicts them, with their ids in annotation files."""
 
@@ -102,7 +106,7 @@ def choose_recipe(
     *others, last = fitting
     if origin is None or all(fitting[name] == fitting[last] for name in others):
         return Decision("variant", last, "the published recipe with these names and shapes")
-    raise UserError(
+    raise UndecidedError(
         f"{origin.path}: its weights fit recipes that differ in what they decide ({', '.join(fitting)}), and it "
         "doesn't say which it is of; name one with --model"
     )

@@ -20,9 +20,16 @@ RELATIVES = {
     r"head\.(cls|bbox)_subnet\.": "RetinaNet of Detectron2",
     r"sem_seg_head\.": "semantic or panoptic network of Detectron2",
     r"bbox_head\.(retina|atss|gfl)_cls\.": "one-stage detector of MMDetection",
-    r"roi_head\.(mask_head\.\d\.conv_res|mask_iou_head)\.": "HTC, SCNet or Mask Scoring R-CNN of MMDetection",
+    r"roi_head\.(mask_head\.\d\.conv_res|mask_iou_head|semantic_head\.lateral_convs)\.": "HTC, SCNet or Mask Scoring "
+    "R-CNN of MMDetection",
+    r"roi_head\.(point_head|grid_head|glbctx_head)\.": "PointRend, Grid R-CNN or SCNet of MMDetection",
+    r"(semantic_head\.conv_upsample_layers|panoptic_head)\.": "Panoptic FPN or MaskFormer of MMDetection",
     r"backbone\.layer1\.0\.conv2\.(bn0|fc1)\.": "detector of MMDetection on ResNeSt",
     r"(transformer|bbox_embed)\.": "DETR",
+    r"(model\.pixel_level_module|pixel_level_module)\.": "MaskFormer of transformers",
+    r"head\.(classification|regression)_head\.": "one-stage detector of torchvision",
+    r"(classifier\.\d|aux_classifier\.\d)\.": "semantic or classifying network of torchvision",
+    r"fc\.weight|head\.fc\.weight|classifier\.weight": "classifier (as a backbone, training starts from it: --weights)",
     r"\d+\.(conv|cv1)\.": "YOLO of Ultralytics",
 }
 SALIENCY = "stage6.rebnconvin.conv_s1.weight"  # a name that only U-2-Net has

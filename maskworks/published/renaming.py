@@ -40,10 +40,8 @@ def refuse_other_layers(network: nn.Module, weights: Iterable[str], family: str,
     """Stop where a file of a known family has layers that its network here has not; `known` says which have none."""
     ours = network.state_dict()
     if others := [name for name in weights if name not in ours]:
-        raise UserError(
-            f"{file}: by its names {family}, with layers that are not known here, {others[0]} and {len(others) - 1} "
-            f"more; known: {known}"
-        )
+        named = others[0] if len(others) == 1 else f"{others[0]} and {len(others) - 1} more"
+        raise UserError(f"{file}: by its names {family}, with layers that are not known here, {named}; known: {known}")
 
 
 def missing_counters(names: Iterable[str]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from common.run.checkpoint import Checkpoint, check_weights
 from common.run.configuration import choose, to_dict
 from maskworks.published.class_lists import NUMBERED, classes_of, read_classes
 from maskworks.published.coco_classes import known_classes
-from maskworks.published.origin import Classes, Origin
+from maskworks.published.origin import Classes, Origin, UndecidedError
 from maskworks.published.renaming import Converted, refusing_fragments
 
 
@@ -36,8 +36,14 @@ def understand(
     if variant:
         choose(module.VARIANTS, variant)
     origin = Origin.read(str(path), rest, read_classes(classes) if classes else None)
-    converted = conversion.convert(state, origin, variant)
+    try:
+        converted = conversion.convert(state, origin, variant)
+    except UndecidedError:
+        conversion.convert(state)  # stops where no recipe helps: the file has layers that no network here has
+        raise
     found, notes = name_classes(package, conversion, converted, origin)
+    if broken := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
+        notes.append(f"{len(broken)} of its tensors hold what is no number, as {broken[0]}: it will find nothing")
     told = [f"{path}: {note}" for note in (*origin.notes, *notes)]
     told += [f"  {one.setting} = {one.value}: from {one.source}" for one in converted.decisions]
     told.append(f"  classes = {shown(found.names)}: from {found.source}")
