@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from common.run.ranges import Count, Depth, NotNegative, Positive, Share, WholeOrUnset, Width
+from common.run.ranges import Count, Depth, Doublings, NotNegative, Positive, Share, WholeOrUnset, Width
 from common.run.settings import Data, Optimizer, Schedule, Training, coco_2017
 
 COCO_STRIDES = (8, 8, 16, 32, 32)  # of P2 to P6 as the heads get them; also the masks' smallest areas
@@ -40,6 +40,8 @@ class Model:
     """Width inside the mask feature head."""
     mask_channels: Width = 256
     """Channels of the mask feature, and so of each predicted kernel."""
+    waves: Doublings = 0
+    """So many lengths of waves say where each pixel is, to masks and kernels, beside the paper's x and y."""
     grids: tuple[Width, ...] = (40, 36, 24, 16, 12)
     """Cells along each side, for each level."""
     strides: tuple[Width, ...] = COCO_STRIDES
@@ -179,7 +181,8 @@ def _small() -> Config:
     """For own data (--data), whose pictures and objects say the sizes, grids, ranges and steps."""
     config = _shapes()
     config.variant = "small"
-    config.model = replace(config.model, strides=(4, 8, 16, 32, 32))  # things of 8 pixels are kept
+    # things of 8 pixels are kept, and many of one kind told apart
+    config.model = replace(config.model, strides=(4, 8, 16, 32, 32), waves=5)
     return config
 
 

@@ -1,5 +1,6 @@
 """SOLOv2 (arXiv 2003.10152): backbone, feature pyramid, mask feature head, category and kernel head."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -120,6 +121,7 @@ class MaskFeatureHead(nn.Module):
 
         self.levels = nn.ModuleList(level(index) for index in range(4))
         self.project = ConvNorm(inner, config.mask_channels, 1, deformable)
+        self.waves = config.waves
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # deformable weights keep their own initialisation, as in the original
                 nn.init.normal_(module.weight, std=0.01)
@@ -131,8 +133,7 @@ class MaskFeatureHead(nn.Module):
             for conv in self.levels[index].children():
                 features = resize_to(conv(features), (2 * features.shape[2], 2 * features.shape[3]))
             total = total + features
-        projected: Tensor = self.project(total)
-        return projected
+        return with_waves(self.project(total), self.waves)
 
 
 class CategoryKernelHead(nn.Module):
@@ -140,11 +141,11 @@ class CategoryKernelHead(nn.Module):
 
     def __init__(self, config: Model, classes: int):
         super().__init__()
-        self.grids = config.grids
+        self.grids, self.waves = config.grids, config.waves
         self.category_tower = self._tower(config, config.fpn_channels)
-        self.kernel_tower = self._tower(config, config.fpn_channels + 2)
+        self.kernel_tower = self._tower(config, config.fpn_channels + 2 + 4 * config.waves)
         self.category = nn.Conv2d(config.tower_channels, classes, 3, padding=1)
-        self.kernel = nn.Conv2d(config.tower_channels, config.mask_channels, 3, padding=1)
+        self.kernel = nn.Conv2d(config.tower_channels, config.mask_channels + 4 * config.waves, 3, padding=1)
         for conv in (
             *(unit.conv for unit in (*self.category_tower, *self.kernel_tower)),
             self.category,
@@ -164,7 +165,7 @@ class CategoryKernelHead(nn.Module):
             # resized after the coordinates are appended: on the grid they no longer reach exactly -1 and 1
             cells = resize_to(with_coordinates(features), (grid, grid))
             category_logits.append(self.category(self.category_tower(cells[:, :-2])))
-            kernels.append(self.kernel(self.kernel_tower(cells)))
+            kernels.append(self.kernel(self.kernel_tower(with_waves(cells, self.waves))))
         return category_logits, kernels
 
     @staticmethod
@@ -199,6 +200,22 @@ def with_coordinates(features: Tensor) -> Tensor:
     x, y = minus_one_to_one(width, features), minus_one_to_one(height, features)
     planes = torch.stack((x.expand(height, width), y[:, None].expand(height, width)))
     return torch.cat((features, planes.expand(count, -1, -1, -1)), dim=1)
+
+
+def with_waves(features: Tensor, count: int) -> Tensor:
+    """Append where each pixel is as waves, sines and cosines of x and y: the first is as long as the side, each next
+    half as long as the one before. [N, C, H, W] -> [N, C + 4 count, H, W]
+
+    By these a linear kernel tells an object from its like nearby, which x and y alone teach it slowly.
+    """
+    if not count:
+        return features
+    images, _, height, width = features.shape
+    turns = 2 * math.pi * 2.0 ** torch.arange(count, device=features.device)[:, None]  # along a side
+    angles = [turns * (torch.arange(side, device=features.device) + 0.5) / side for side in (width, height)]
+    across, down = (torch.cat((angle.sin(), angle.cos())) for angle in angles)  # [2 count, W], [2 count, H]
+    planes = torch.cat((across[:, None].expand(-1, height, -1), down[:, :, None].expand(-1, -1, width)))
+    return torch.cat((features, planes.to(features.dtype).expand(images, -1, -1, -1)), dim=1)
 
 
 def minus_one_to_one(count: int, like: Tensor) -> Tensor:

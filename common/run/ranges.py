@@ -20,6 +20,7 @@ Workers = Annotated[int, Meta(ge=-1, le=MOST_WORKERS)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Width = Annotated[int, Meta(ge=1, le=65_536)]  # channels or pixels: no network has more, no memory could
 Depth = Annotated[int, Meta(ge=1, le=1000)]
+Doublings = Annotated[int, Meta(ge=0, le=16)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Decay = Annotated[float, Meta(ge=0, lt=1)]
 NotNegative = Annotated[float, Meta(ge=0)]

@@ -288,9 +288,7 @@ def test_layers_of_other_networks_are_refused_with_the_familys_name():
     state = state_by_mmdetection() | {
         "backbone.layer2.0.context_block_conv3.conv_mask.weight": torch.zeros(1, 512, 1, 1)
     }
-    with pytest.raises(
-        UserError, match=r"mine\.pth.*of MMDetection.*context_block_conv3[^ ]*; known: Faster R-CNN"
-    ):
+    with pytest.raises(UserError, match=r"mine\.pth.*of MMDetection.*context_block_conv3[^ ]*; known: Faster R-CNN"):
         convert(state, Origin("mine.pth"), "mmdet_r50_fpn")
 
 

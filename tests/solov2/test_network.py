@@ -10,7 +10,7 @@ from torch import nn
 from common.ops.batch_norm_folding import fold_batch_norms
 from solov2.backbone import Backbone, DeformableConv2d
 from solov2.config import VARIANTS
-from solov2.network import SOLOv2, with_coordinates
+from solov2.network import SOLOv2, with_coordinates, with_waves
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +108,22 @@ def test_folding_batch_norms_changes_nothing_but_the_speed(variant):
     assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
     for one, other in zip(before, after, strict=True):
         assert (one - other).norm() / one.norm() < 1e-5
+
+
+def test_a_place_is_most_like_itself_by_its_waves_and_the_same_at_any_resolution():
+    waves = with_waves(torch.zeros(2, 1, 15, 21), 4)[1, 1:]  # [16, 15, 21]
+    flat = waves.flatten(1).double()
+    likeness = flat.T @ flat
+    assert torch.allclose(likeness.diagonal(), torch.full((15 * 21,), 8.0, dtype=torch.double))  # sin^2 + cos^2
+    assert (likeness - 8 * torch.eye(15 * 21)).max() < 7.5
+    assert torch.allclose(with_waves(torch.zeros(1, 1, 5, 7), 4)[0, 1:], waves[:, 1::3, 1::3], atol=1e-5)
+
+
+def test_a_network_that_knows_places_by_waves_learns_and_predicts(model):
+    config = deepcopy(model.config)
+    config.model.waves = 3
+    torch.manual_seed(0)
+    network = SOLOv2(config, ["a", "b", "c"]).eval()
+    answers = network(torch.zeros(1, 3, 64, 96))
+    assert answers.mask_feature.shape[1] == answers.kernels[0].shape[1] == config.model.mask_channels + 12
+    assert len(network.predict([photograph(60, 90)])) == 1
