@@ -15,10 +15,10 @@ import pose2seg
 from common.errors import UserError
 from common.ops.precision import autocast, fastest
 from common.results import Instances
-from common.run import command_line, program
 from common.run.distributed import choose_device
 from common.run.ranges import NotNegative, Share
-from maskworks import report
+from maskworks import command_line, report
+from maskworks.command_line import program
 from maskworks.prediction.command import Notes, Predict, predict_all
 from maskworks.prediction.files import categories
 from maskworks.prediction.film import predict_film
