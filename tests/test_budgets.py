@@ -100,11 +100,15 @@ FLOORS = {  # room -> what it may import beside itself; the models may import al
         *("common.data", "common.ops", "common.metrics", "common.results", "common.drawing"),
         *("common.errors", "common.files"),
     ),
-    "maskworks.command_line": ("common",),
+    "maskworks.memory": (),
+    "maskworks.command_line": ("common", "maskworks.memory"),
     "maskworks.prediction": ("common", "maskworks.report"),
     "maskworks.commands": ("common", "maskworks.command_line", "maskworks.report", "maskworks.training"),
-    "maskworks.training": ("common", "maskworks.command_line"),
-    "maskworks.own_data": ("common", "maskworks.command_line", "maskworks.prediction", "maskworks.commands"),
+    "maskworks.training": ("common", "maskworks.command_line", "maskworks.memory"),
+    "maskworks.own_data": (
+        "common",
+        *(f"maskworks.{name}" for name in ("command_line", "prediction", "commands", "report")),
+    ),
     "maskworks.many": (
         "common",
         *(
@@ -112,7 +116,7 @@ FLOORS = {  # room -> what it may import beside itself; the models may import al
             for name in ("command_line", "prediction", "published", "__main__", "__version__", "load")
         ),
     ),
-    "maskworks.published": ("common", "maskworks.command_line", "maskworks.packages"),
+    "maskworks.published": ("common", "maskworks.command_line", "maskworks.packages", "maskworks.memory"),
     "maskworks.shapes": ("common", "maskworks.command_line", "maskworks.shards"),
     "maskworks.shards": ("common", "maskworks.command_line"),
     "maskworks.report": ("common", "maskworks.command_line"),

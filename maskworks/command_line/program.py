@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from common.errors import UserError
 from common.files import RAISED
-from common.run.memory import keep_freed_memory
+from maskworks.memory import keep_freed_memory
 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, a limit, one's share of it
 NO_MEMORY = ("t allocate memory", "not enough memory", "out of memory", "bad_alloc", "bad allocation")

@@ -8,9 +8,9 @@ from typing import Any
 
 from common.errors import UserError
 from common.run.callbacks import Callback, Run
-from common.run.memory import keep_freed_memory
 from maskworks.command_line import program
 from maskworks.command_line.yaml_files import flags
+from maskworks.memory import keep_freed_memory
 from maskworks.training.batch_size import rerun
 
 
