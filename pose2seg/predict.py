@@ -13,7 +13,7 @@ import torch
 
 import pose2seg
 from common.errors import UserError
-from common.ops.precision import autocast, fastest
+from common.ops.precision import autocast
 from common.results import Instances
 from common.run.distributed import choose_device
 from common.run.ranges import NotNegative, Share
@@ -22,6 +22,7 @@ from maskworks.command_line import program
 from maskworks.prediction.command import Notes, Predict, predict_all
 from maskworks.prediction.files import categories
 from maskworks.prediction.film import predict_film
+from maskworks.prediction.number_format import fastest
 from maskworks.published.names import local_file
 from pose2seg.alignment import NEEDED_JOINTS
 from pose2seg.joints import Detector, Found, Picture, read_for_files
