@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,7 +29,6 @@ from common.drawing import (
 from common.errors import UserError, needing
 from common.ops.masks import Rle, decode, encode
 from common.ops.masks import boxes as corners
-from common.ops.outlines import outlines
 
 PictureSource = Path | NDArray[np.uint8] | None
 Point = tuple[int, int]  # x, y
@@ -114,22 +113,13 @@ class Instances:
 
     def select(self, index: Tensor) -> "Instances":
         """The objects at index (int64 positions or a bool [N])."""
-        return Instances(
-            scores=self.scores[index],
-            labels=self.labels[index],
-            boxes=self.boxes[index],
-            masks=None if self.masks is None else self.masks[index],
-            size=self.size,
-            class_names=self.class_names,
-            keypoints=None if self.keypoints is None else self.keypoints[index],
-            image=self.image,
-            mask_scores=None if self.mask_scores is None else self.mask_scores[index],
-            codes=None
-            if self.codes is None
-            else [self.codes[at] for at in torch.arange(len(self))[index.cpu()].tolist()],
-            category_ids=self.category_ids,
-            track_ids=None if self.track_ids is None else self.track_ids[index.cpu()],
-        )
+        parts = ("scores", "labels", "boxes", "masks", "keypoints", "mask_scores")
+        chosen: dict[str, Any] = {name: each[index] for name in parts if (each := getattr(self, name)) is not None}
+        if self.codes is not None:
+            chosen["codes"] = [self.codes[at] for at in torch.arange(len(self))[index.cpu()].tolist()]
+        if self.track_ids is not None:
+            chosen["track_ids"] = self.track_ids[index.cpu()]
+        return replace(self, **chosen)
 
     def mask(self, index: int) -> NDArray[np.bool_] | None:
         """One object's pixels [H, W]; None where there are only boxes."""
@@ -164,18 +154,6 @@ class Instances:
             for entry, points in zip(entries, self.keypoints.flatten(1).tolist(), strict=True):
                 entry["keypoints"] = points
         return entries
-
-    def to_labelme(self, file_name: str) -> dict[str, Any]:
-        """labelme's file beside a picture of that name: an object's parts are a group, the score its description."""
-        shapes: list[dict[str, Any]] = []
-        for index, (name, score) in enumerate(zip(self.names, self.scores.tolist(), strict=True)):
-            mask = self.mask(index)
-            parts = [self.boxes[index].reshape(2, 2).cpu().numpy()] if mask is None else outlines(mask)
-            shape: dict[str, Any] = {"label": name, "group_id": index + 1 if len(parts) > 1 else None, "flags": {}}
-            shape |= {"shape_type": "rectangle" if mask is None else "polygon", "description": f"{score:.3f}"}
-            shapes += [shape | {"points": part.tolist()} for part in parts]
-        size = {"imageHeight": self.size[0], "imageWidth": self.size[1]}
-        return {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": file_name, "imageData": None} | size
 
     def to_supervision(self) -> Any:
         """supervision's Detections, which it draws, tracks and counts."""
@@ -334,16 +312,6 @@ class Panoptic:
         x, y = points[index] or (0, 0)
         name = name or self.class_names[self.infos[index].label]
         return Tag(name, (x, y, x, y), colours[index], centred=True)
-
-    def numbered_names(self) -> list[str]:
-        """Each segment's class, numbered where there are several: "person 1", "person 2", "grass"."""
-        labels = [info.label for info in self.infos]
-        return [
-            f"{self.class_names[label]} {labels[: index + 1].count(label)}"
-            if labels.count(label) > 1
-            else self.class_names[label]
-            for index, label in enumerate(labels)
-        ]
 
 
 class Result(Protocol):

@@ -11,7 +11,6 @@ import glip
 from common.data.coco import CocoDataset
 from common.errors import UserError
 from common.ops.precision import autocast
-from common.run import program
 from common.run.distributed import is_main
 from glip.captioned_data import open_data
 from glip.network import GLIP
@@ -19,6 +18,7 @@ from glip.odinw import evaluate_folder
 from glip.prompts import Prompt, read_prompt
 from glip.scoring import CAPTIONS, CLASSES, evaluate_classes
 from maskworks import commands, own_data
+from maskworks.command_line import program
 from maskworks.commands import Scoring
 
 

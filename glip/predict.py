@@ -9,12 +9,12 @@ import tyro
 import glip
 from common.errors import UserError
 from common.results import Instances, Result
-from common.run import command_line, program
 from common.run.ranges import Share
 from glip.network import GLIP
 from glip.prompts import Prompt, class_prompt, read_prompt
 from glip.scoring import SURE
-from maskworks import own_data, report
+from maskworks import command_line, own_data, report
+from maskworks.command_line import program
 from maskworks.prediction.command import predict
 from maskworks.published.names import local_file
 

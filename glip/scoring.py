@@ -15,12 +15,13 @@ from common.metrics import coco_details
 from common.metrics.coco import LIMIT
 from common.results import Instances
 from common.run.distributed import gather, is_main, process_count, process_index
-from common.run.evaluation import Evaluation, Example, Finder, evaluate_answers, examples_of, photographs
+from common.run.evaluation import Evaluation, Finder, evaluate_answers, photographs
 from common.run.runlog import Bar
 from glip.captioned_data import CaptionedDataset, PhraseClasses
 from glip.network import GLIP
 from glip.prompts import Caption, Prompt, class_prompt
 from maskworks.commands import Scoring
+from maskworks.report.examples import Example, examples_of
 from maskworks.report.mistakes import Mistakes, of_instances
 
 RANKS = (1, 5, 10)

@@ -16,8 +16,9 @@ import maskrcnn
 from common.data.images import list_images, read_image
 from common.errors import UserError
 from common.results import Instances
-from common.run import command_line, program
 from common.run.distributed import choose_device
+from maskworks import command_line
+from maskworks.command_line import program
 from maskworks.prediction.command import unique_names
 
 CONFIDENCE = 0.7  # the demo's threshold

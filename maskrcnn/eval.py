@@ -6,8 +6,8 @@ import torch
 
 import maskrcnn
 from common.data.coco import refuse_other_classes
-from common.run import program
 from maskworks import commands, own_data, shapes
+from maskworks.command_line import program
 
 
 def main() -> None:

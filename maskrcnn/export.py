@@ -22,11 +22,11 @@ from common.data.batches import Prepared, round_up
 from common.data.images import read_image
 from common.errors import UserError
 from common.results import Instances
-from common.run import command_line, program
 from maskrcnn.network import MaskRCNN
 from maskrcnn.postprocess import Detections, instances
 from maskrcnn.preprocessing import normalised, scaled, scaled_size
-from maskworks import exported, exporting, shapes
+from maskworks import command_line, exported, exporting, shapes
+from maskworks.command_line import program
 from maskworks.onnx_export import Found, check, fixed_count, found, padded, shrunk
 
 OUTPUTS = ("boxes", "scores", "labels", "masks")

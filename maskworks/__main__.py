@@ -44,7 +44,7 @@ def main() -> None:
     if verb in ("-h", "--help", "--version"):
         print(__version__ if verb == "--version" else USAGE)
         return
-    from common.run import program  # PyTorch: seconds, which help does without
+    from maskworks.command_line import program  # PyTorch: seconds, which help does without
 
     program.run(lambda: start(verb, words))
 

@@ -16,12 +16,12 @@ import pose2seg
 from common.data.coco import CocoDataset, refuse_other_classes
 from common.errors import UserError
 from common.files import here_or_above, write_text
-from common.run import program
 from common.run.distributed import is_main
 from common.run.evaluation import Evaluation
 from common.run.settings import Images
 from common.run.training import Metrics
 from maskworks import commands, own_data
+from maskworks.command_line import program
 from pose2seg.config import VARIANTS, Config, PeopleData
 from pose2seg.joints import Detector, JointSource, from_results
 from pose2seg.people import open_people

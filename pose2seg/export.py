@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import pose2seg
 from common.errors import UserError
-from common.run import command_line, program
-from maskworks import exported, exporting
+from maskworks import command_line, exported, exporting
+from maskworks.command_line import program
 from maskworks.onnx_export import Found, check, outside_both
 from maskworks.shapes.scenes import Scene, draw_scene
 from pose2seg.geometry import letterbox_matrix, letterboxed, moved_joints

@@ -13,15 +13,16 @@ import torch
 
 import pose2seg
 from common.errors import UserError
-from common.ops.precision import autocast, fastest
+from common.ops.precision import autocast
 from common.results import Instances
-from common.run import command_line, program
 from common.run.distributed import choose_device
 from common.run.ranges import NotNegative, Share
-from maskworks import report
+from maskworks import command_line, report
+from maskworks.command_line import program
 from maskworks.prediction.command import Notes, Predict, predict_all
 from maskworks.prediction.files import categories
 from maskworks.prediction.film import predict_film
+from maskworks.prediction.number_format import fastest
 from maskworks.published.names import local_file
 from pose2seg.alignment import NEEDED_JOINTS
 from pose2seg.joints import Detector, Found, Picture, read_for_files

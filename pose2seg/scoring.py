@@ -23,8 +23,9 @@ from common.metrics import CocoDetails, coco_details
 from common.ops import masks as rle
 from common.results import Instances
 from common.run.distributed import gather, is_main
-from common.run.evaluation import Detection, Evaluation, Finder, detect, examples_of
+from common.run.evaluation import Detection, Evaluation, Finder, detect
 from maskworks.commands import Scoring
+from maskworks.report.examples import examples_of
 from pose2seg.alignment import NEEDED_JOINTS
 from pose2seg.joints import JointSource, Picture, annotated
 from pose2seg.network import Pose2Seg

@@ -4,8 +4,8 @@ import sys
 
 import refinemask_psg
 from common.data.coco import refuse_other_classes
-from common.run import program
 from maskworks import commands, own_data, shapes
+from maskworks.command_line import program
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ from common.data.batches import round_up
 from common.data.images import fit_within, read_image, resize
 from common.errors import UserError
 from common.results import Instances
-from common.run import command_line, program
-from maskworks import exported, exporting, shapes
+from maskworks import command_line, exported, exporting, shapes
+from maskworks.command_line import program
 from maskworks.onnx_export import Found, check, fixed_count, found, padded, shrunk
 from refinemask_psg.network import DIVISOR, RefineMask
 from refinemask_psg.postprocess import paste, probabilities

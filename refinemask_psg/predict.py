@@ -5,9 +5,9 @@ from typing import Literal
 
 import refinemask_psg
 from common.errors import UserError
-from common.run import command_line, program
 from common.run.ranges import Whole
-from maskworks import exported, own_data, report
+from maskworks import command_line, exported, own_data, report
+from maskworks.command_line import program
 from maskworks.prediction.command import Predict, predict
 from maskworks.published.names import local_file
 from refinemask_psg.psg.predict import PredictScenes, submit

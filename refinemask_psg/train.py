@@ -6,8 +6,8 @@ import torch
 
 from common.errors import UserError
 from common.run.callbacks import Callback, Run
-from common.run.configuration import configure
 from maskworks import commands, own_data, report, shapes, training
+from maskworks.command_line.variants import configure
 from refinemask_psg.augmentation import training_transforms
 from refinemask_psg.config import VARIANTS
 from refinemask_psg.network import DIVISOR, RefineMask

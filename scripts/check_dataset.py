@@ -32,9 +32,9 @@ from common.errors import UserError
 from common.files import read_bytes, read_text, write_text
 from common.metrics.panoptic import VOID
 from common.ops import masks as rle
-from common.run import program
 from common.run.settings import Data
 from maskworks import own_data
+from maskworks.command_line import program
 from maskworks.own_data import checks
 from maskworks.own_data.doctor import (
     area_contradicts,

@@ -20,8 +20,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
 
 from common.errors import UserError
-from common.run import program
 from common.run.checkpoint import check_weights
+from maskworks.command_line import program
 from maskworks.packages import NETWORKS
 from maskworks.published.origin import Origin
 from scripts.mmdet2pytorch import package_of

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are n
 
 from common.errors import UserError
 from common.files import write_text
-from common.run import distributed, program
+from common.run import distributed
+from maskworks.command_line import program
 from maskworks.packages import NETWORKS
 from maskworks.published.coco_classes import COCO_CLASSES
 from scripts.readme_table import README, markdown, read_results, write_between

@@ -26,7 +26,8 @@ from common.drawing import readable_scale
 from common.errors import UserError, needing
 from common.ops import masks as rle
 from common.results import Instances, Panoptic, Result
-from common.run import distributed, program
+from common.run import distributed
+from maskworks.command_line import program
 from maskworks.packages import NETWORKS
 from maskworks.published.names import local_file, package_in
 from refinemask_psg.psg.results import SceneGraph

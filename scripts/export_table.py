@@ -28,10 +28,10 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
 
 from common.files import write_text
-from common.run import program
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
 from maskworks.__main__ import MODULES, package_of
+from maskworks.command_line import program
 from maskworks.packages import NETWORKS
 from scripts.readme_table import README, markdown, read_results, write_between
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are n
 
 from common.errors import UserError
 from common.files import read_text
-from common.run import program
+from maskworks.command_line import program
 from maskworks.own_data import labelme
 from maskworks.own_data.coco_writing import stop_or_skip
 

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from common.errors import UserError
-from common.run import program
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
+from maskworks.command_line import program
 from maskworks.published.formats import read_published
 from maskworks.published.recognising import SALIENCY, package_of
 from maskworks.published.whole_files import checkpoint_of, understand

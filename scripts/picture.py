@@ -16,9 +16,9 @@ import tyro
 from PIL import Image
 
 from common.results import Result
-from common.run import program
 from common.run.checkpoint import load
 from maskworks import shapes
+from maskworks.command_line import program
 from maskworks.published.names import local_file
 
 SIDE = 2 * 192  # the largest scene at twice its size

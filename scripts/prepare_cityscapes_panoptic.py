@@ -23,7 +23,7 @@ from rich.progress import track
 
 from common.errors import UserError
 from common.files import write_text
-from common.run import program
+from maskworks.command_line import program
 from upsnet.classes import CITYSCAPES
 
 THINGS = 8  # the first of the classes

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from common.files import read_bytes, write_text
 from common.ops import masks as rle
-from common.run import program
+from maskworks.command_line import program
 from maskworks.shapes.scene_files import KEYPOINT_NAMES, SKELETON
 
 Json = dict[str, Any]

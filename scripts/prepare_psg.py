@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from common.errors import UserError
 from common.files import write_text
-from common.run import program
 from common.run.runlog import Bar
+from maskworks.command_line import program
 from refinemask_psg.psg.files import (
     Image,
     Predicate,

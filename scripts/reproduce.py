@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are n
 
 from common.errors import UserError
 from common.files import user_cache, write_text
-from common.run import program
+from maskworks.command_line import program
 from maskworks.published.download import fetch
 from maskworks.published.names import Published, entry_of, place_of
 from scripts.readme_table import markdown

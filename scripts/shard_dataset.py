@@ -14,7 +14,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
 
-from common.run import program
+from maskworks.command_line import program
 from maskworks.shards import writing
 
 

@@ -16,7 +16,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
 
 from common.errors import UserError
-from common.run import program
+from maskworks.command_line import program
 from maskworks.own_data import yolo
 from maskworks.own_data.coco_writing import stop_or_skip
 

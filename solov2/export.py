@@ -19,8 +19,8 @@ import solov2
 from common.data.images import read_image, resize
 from common.ops import matrix_nms_from_intersections
 from common.results import Instances
-from common.run import command_line, program
-from maskworks import exported, exporting, shapes
+from maskworks import command_line, exported, exporting, shapes
+from maskworks.command_line import program
 from maskworks.onnx_export import Found, check, fixed_count, found, outside_both
 from solov2.network import DIVISOR, SOLOv2
 from solov2.postprocess import Candidates, boxes_around, candidates, photograph_masks, select

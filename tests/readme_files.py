@@ -19,11 +19,12 @@ import torch
 import torchvision
 from transformers import BertConfig, BertModel
 
-from common.data.images import write_video
 from common.run.checkpoint import Checkpoint, save
-from common.run.configuration import configure, to_dict
+from common.run.configuration import to_dict
 from maskworks import shapes
+from maskworks.command_line.variants import configure
 from maskworks.packages import NETWORKS
+from maskworks.prediction.film import write_video
 from maskworks.published.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
 from refinemask_psg.psg.config import PSG_PREDICATES
 from refinemask_psg.u2net import U2Net

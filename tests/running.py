@@ -16,8 +16,8 @@ from typing import TextIO
 import numpy as np
 from PIL import Image
 
-from common.data.images import write_video
 from maskworks import shapes
+from maskworks.prediction.film import write_video
 
 ROOT = Path(__file__).parents[1]
 SKIPPED = {"broken.jpg", "empty.jpg", "notes.txt"}  # of make_photographs

@@ -100,18 +100,26 @@ FLOORS = {  # room -> what it may import beside itself; the models may import al
         *("common.data", "common.ops", "common.metrics", "common.results", "common.drawing"),
         *("common.errors", "common.files"),
     ),
+    "maskworks.memory": (),
+    "maskworks.command_line": ("common", "maskworks.memory"),
     "maskworks.prediction": ("common", "maskworks.report"),
-    "maskworks.commands": ("common", "maskworks.report", "maskworks.training"),
-    "maskworks.training": ("common",),
-    "maskworks.own_data": ("common", "maskworks.prediction", "maskworks.commands"),
+    "maskworks.commands": ("common", "maskworks.command_line", "maskworks.report", "maskworks.training"),
+    "maskworks.training": ("common", "maskworks.command_line", "maskworks.memory"),
+    "maskworks.own_data": (
+        "common",
+        *(f"maskworks.{name}" for name in ("command_line", "prediction", "commands", "report")),
+    ),
     "maskworks.many": (
         "common",
-        *(f"maskworks.{name}" for name in ("prediction", "published", "__main__", "__version__", "load")),
+        *(
+            f"maskworks.{name}"
+            for name in ("command_line", "prediction", "published", "__main__", "__version__", "load")
+        ),
     ),
-    "maskworks.published": ("common", "maskworks.packages"),
-    "maskworks.shapes": ("common", "maskworks.shards"),
-    "maskworks.shards": ("common",),
-    "maskworks.report": ("common",),
+    "maskworks.published": ("common", "maskworks.command_line", "maskworks.packages", "maskworks.memory"),
+    "maskworks.shapes": ("common", "maskworks.command_line", "maskworks.shards"),
+    "maskworks.shards": ("common", "maskworks.command_line"),
+    "maskworks.report": ("common", "maskworks.command_line"),
 }
 
 

@@ -5,7 +5,7 @@ import re
 from common.data.images import MAX_PIXELS
 from common.files import MEGABYTES
 from common.run import checkpoint, ranges
-from common.run.configuration import MOST_THINGS, YAML_MEGABYTES
+from maskworks.command_line.yaml_files import MOST_THINGS, YAML_MEGABYTES
 from maskworks.published.formats import DEEPEST, MOST
 from tests.test_house import ROOT
 

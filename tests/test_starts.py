@@ -20,7 +20,7 @@ from torch import Tensor
 
 import maskrcnn.weights
 from common.run.checkpoint import load_weights
-from common.run.configuration import configure
+from maskworks.command_line.variants import configure
 from maskworks.packages import NETWORKS
 from maskworks.published import starting_weights
 from maskworks.published.coco_classes import COCO_CLASSES

@@ -12,9 +12,9 @@ import upsnet
 from common.data.coco import refuse_other_classes
 from common.files import write_text
 from common.ops.precision import autocast
-from common.run import program
 from common.run.distributed import barrier, is_main
 from maskworks import commands, own_data, shapes
+from maskworks.command_line import program
 from upsnet.config import VARIANTS
 from upsnet.panoptic_data import open_panoptic
 from upsnet.scoring import evaluate_panoptic_model

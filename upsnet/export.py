@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import upsnet
 from common.data.images import read_image
-from common.run import command_line, program
-from maskworks import exported, exporting, shapes
+from maskworks import command_line, exported, exporting, shapes
+from maskworks.command_line import program
 from maskworks.onnx_export import Found as Segments
 from maskworks.onnx_export import compare, fixed_count, outside_both, padded
 from upsnet.heads import enlarge

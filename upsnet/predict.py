@@ -1,8 +1,8 @@
 """Predict with UPSNet: python predict.py --weights FILE IMAGES... --out DIR."""
 
 import upsnet
-from common.run import command_line, program
-from maskworks import report
+from maskworks import command_line, report
+from maskworks.command_line import program
 from maskworks.prediction.command import Predict, predict
 from maskworks.published.names import local_file
 

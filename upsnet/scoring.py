@@ -24,9 +24,10 @@ from common.metrics.panoptic import Pairs, count_pairs, quality_of_pairs
 from common.ops import masks as rle
 from common.results import Panoptic, Segment
 from common.run.distributed import gather, is_main, process_count, process_index
-from common.run.evaluation import Example, photographs
+from common.run.evaluation import photographs
 from common.run.runlog import Bar
 from maskworks.commands import Scoring
+from maskworks.report.examples import Example
 from maskworks.report.mistakes import Mistakes, compare_segments, sum_up
 from upsnet.network import UPSNet
 from upsnet.panoptic_data import PanopticDataset

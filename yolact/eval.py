@@ -19,9 +19,9 @@ import tyro
 import yolact
 from common.data.coco import refuse_other_classes
 from common.files import write_text
-from common.run import command_line, program
 from common.run.distributed import choose_device, is_main
-from maskworks import commands, own_data, shapes
+from maskworks import command_line, commands, own_data, shapes
+from maskworks.command_line import program
 from yolact.config import VARIANTS
 from yolact.show import Show, show_image, show_images, show_video
 from yolact.stages import benchmark

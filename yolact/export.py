@@ -17,8 +17,8 @@ import yolact
 from common.data.images import read_image, resize
 from common.errors import UserError
 from common.results import Instances
-from common.run import command_line, program
-from maskworks import exported, exporting, shapes
+from maskworks import command_line, exported, exporting, shapes
+from maskworks.command_line import program
 from maskworks.onnx_export import Found, compare, fixed_count, outside_both
 from yolact.backbone import DeformableConv2d
 from yolact.boxes import crop_frames

@@ -1,8 +1,8 @@
 """Predict with YOLACT: python predict.py --weights FILE IMAGES... --out DIR."""
 
 import yolact
-from common.run import command_line, program
-from maskworks import exported, own_data, report
+from maskworks import command_line, exported, own_data, report
+from maskworks.command_line import program
 from maskworks.prediction.command import predict
 from maskworks.published.names import local_file
 

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.data.images import frame_rate, is_video, list_images, read_frames, read_image, write_video
+from common.data.images import is_video, list_images, read_frames, read_image
 from common.errors import UserError
 from common.ops.precision import autocast
 from common.results import Instances
 from common.run.ranges import Count, Share
 from common.run.runlog import Bar
+from maskworks.prediction.film import frame_rate, write_video
 from yolact.network import YOLACT
 
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB

@@ -9,9 +9,9 @@ import torch
 
 from common.errors import UserError
 from common.run.callbacks import Callback, Run
-from common.run.configuration import configure
 from common.run.distributed import process_count
 from maskworks import commands, own_data, report, shapes, training
+from maskworks.command_line.variants import configure
 from yolact.augmentation import SSDAugmentation
 from yolact.config import VARIANTS, Config
 from yolact.network import DIVISOR, YOLACT

@@ -1,4 +1,4 @@
-"""Images and videos in and out: decoded and resized by OpenCV, bit for bit as the originals do.
+"""Images and videos: decoded and resized by OpenCV, bit for bit as the originals do.
 
 - What isn't plain RGB of 8 bits is read as it is meant; picture_headers.py says what that is.
 - The size is read from the header first: a file that claims too many pixels is never decoded.
@@ -7,7 +7,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from glob import glob
 from pathlib import Path
@@ -229,7 +229,7 @@ def is_video(path: str | Path) -> bool:
 
 def read_frames(path: str | Path) -> Iterator[NDArray[np.uint8]]:
     """The frames of a video, RGB [H, W, 3], one at a time."""
-    capture = _open_video(path)
+    capture = open_video(path)
     count = 0
     try:
         while True:
@@ -244,53 +244,7 @@ def read_frames(path: str | Path) -> Iterator[NDArray[np.uint8]]:
         raise UserError(f"{path}: the video has no frame that OpenCV can decode; convert it to MP4")
 
 
-def frame_rate(path: str | Path) -> float:
-    """Frames per second that a video claims; 25 where it claims nothing sensible."""
-    capture = _open_video(path)
-    rate = float(capture.get(cv2.CAP_PROP_FPS))
-    capture.release()
-    return rate if 0 < rate <= 1000 else 25.0
-
-
-def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> None:
-    """RGB frames of one size -> an MP4; it takes its name only when it is complete."""
-    path = Path(path)
-    unfinished = path.with_name(f".{path.stem}.unfinished.mp4")
-    writer: cv2.VideoWriter | None = None
-    size, count = (0, 0), 0
-    try:
-        for frame in frames:
-            if writer is None:
-                size = (frame.shape[1], frame.shape[0])
-                writer = cv2.VideoWriter(str(unfinished), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
-                if not writer.isOpened():
-                    raise UserError(f"{path}: OpenCV cannot write this video; check the folder and its rights")
-            if (frame.shape[1], frame.shape[0]) != size:
-                expected = f"{size[0]} x {size[1]} as the first"
-                raise UserError(f"{path}: a frame is {frame.shape[1]} x {frame.shape[0]}, not {expected}")
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-            count += 1
-        if writer is None:
-            raise UserError(f"{path}: no frames to write")
-        writer.release()
-        if frame_count(unfinished) < count:  # OpenCV says nothing of a full disk
-            raise UserError(f"{path}: the video could not be written completely; is the disk full?")
-        unfinished.replace(path)
-    finally:
-        if writer is not None:
-            writer.release()
-        unfinished.unlink(missing_ok=True)
-
-
-def frame_count(path: Path) -> int:
-    """Of a video that OpenCV has written; 0 if it isn't whole."""
-    capture = cv2.VideoCapture(str(path))
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-    capture.release()
-    return count
-
-
-def _open_video(path: str | Path) -> cv2.VideoCapture:
+def open_video(path: str | Path) -> cv2.VideoCapture:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such video; check the path")
     capture = cv2.VideoCapture(str(path))

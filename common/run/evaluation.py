@@ -10,31 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from common.data.coco import AnnotatedImages, LabelledImages, Sample
+from common.data.coco import AnnotatedImages, LabelledImages
 from common.data.images import read_image
 from common.data.loader import single_threaded, worker_count
 from common.errors import UserError
 from common.metrics import CocoDetails, coco_details
 from common.metrics.coco import LIMIT
 from common.metrics.coco_input import Kind
-from common.results import Instances, Result
+from common.results import Instances
 from common.run.distributed import gather, is_main, process_count, process_index
 from common.run.model import Model, Picture
 from common.run.runlog import Bar
 
 Detection = dict[str, Any]
-
-
-@dataclass
-class Example:
-    """One validation image with its ground truth and what the model said."""
-
-    name: str
-    image: NDArray[np.uint8]  # [H, W, 3] RGB
-    truth: Result
-    prediction: Result
-
-
 # the photographs' numbers in the data set, the photographs -> results
 Finder = Callable[[Sequence[int], Sequence[Picture]], Sequence[Instances]]
 
@@ -147,33 +135,3 @@ class _Photographs(Dataset[Any]):
             return number, torch.from_numpy(read_image(self.dataset.path(number)))
         except UserError as error:  # returned, so that it crosses the process border as one line
             return error
-
-
-def examples(model: Model[Instances], dataset: LabelledImages, numbers: Sequence[int]) -> list[Example]:
-    return examples_of(from_pixels(model), dataset, numbers)
-
-
-def examples_of(answer: Finder, dataset: LabelledImages, numbers: Sequence[int]) -> list[Example]:
-    """Images of the data set with ground truth and prediction, for the report."""
-    found = []
-    for number in numbers:
-        sample = dataset[number]
-        (prediction,) = answer([number], [sample.image])
-        truth = ground_truth(sample, dataset.class_names)
-        found.append(Example(sample.path.name, sample.image, truth, prediction))
-    return found
-
-
-def ground_truth(sample: Sample, class_names: tuple[str, ...]) -> Instances:
-    """A sample's annotations, crowds left out, in the form of a result."""
-    keep = ~sample.crowd
-    labels = torch.from_numpy(sample.labels[keep])
-    return Instances(
-        scores=torch.ones(len(labels)),
-        labels=labels,
-        boxes=torch.from_numpy(sample.boxes[keep]),
-        masks=torch.from_numpy(sample.masks[keep]),
-        size=(sample.image.shape[0], sample.image.shape[1]),
-        class_names=class_names,
-        image=sample.image,
-    )

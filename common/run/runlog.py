@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -136,3 +137,14 @@ def _lines(path: Path) -> list[str]:
         return []
     text = read_text(path)
     return text[: text.rfind("\n") + 1].splitlines()
+
+
+def peak_memory(device: torch.device) -> str:
+    """The most that this process has had."""
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_reserved(device) / 2**30:.1f} GiB of the GPU's memory"
+    if sys.platform == "win32":
+        return "memory unknown"
+    from resource import RUSAGE_SELF, getrusage  # which Windows has not
+
+    return f"{getrusage(RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == 'darwin' else 2**20):.1f} GiB of memory"

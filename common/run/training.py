@@ -29,7 +29,6 @@ from common.run.callbacks import Callback
 from common.run.checkpoint import Checkpoint, remove_unfinished, save
 from common.run.configuration import UNPREFIXED, differences
 from common.run.distributed import any_process, is_main, mean_over_processes, process_count, process_index
-from common.run.memory import peak_memory
 from common.run.model import Learner
 from common.run.optimization import (
     MovingAverage,
@@ -41,7 +40,7 @@ from common.run.optimization import (
     set_learning_rate,
 )
 from common.run.resume import End, State, load_state, save_state
-from common.run.runlog import Bar, RunLog
+from common.run.runlog import Bar, RunLog, peak_memory
 from common.run.settings import Optimizer, Schedule, Training
 
 Metrics = dict[str, dict[str, Any]]  # {"segm": {"AP": ..}, ..}

@@ -27,15 +27,18 @@ from common.metrics.coco import LIMIT, RECALL_LIMITS
 from common.ops.precision import autocast
 from common.run.callbacks import Callback, Run
 from common.run.checkpoint import DIGEST, Checkpoint, fitting_together
-from common.run.configuration import configure, refuse_another_network, to_dict, to_yaml
+from common.run.configuration import to_dict
 from common.run.distributed import barrier, choose_device, is_main, process_count
-from common.run.evaluation import Evaluation, Example, evaluate_instances, examples
+from common.run.evaluation import Evaluation, evaluate_instances
 from common.run.model import Learner
 from common.run.optimization import ParameterGroup
 from common.run.settings import Data, Optimizer, Schedule, Training
 from common.run.training import Metrics, Trainer
+from maskworks.command_line.variants import configure, refuse_another_network
+from maskworks.command_line.yaml_files import to_yaml
 from maskworks.commands.score_tables import print_classes, print_scores
 from maskworks.report.details import write_run_details
+from maskworks.report.examples import Example, examples
 from maskworks.report.mistakes import THRESHOLD, Mistakes, of_instances
 from maskworks.report.training_pictures import write_training_pictures
 from maskworks.training.batch_size import fit_batch_size

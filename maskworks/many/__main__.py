@@ -12,10 +12,10 @@ import torch
 import tyro
 
 from common.errors import UserError, needing
-from common.run import command_line, program
 from common.run.ranges import Count, NotNegative, Positive, Share, Whole
-from maskworks import __version__
+from maskworks import __version__, command_line
 from maskworks.__main__ import package_of
+from maskworks.command_line import program
 from maskworks.many import engine, finding, parts, sources
 from maskworks.prediction.command import fingerprint
 from maskworks.published.names import local_file

@@ -10,8 +10,9 @@ import tyro
 
 from common.errors import UserError, needing
 from common.files import write_atomically, write_text
-from common.run import command_line, program
 from common.run.ranges import Share
+from maskworks import command_line
+from maskworks.command_line import program
 from maskworks.many import parts
 from maskworks.many.sources import storage
 from maskworks.prediction.files import write_predictions

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.files import here_or_above
-from common.run.configuration import UNPREFIXED, changed, choose, configure, flags
+from common.run.configuration import UNPREFIXED
 from common.run.settings import Data
+from maskworks.command_line.variants import changed, choose, configure
+from maskworks.command_line.yaml_files import flags
 from maskworks.own_data import augmentation, checks, coco_files, fitting, found, splits
 from maskworks.own_data.tiles import Tiling
 

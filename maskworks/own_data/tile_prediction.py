@@ -8,7 +8,6 @@ from torch import nn
 
 from common.errors import UserError
 from common.results import Instances
-from common.run.evaluation import Example
 from common.run.model import Model, Picture
 from common.run.ranges import WholeOrUnset
 from common.run.settings import Data
@@ -17,6 +16,7 @@ from maskworks.own_data.correcting import PredictToCorrect
 from maskworks.own_data.tile_joining import in_tiles
 from maskworks.own_data.tiles import Tiling
 from maskworks.prediction.command import Predict
+from maskworks.report.examples import Example
 
 M = TypeVar("M", bound=Model[Any])
 

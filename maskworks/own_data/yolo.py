@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from common.data.images import IMAGE_SUFFIXES, image_size
 from common.errors import UserError
 from common.files import leads_inside, read_text
-from common.run.configuration import read_yaml
+from maskworks.command_line.yaml_files import read_yaml
 from maskworks.own_data.coco_writing import CocoWriter, Json, boxed, outlined, rectangle
 
 SPLITS = ("train", "val", "test")

@@ -21,7 +21,7 @@ import tyro
 from common.data.images import described, is_video, list_images, read_image
 from common.errors import UserError
 from common.files import digest_of
-from common.ops.precision import autocast, fastest
+from common.ops.precision import autocast
 from common.results import Result
 from common.run.distributed import choose_device, is_main, process_count, process_index
 from common.run.model import Model, Picture
@@ -30,6 +30,7 @@ from common.run.runlog import Bar
 from maskworks.prediction.files import Output, Remarks, categories
 from maskworks.prediction.film import predict_film
 from maskworks.prediction.journal import Journal
+from maskworks.prediction.number_format import fastest
 
 Json = dict[str, Any]
 Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why

@@ -5,16 +5,17 @@ sound is copied. Else OpenCV writes it, silent and at an even rate.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
-from common.data.images import frame_count, frame_rate, read_frames, write_video
+from common.data.images import open_video, read_frames
 from common.errors import UserError
 from common.files import write_atomically
 from common.results import Instances, Result
@@ -173,3 +174,49 @@ def even(shown: Picture) -> Picture:
     """H.264 halves the colours' sides: an odd one gets its last row or column twice."""
     height, width = shown.shape[:2]
     return np.pad(shown, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def frame_rate(path: str | Path) -> float:
+    """Frames per second that a video claims; 25 where it claims nothing sensible."""
+    capture = open_video(path)
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    capture.release()
+    return rate if 0 < rate <= 1000 else 25.0
+
+
+def write_video(path: str | Path, frames: Iterable[Picture], fps: float) -> None:
+    """RGB frames of one size -> an MP4; it takes its name only when it is complete."""
+    path = Path(path)
+    unfinished = path.with_name(f".{path.stem}.unfinished.mp4")
+    writer: cv2.VideoWriter | None = None
+    size, count = (0, 0), 0
+    try:
+        for frame in frames:
+            if writer is None:
+                size = (frame.shape[1], frame.shape[0])
+                writer = cv2.VideoWriter(str(unfinished), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
+                if not writer.isOpened():
+                    raise UserError(f"{path}: OpenCV cannot write this video; check the folder and its rights")
+            if (frame.shape[1], frame.shape[0]) != size:
+                expected = f"{size[0]} x {size[1]} as the first"
+                raise UserError(f"{path}: a frame is {frame.shape[1]} x {frame.shape[0]}, not {expected}")
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+            count += 1
+        if writer is None:
+            raise UserError(f"{path}: no frames to write")
+        writer.release()
+        if frame_count(unfinished) < count:  # OpenCV says nothing of a full disk
+            raise UserError(f"{path}: the video could not be written completely; is the disk full?")
+        unfinished.replace(path)
+    finally:
+        if writer is not None:
+            writer.release()
+        unfinished.unlink(missing_ok=True)
+
+
+def frame_count(path: Path) -> int:
+    """Of a video that OpenCV has written; 0 if it isn't whole."""
+    capture = cv2.VideoCapture(str(path))
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    capture.release()
+    return count

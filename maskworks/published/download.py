@@ -14,8 +14,9 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from common.errors import FULL, UserError
+from common.errors import UserError
 from common.files import digest_of, write_text
+from maskworks.command_line.program import FULL
 
 TIMEOUT = 30  # seconds of silence
 AT_ONCE = 1 << 20  # bytes

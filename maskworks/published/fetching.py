@@ -11,7 +11,7 @@ from filelock import FileLock
 from common.errors import UserError
 from common.files import digest_of, read_bytes, user_cache
 from common.run.checkpoint import Checkpoint, require_file, save
-from common.run.configuration import YAML_MEGABYTES
+from maskworks.command_line.yaml_files import YAML_MEGABYTES
 from maskworks.published.download import beside, fetch
 from maskworks.published.formats import read_published
 from maskworks.published.names import BACKBONE, BESIDE, Published, package_in, place_of

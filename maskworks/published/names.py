@@ -21,8 +21,8 @@ from common.ops.batch_norm_folding import fold_batch_norms
 from common.run.checkpoint import DIGEST, check_weights, fitting_together, load, require_file
 from common.run.configuration import from_dict
 from common.run.distributed import choose_device
-from common.run.memory import keep_freed_memory
 from common.run.model import Learner
+from maskworks.memory import keep_freed_memory
 from maskworks.published import hub
 
 BACKBONE = "torchvision"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from common.errors import UserError
 from common.files import read_text
-from common.run.configuration import YAML_MEGABYTES
+from maskworks.command_line.yaml_files import YAML_MEGABYTES
 from maskworks.published.config_text import read_config, read_yaml
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from common.files import user_cache
-from common.run import program
+from maskworks.command_line import program
 from maskworks.published import hub
 from maskworks.published.names import local_file, published
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from common.run.checkpoint import Checkpoint, check_weights
-from common.run.configuration import choose, to_dict
+from common.run.configuration import to_dict
+from maskworks.command_line.variants import choose
 from maskworks.published.class_lists import NUMBERED, classes_of, read_classes
 from maskworks.published.coco_classes import known_classes
 from maskworks.published.origin import Classes, Origin, UndecidedError

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from common.run import program
 from maskworks import report
+from maskworks.command_line import program
 
 
 def main(folders: Annotated[list[Path], tyro.conf.Positional]) -> None:

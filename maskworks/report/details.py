@@ -17,7 +17,7 @@ from common.drawing import readable_scale
 from common.errors import UserError
 from common.files import naming, read_bytes, write_text
 from common.results import Instances, Result
-from common.run.evaluation import Example
+from maskworks.report.examples import Example
 from maskworks.report.mistakes import Mistakes
 
 FILE = "details.json"

@@ -5,8 +5,8 @@ from pathlib import Path
 import tyro
 
 from common.errors import UserError
-from common.run import program
 from maskworks import shapes
+from maskworks.command_line import program
 
 
 def main(out: Path, split: shapes.Split = "train", count: int = 40, seed: int = 0) -> None:

@@ -14,7 +14,7 @@ from filelock import FileLock
 from common.data.shards import INDEX, ORIGIN, TAR
 from common.errors import UserError
 from common.files import digest_of
-from common.run import program
+from maskworks.command_line import program
 
 ROOM = "MASKWORKS_SHARDS_GIGABYTES"  # of all tars in the cache together
 

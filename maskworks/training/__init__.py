@@ -7,10 +7,10 @@ from types import ModuleType
 from typing import Any
 
 from common.errors import UserError
-from common.run import program
 from common.run.callbacks import Callback, Run
-from common.run.configuration import flags
-from common.run.memory import keep_freed_memory
+from maskworks.command_line import program
+from maskworks.command_line.yaml_files import flags
+from maskworks.memory import keep_freed_memory
 from maskworks.training.batch_size import rerun
 
 

@@ -7,10 +7,10 @@ import torch
 
 from common.data.images import list_images, read_image
 from common.errors import UserError
-from common.ops.precision import fastest
 from common.run.distributed import choose_device
 from common.run.runlog import Bar
 from maskworks.prediction.command import Predict, predict_one
+from maskworks.prediction.number_format import fastest
 from refinemask_psg.network import RefineMask
 from refinemask_psg.psg.files import read_test
 from refinemask_psg.psg.results import SceneGraph

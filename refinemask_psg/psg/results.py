@@ -74,7 +74,7 @@ class SceneGraph:
         panoptic = self.panoptic
         picture = enlarge(load_picture(panoptic.image if image is None else image, panoptic.size), scale)
         _, colours, points = panoptic.paint(picture, threshold, scale)
-        shown, names = self._best(threshold, limit), panoptic.numbered_names()
+        shown, names = self._best(threshold, limit), numbered_names(panoptic)
         self._paint_graph(picture, shown, names, points, colours)
         rows = [
             (
@@ -97,7 +97,7 @@ class SceneGraph:
             x, y = 0.5 + 0.38 * math.cos(angle), 0.5 + 0.42 * math.sin(angle)
             points[index] = round(x * size[1]), round(y * size[0])
         colours = label_colours([info.label for info in self.panoptic.infos])
-        self._paint_graph(picture, shown, self.panoptic.numbered_names(), points, colours)
+        self._paint_graph(picture, shown, numbered_names(self.panoptic), points, colours)
         return Image.fromarray(picture)
 
     def _best(self, threshold: float, limit: int) -> list[Relation]:
@@ -131,3 +131,11 @@ class SceneGraph:
                 (x, y), *elsewhere = paint_arrow(picture, start, end, colours[subject])
                 tags.append(Tag(", ".join(predicates), (x, y, x, y), PAPER, True, tuple(elsewhere)))
         return tags
+
+
+def numbered_names(panoptic: Panoptic) -> list[str]:
+    """Each segment's class, numbered where there are several: "person 1", "person 2", "grass"."""
+    labels = [info.label for info in panoptic.infos]
+    names = [panoptic.class_names[label] for label in labels]
+    several = [labels.count(label) > 1 for label in labels]
+    return [f"{name} {labels[: at + 1].count(labels[at])}" if several[at] else name for at, name in enumerate(names)]

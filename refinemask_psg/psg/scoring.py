@@ -18,9 +18,10 @@ from torch import Tensor
 from common.metrics.panoptic import Pairs, count_pairs, quality_of_pairs
 from common.results import Panoptic, Segment
 from common.run.distributed import gather, is_main, process_count, process_index
-from common.run.evaluation import Example, photographs
+from common.run.evaluation import photographs
 from common.run.runlog import Bar
 from common.run.training import Metrics
+from maskworks.report.examples import Example
 from maskworks.report.mistakes import Mistakes, compare_segments, sum_up
 from refinemask_psg.network import RefineMask
 from refinemask_psg.psg.config import Relations

@@ -17,7 +17,7 @@ from PIL import Image
 
 from common.errors import UserError
 from common.files import write_text
-from common.run import program
+from maskworks.command_line import program
 from refinemask_psg.psg.results import SceneGraph
 from refinemask_psg.psg.submission_check import check_submission, open_submission
 from refinemask_psg.psg.submission_score import score_submission

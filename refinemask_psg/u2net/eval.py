@@ -2,8 +2,8 @@
 
 import torch
 
-from common.run import program
 from maskworks import commands
+from maskworks.command_line import program
 from refinemask_psg.u2net.config import VARIANTS
 from refinemask_psg.u2net.data import open_saliency
 from refinemask_psg.u2net.scoring import SCORING

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.run import command_line, program
-from maskworks import exported, exporting
+from maskworks import command_line, exported, exporting
+from maskworks.command_line import program
 from maskworks.shapes.scenes import draw_scene
 from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.u2net.network import U2Net, normalise, stretch

@@ -8,10 +8,11 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.run import command_line, program
 from common.run.distributed import choose_device, is_main
 from common.run.model import Picture
 from common.run.ranges import Whole
+from maskworks import command_line
+from maskworks.command_line import program
 from maskworks.prediction.command import Predict, Work, skip
 from maskworks.published.names import local_file
 from refinemask_psg.u2net.weights import load

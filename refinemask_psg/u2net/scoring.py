@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from common.results import Instances
 from common.run.distributed import gather, is_main, process_count, process_index
-from common.run.evaluation import Example, photographs
+from common.run.evaluation import photographs
 from common.run.runlog import Bar
 from common.run.training import Metrics
 from maskworks.commands import Scoring
+from maskworks.report.examples import Example
 from maskworks.report.mistakes import OVERLAP, Mistakes
 from refinemask_psg.u2net.data import Photographs
 from refinemask_psg.u2net.metrics import Scores, measure, summary

@@ -7,10 +7,10 @@ import torch
 from common.errors import UserError
 from common.run.callbacks import Callback, Run
 from common.run.checkpoint import load_weights
-from common.run.configuration import configure
 from common.run.distributed import process_count
 from common.run.settings import Training
 from maskworks import commands, own_data, report, training
+from maskworks.command_line.variants import configure
 from maskworks.published.formats import read_checkpoint_or_published
 from maskworks.published.names import local_file
 from refinemask_psg.u2net.augmentation import RescaleAndCrop

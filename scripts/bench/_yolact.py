@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.data.images import resize
-from common.run.configuration import choose
+from maskworks.command_line.variants import choose
 from maskworks.shapes.scenes import draw_scene
 from yolact.config import VARIANTS
 from yolact.network import YOLACT

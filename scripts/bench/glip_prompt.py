@@ -14,11 +14,11 @@ import torch
 import tyro
 from _timing import measure, print_table
 
-from common.run import program
-from common.run.configuration import choose
 from glip.config import BUILT_IN, VARIANTS, Config
 from glip.network import GLIP
 from glip.prompts import class_prompt
+from maskworks.command_line import program
+from maskworks.command_line.variants import choose
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white")
 NAMES = [f"{colour} {shape}" for colour in COLOURS for shape in ("circle", "square", "star", "ring", "cross", "heart")]

@@ -27,8 +27,8 @@ from annotation_loading import generate
 from common.data.coco import CocoDataset
 from common.ops.masks import decode, encode
 from common.results import Instances
-from common.run import program
-from common.run.memory import keep_freed_memory
+from maskworks.command_line import program
+from maskworks.memory import keep_freed_memory
 from maskworks.prediction.files import instance_map
 from solov2.postprocess import boxes_around, enlarge
 

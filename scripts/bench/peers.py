@@ -27,7 +27,7 @@ import tyro
 from common.data.images import resize
 from common.errors import UserError
 from common.ops import masks as rle
-from common.run import program
+from maskworks.command_line import program
 from maskworks.shapes.scenes import draw_scene
 
 HERE = Path(__file__).resolve().parent

@@ -11,8 +11,8 @@ import torch
 import tyro
 from _timing import measure, memory
 
-from common.run import program
-from common.run.configuration import choose
+from maskworks.command_line import program
+from maskworks.command_line.variants import choose
 from pose2seg import VARIANTS, Pose2Seg
 from pose2seg.templates import published_templates
 

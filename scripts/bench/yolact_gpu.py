@@ -17,7 +17,7 @@ from torch import Tensor
 
 from common.data.batches import Prepared
 from common.ops.batch_norm_folding import fold_batch_norms
-from common.run import program
+from maskworks.command_line import program
 from yolact.network import YOLACT
 
 PUBLISHED = {

@@ -14,9 +14,10 @@ from PIL import Image
 
 import solov2
 from common.run.checkpoint import Checkpoint, save
-from common.run.configuration import to_dict, to_yaml
+from common.run.configuration import to_dict
 from common.run.resume import State, save_state
 from maskworks import exported
+from maskworks.command_line.yaml_files import to_yaml
 from maskworks.report.details import RunDetails, write
 from tests.common.coco_example import HEIGHT, WIDTH
 from tests.faults.test_fuzz_checkpoints import CONTENT

@@ -11,14 +11,14 @@ import maskworks.__main__ as maskworks_command
 from common.data.coco import CocoDataset
 from common.data.images import described, image_size, read_ids, read_image
 from common.metrics import evaluate_coco
-from common.run import program
-from common.run.configuration import configure
 from common.run.resume import load_state
 from common.run.runlog import RunLog
 from glip.captioned_data import CaptionedDataset
 from glip.prompts import read_prompt
 from glip.tokeniser import Tokeniser
 from maskworks import exported, own_data
+from maskworks.command_line import program
+from maskworks.command_line.variants import configure
 from maskworks.published.class_lists import read_classes
 from pose2seg.joints import read_for_files
 from refinemask_psg.psg.data import PsgDataset

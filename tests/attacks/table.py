@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from common.run.command_line import settings_of
-from common.run.ranges import expected
+from maskworks.command_line.allowed import expected
+from maskworks.command_line.table import settings_of
 from maskworks.packages import NETWORKS
 from tests.attacks.attack import REFUSED, TAKEN, Attack, reading, write
 from tests.attacks.checkpoints import checkpoints

@@ -3,8 +3,10 @@
 import pytest
 
 from common.errors import UserError
-from common.run.configuration import configure, from_dict, to_dict, to_yaml
+from common.run.configuration import from_dict, to_dict
 from maskrcnn.config import VARIANTS as MASKRCNN
+from maskworks.command_line.variants import configure
+from maskworks.command_line.yaml_files import to_yaml
 from solov2.config import VARIANTS, Config
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError, surroundings
+from common.errors import UserError
 from common.files import RAISED, read_bytes, read_text
-from common.run.configuration import read_yaml
-from common.run.program import raise_limit
+from maskworks.command_line.program import raise_limit, surroundings
+from maskworks.command_line.yaml_files import read_yaml
 
 
 def refusal(path: Path, megabytes: float = 1) -> str:

@@ -14,16 +14,15 @@ from PIL import Image
 
 from common.data.images import (
     fit_within,
-    frame_rate,
     image_size,
     is_video,
     list_images,
     read_frames,
     read_image,
     resize,
-    write_video,
 )
 from common.errors import UserError
+from maskworks.prediction.film import frame_rate, write_video
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from maskworks.published import names
 
 PROGRAM = """
 import resource, torch
-from common.run import program
+from maskworks.command_line import program
 def main():
     [torch.ones(2**21) for _ in range(8)]
     counts = []

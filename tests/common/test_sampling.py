@@ -8,6 +8,7 @@ import torchvision.ops
 
 from common.ops import precision
 from common.ops.guarded_sampling import deform_conv2d, roi_align
+from maskworks.prediction import number_format
 from tests.running import python, run
 from tests.small import flags
 
@@ -54,8 +55,8 @@ def test_a_training_that_diverges_ends_with_a_line_that_says_so(name, tmp_path):
 @pytest.mark.parametrize(("seconds", "expected"), [((1.0, 0.5), "bf16"), ((1.0, 0.9), "fp32"), ((1.0, 3.0), "fp32")])
 def test_bf16_is_taken_only_where_it_is_clearly_faster(monkeypatch, seconds, expected):
     measured = dict(zip(("fp32", "bf16"), seconds, strict=True))
-    monkeypatch.setattr(precision, "convolution_seconds", lambda device, name: measured[name])
-    assert precision.fastest(torch.device("cpu")) == expected
+    monkeypatch.setattr(number_format, "convolution_seconds", lambda device, name: measured[name])
+    assert number_format.fastest(torch.device("cpu")) == expected
 
 
 def test_a_device_without_the_format_computes_in_fp32(monkeypatch):
@@ -64,16 +65,16 @@ def test_a_device_without_the_format_computes_in_fp32(monkeypatch):
             raise RuntimeError("not implemented for 'BFloat16'")
         return 1.0
 
-    monkeypatch.setattr(precision, "convolution_seconds", measure)
-    assert precision.fastest(torch.device("cpu")) == "fp32"
+    monkeypatch.setattr(number_format, "convolution_seconds", measure)
+    assert number_format.fastest(torch.device("cpu")) == "fp32"
 
 
 def test_the_quickest_of_the_tries_counts(monkeypatch):
     clock = SimpleNamespace(perf_counter=iter([10.0, 15, 20, 21.5, 30, 33]).__next__)
-    monkeypatch.setattr(precision, "time", clock)
-    assert precision.convolution_seconds(torch.device("cpu"), "fp32", tries=3) == 1.5
+    monkeypatch.setattr(number_format, "time", clock)
+    assert number_format.convolution_seconds(torch.device("cpu"), "fp32", tries=3) == 1.5
 
 
 def test_this_machine_can_be_measured():
-    assert precision.convolution_seconds(torch.device("cpu"), "bf16", tries=1) > 0
-    assert precision.fastest(torch.device("cpu")) in precision.DTYPES
+    assert number_format.convolution_seconds(torch.device("cpu"), "bf16", tries=1) > 0
+    assert number_format.fastest(torch.device("cpu")) in precision.DTYPES

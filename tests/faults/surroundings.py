@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 import solov2.train
-from common.run import program
+from maskworks.command_line import program
 
 SMALL = shlex.split(
     "--model.fpn-channels 32 --model.tower-channels 32 --model.tower-depth 1 --augment.long-side 64 "

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 import solov2.predict
-from common.data.images import write_video
-from common.errors import UserError, surroundings
+from common.errors import UserError
 from common.files import write_text
 from common.run import checkpoint
 from common.run.checkpoint import Checkpoint, load, save
 from common.run.configuration import to_dict
 from common.run.resume import State, save_state
 from common.run.runlog import RunLog
+from maskworks.command_line.program import surroundings
+from maskworks.prediction.film import write_video
 from tests.faults.guessing import Guess, contents, guess, pictures, predictions
 from tests.faults.surroundings import full_disk, kill_oneself, killed, only_line, status, train
 from tests.running import small_data

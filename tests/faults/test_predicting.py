@@ -16,12 +16,12 @@ import torch
 import maskrcnn.demo
 import refinemask_psg.predict
 import solov2.predict
-from common.data.images import write_video
 from common.errors import UserError
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
-from common.run.program import run
+from maskworks.command_line.program import run
 from maskworks.prediction.command import Predict, predict, unique_names
+from maskworks.prediction.film import write_video
 from maskworks.report import of_predictions
 from tests.faults.guessing import CLASSES, Guess, contents, guess, pictures, predictions
 from tests.running import ROOT, make_photographs, python, skipped_files

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from common.results import Instances
-from common.run.evaluation import Example
 from maskworks.report import of_folder
 from maskworks.report.details import PredictionDetails, RunDetails, Shown, read, save_picture, write, write_run_details
+from maskworks.report.examples import Example
 from maskworks.report.mistakes import Mistakes
 
 HOSTILE = "</script><script>document.title='broken'</script><b>&\"'"

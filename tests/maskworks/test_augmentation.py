@@ -19,8 +19,8 @@ from common.data.coco import CocoDataset, Sample
 from common.data.loader import TrainingSet, training_loader
 from common.errors import UserError
 from common.run.callbacks import Run
-from common.run.configuration import configure
 from maskworks import commands, own_data, shapes
+from maskworks.command_line.variants import configure
 from maskworks.own_data import augmentation, fitting, splits
 from maskworks.own_data.tiles import Window
 from tests.maskworks.own_data_formats import text

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 import solov2
 from common.data.batches import Batch, Target
 from common.errors import UserError
-from common.run.configuration import configure
 from common.run.settings import Optimizer, Training
 from maskworks import training
+from maskworks.command_line.variants import configure
 from maskworks.training import batch_size
 from maskworks.training.batch_size import BatchSizeFound, fit_batch_size, largest_that_fits
 

@@ -15,7 +15,9 @@ from common.data.coco import CocoDataset
 from common.data.loader import worker_count
 from common.errors import UserError
 from common.run import checkpoint
-from common.run.configuration import configure, from_dict, to_dict, to_yaml
+from common.run.configuration import from_dict, to_dict
+from maskworks.command_line.variants import configure
+from maskworks.command_line.yaml_files import to_yaml
 from maskworks.commands.runs import INSTANCES, describe_limits, evaluation_folder, model_to_evaluate
 from solov2.config import VARIANTS, Config
 

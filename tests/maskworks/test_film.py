@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.images import read_frames, write_video
+from common.data.images import read_frames
 from common.errors import UserError
 from common.results import Instances
 from common.run.model import Picture
 from maskworks.prediction import film
-from maskworks.prediction.film import predict_film
+from maskworks.prediction.film import predict_film, write_video
 
 TIMES = (0, 40, 50, 200, 900)  # milliseconds
 HEIGHT, WIDTH = 47, 64

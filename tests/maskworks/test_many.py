@@ -21,9 +21,9 @@ import torch
 from common.data.images import read_image
 from common.errors import UserError
 from common.ops.masks import decode
-from common.run import command_line
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
+from maskworks import command_line
 from maskworks.many import engine, finding, parts, photographs, results, sources
 from maskworks.many.__main__ import PredictMany
 from solov2 import VARIANTS, SOLOv2, load

@@ -13,9 +13,10 @@ import solov2
 import yolact
 from common.errors import UserError
 from common.ops import masks as rle
-from common.run.configuration import configure, to_yaml
 from common.run.settings import Data, Images, Optimizer, Training
 from maskworks import own_data, shapes
+from maskworks.command_line.variants import configure
+from maskworks.command_line.yaml_files import to_yaml
 from maskworks.own_data import checks, coco_files, fitting, splits
 from maskworks.own_data.tiles import Tiling
 from tests.maskworks.own_data_formats import HEIGHT, WIDTH, labelme, picture, pictures, save, text

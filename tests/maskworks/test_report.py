@@ -17,12 +17,12 @@ from common.data.coco import CocoDataset
 from common.data.loader import Steps, TrainingSet
 from common.errors import UserError
 from common.results import Panoptic, Segment
-from common.run.evaluation import Example
 from common.run.settings import Training
 from maskworks import shapes
 from maskworks.report import of_folder
 from maskworks.report.curves import loss_charts, read_log, thin
 from maskworks.report.details import RunDetails, Shown, save_picture, write, write_run_details
+from maskworks.report.examples import Example
 from maskworks.report.mistakes import Mistakes
 from maskworks.report.page import thumbnail
 from maskworks.report.report import most_confused

@@ -11,9 +11,9 @@ import torch
 from common.data.batches import collate
 from common.data.coco import CocoDataset
 from common.data.loader import TrainingSet
-from common.run.configuration import configure
 from maskrcnn.augmentation import training_transforms as maskrcnn_transforms
 from maskworks import own_data, shapes
+from maskworks.command_line.variants import configure
 from maskworks.commands.runs import INSTANCES, open_dataset
 from maskworks.own_data.tiles import TiledDataset
 from maskworks.packages import NETWORKS

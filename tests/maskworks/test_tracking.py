@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.images import write_video
 from common.errors import UserError
 from common.results import Instances
 from maskworks.prediction.command import Predict, Work, predict
-from maskworks.prediction.film import predict_film
+from maskworks.prediction.film import predict_film, write_video
 
 SIDE, FRAMES = 24, 24
 

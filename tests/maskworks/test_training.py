@@ -16,8 +16,8 @@ import upsnet
 from common.errors import UserError
 from common.run.callbacks import Callback
 from common.run.checkpoint import load
-from common.run.configuration import flags as as_flags
 from maskworks import training
+from maskworks.command_line.yaml_files import flags as as_flags
 from maskworks.packages import NETWORKS
 from tests.running import logged_steps, python
 from tests.small import flags

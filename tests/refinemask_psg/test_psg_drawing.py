@@ -6,7 +6,7 @@ import torch
 from common.drawing import PAPER, Tag, free_place, shared_pixels
 from common.results import Panoptic, Segment
 from refinemask_psg.psg.drawing import paint_arrow, with_legend
-from refinemask_psg.psg.results import Relation, SceneGraph
+from refinemask_psg.psg.results import Relation, SceneGraph, numbered_names
 
 
 def test_a_predicate_moves_along_its_arrow_out_of_the_way_of_names():
@@ -30,7 +30,7 @@ def test_segments_of_a_class_are_numbered_and_the_legend_has_a_width_of_its_own(
     ids[:20], ids[40:] = 2, 3
     infos = [Segment(1, 0, True), Segment(2, 1, False), Segment(3, 0, True)]
     panoptic = Panoptic(ids, infos, ("person", "sky"), (60, 80), np.zeros((60, 80, 3), np.uint8))
-    assert panoptic.numbered_names() == ["person 1", "sky", "person 2"]
+    assert numbered_names(panoptic) == ["person 1", "sky", "person 2"]
     none, one = SceneGraph(panoptic, [], ("on",)), SceneGraph(panoptic, [Relation(0, 1, 0, 0.9)], ("on",))
     drawings = [np.asarray(graph.draw()) for graph in (none, one)]
     assert drawings[0].shape == drawings[1].shape

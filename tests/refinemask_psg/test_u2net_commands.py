@@ -12,9 +12,9 @@ from PIL import Image
 
 from common.data.batches import Batch, Target
 from common.errors import UserError
-from common.run import program
 from common.run.checkpoint import load as load_checkpoint
 from common.run.training import Trainer
+from maskworks.command_line import program
 from refinemask_psg.u2net import U2Net, load
 from refinemask_psg.u2net.network import map_losses
 from tests.running import evaluation, small_data

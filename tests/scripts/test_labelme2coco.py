@@ -11,7 +11,7 @@ import pytest
 
 from common.data.coco import CocoDataset
 from common.errors import UserError
-from common.run.program import run
+from maskworks.command_line.program import run
 from maskworks.own_data.labelme import circle
 from scripts.check_dataset import examine
 from scripts.labelme2coco import Convert, convert, main

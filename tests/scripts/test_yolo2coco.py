@@ -11,7 +11,7 @@ import yaml
 
 from common.data.coco import CocoDataset
 from common.errors import UserError
-from common.run.program import run
+from maskworks.command_line.program import run
 from scripts.check_dataset import examine
 from scripts.yolo2coco import Convert, convert, main
 

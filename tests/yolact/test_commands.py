@@ -11,8 +11,8 @@ from PIL import Image
 import yolact
 from common.data.images import read_frames
 from common.errors import UserError
-from common.run.configuration import to_yaml
 from maskworks import shapes
+from maskworks.command_line.yaml_files import to_yaml
 from tests import small
 from tests.running import evaluation, make_photographs, run, small_data
 from tests.yolact.test_convert import published_by_dbolya

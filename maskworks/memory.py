@@ -1,9 +1,7 @@
-"""How the C library keeps the memory that tensors free, and how much of it a process has had."""
+"""How the C library keeps the memory that tensors free."""
 
 import ctypes
 import sys
-
-import torch
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's mallopt
 KEPT = 2**31 - 1
@@ -22,14 +20,3 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, KEPT), (M_TOP_PAD, STEP)):
             mallopt(parameter, value)
-
-
-def peak_memory(device: torch.device) -> str:
-    """The most that this process has had."""
-    if device.type == "cuda":
-        return f"{torch.cuda.max_memory_reserved(device) / 2**30:.1f} GiB of the GPU's memory"
-    if sys.platform == "win32":
-        return "memory unknown"
-    from resource import RUSAGE_SELF, getrusage  # which Windows has not
-
-    return f"{getrusage(RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == 'darwin' else 2**20):.1f} GiB of memory"

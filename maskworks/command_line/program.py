@@ -1,5 +1,6 @@
 """What stands around every command: its errors are lines, with an exit status, and flags that any of them takes."""
 
+import errno
 import io
 import os
 import re
@@ -10,9 +11,12 @@ from collections.abc import Callable
 
 import torch.distributed as dist
 
-from common.errors import UserError, surroundings
+from common.errors import UserError
 from common.files import RAISED
-from common.run.memory import keep_freed_memory
+from maskworks.memory import keep_freed_memory
+
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, a limit, one's share of it
+NO_MEMORY = ("t allocate memory", "not enough memory", "out of memory", "bad_alloc", "bad allocation")
 
 
 def run(main: Callable[[], object]) -> None:
@@ -39,6 +43,20 @@ def run(main: Callable[[], object]) -> None:
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def surroundings(error: Exception) -> str | None:
+    """An error that isn't in the code but around it, as one line; None for any other."""
+    if isinstance(error, OSError) and error.filename is not None:
+        remedy = "free some space" if error.errno in FULL else "check the path and the rights to it"
+        return f"{error.filename}: cannot be read or written ({error.strerror}); {remedy}, then go on with --resume"
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY):
+        where = f" ({str(error).splitlines()[0]:.200})" if str(error) else ""
+        return f"there is not enough memory for it{where}; try smaller images, a smaller --batch-size or network"
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+        reason = str(error).split(". ")[0].rstrip(".")
+        return f"a loader worker died ({reason}), perhaps for want of memory; try fewer --workers, go on with --resume"
+    return None
 
 
 def raise_limit() -> None:

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from common.run import program
-from common.run.command_line import settings_of
-from common.run.configuration import configure, from_dict, to_dict
-from common.run.ranges import expected, faults
+from common.run.configuration import from_dict, to_dict
+from maskworks.command_line import program
+from maskworks.command_line.allowed import expected, faults
+from maskworks.command_line.table import settings_of
+from maskworks.command_line.variants import configure
 from maskworks.packages import NETWORKS
 from tests.test_house import ROOT, files
 
