@@ -1,11 +1,15 @@
 """For all tests: nothing is timed, and `--not-passed` leaves out what passed in the run before."""
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 # a busy machine is no fault of the code
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+os.fsync = lambda _: None  # nothing that a test writes has to outlive the machine
 
 PASSED = "maskworks/passed"  # where pytest's cache has the names of a run's tests that passed
 passed: list[str] = []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TextIO
 
 import numpy as np
@@ -37,34 +39,55 @@ def python(
     Of several `processes` each has the variables that torchrun gives it, and all write to one output. They are ended
     after so many seconds, and may take so many bytes of memory (0: all) beside what that process has.
     """
-    line = [str(word) for word in words]
-    environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} if processes > 1 else {}
     if not hasattr(os, "fork"):
+        line, around = [str(word) for word in words], environment(path, processes)
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--"]
         launch = [word for word in torchrun if word != "--" or line[0] != "-m"] if processes > 1 else []
         command = [sys.executable, *launch, *line]
         return subprocess.run(
-            command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False
+            command, env=around, cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False
         )
-    with TemporaryDirectory() as folder:
-        said = [Path(folder, name) for name in ("output", "errors")]
-        for file in said:
-            file.touch()
-        asked = {
-            "words": line,
-            "processes": processes,
-            "cwd": str(cwd),
-            "environment": environment,
-            "output": str(said[0]),
-            "errors": str(said[1]),
-            "seconds": seconds,
-            "memory": memory,
-        }
-        requests, replies = warm_process()
-        print(json.dumps(asked), file=requests, flush=True)
-        status = int(replies.readline())
-        return subprocess.CompletedProcess(line, status, *(file.read_text(encoding="utf-8") for file in said))
+    return start(*words, cwd=cwd, path=path, processes=processes, seconds=seconds, memory=memory).end()
+
+
+@dataclass
+class Program:
+    """What runs in copies of the warm process, and where what it says is kept."""
+
+    words: list[str]
+    processes: list[int]
+    folder: str
+
+    def end(self) -> subprocess.CompletedProcess[str]:
+        """Waited for."""
+        status = int(ask({"end": self.processes}))
+        said = [Path(self.folder, name).read_text(encoding="utf-8") for name in ("output", "errors")]
+        shutil.rmtree(self.folder)
+        return subprocess.CompletedProcess(self.words, status, *said)
+
+
+def start(
+    *words: object, cwd: Path, path: Path = ROOT, processes: int = 1, seconds: int = 600, memory: int = 0
+) -> Program:
+    """`python`, not waited for."""
+    folder, line = mkdtemp(), [str(word) for word in words]
+    said = {name: f"{folder}/{name}" for name in ("output", "errors")}
+    for file in said.values():
+        Path(file).touch()
+    asked: dict[str, object] = {"words": line, "processes": processes, "cwd": str(cwd)}
+    asked |= {"seconds": seconds, "memory": memory, "environment": environment(path, processes)}
+    return Program(line, json.loads(ask(asked | said)), folder)
+
+
+def environment(path: Path, processes: int = 1) -> dict[str, str]:
+    alone = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+    return alone if processes == 1 else alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+
+
+def ask(question: dict[str, object]) -> str:
+    requests, replies = warm_process()
+    print(json.dumps(question), file=requests, flush=True)
+    return replies.readline()
 
 
 def free_port() -> int:
@@ -76,9 +99,9 @@ def free_port() -> int:
 @cache
 def warm_process() -> tuple[TextIO, TextIO]:
     """Where programs are asked for, and where their exit statuses come; it ends with this process."""
-    environment = os.environ | {"PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
     line = [sys.executable, str(ROOT / "tests" / "warm.py")]
-    started = subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+    around = os.environ | {"PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen(line, env=around, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
     assert started.stdin
     assert started.stdout
     return started.stdin, started.stdout

@@ -1,9 +1,9 @@
 """A process that has the libraries in memory and turns a copy of itself into each Python program that is asked for.
 
 To import torch, torchvision and transformers takes seconds of processor time, and the tests start a hundred programs.
-`python tests/warm.py` imports them once, nothing of ours with them, then forks for each request: a copy runs the
-program as `python WORDS` would, with its own folder, environment, output and exit status; or several copies, as
-torchrun starts them.
+`python tests/warm.py` imports them once, and our packages, then forks for each request: a copy runs the program as
+`python WORDS` would, with its own folder, environment, output and exit status; or several copies, as torchrun starts
+them. No command is imported before it runs, and none of our packages if those of another folder are asked for.
 """
 
 import atexit
@@ -38,16 +38,38 @@ LIBRARIES = (
     "tyro",
     "yaml",
 )
+ROOT = str(Path(__file__).parents[1])
+OURS = (
+    "glip",
+    "maskrcnn",
+    "maskworks.commands.runs",
+    "maskworks.prediction.command",
+    "maskworks.report",
+    "maskworks.shapes",
+    "pose2seg",
+    "refinemask_psg",
+    "solov2",
+    "upsnet",
+    "yolact",
+)
 
 
 def main() -> None:
     sys.dont_write_bytecode = False  # our modules are compiled once, not in each copy
     for name in LIBRARIES:
         importlib.import_module(name)
+    sys.path.insert(0, ROOT)
+    for name in OURS:
+        importlib.import_module(name)
+    os.fsync = lambda _: None  # nothing that a test writes has to outlive the machine
     gc.freeze()  # copies neither look through what is here nor, by doing so, copy its memory
     reply = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         asked = json.loads(line)
+        if ended := asked.get("end"):  # of programs started before
+            ends = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in ended]
+            print(max(ends, key=abs), file=reply, flush=True)
+            continue
         started = []
         for rank in range(asked["processes"]):
             process = os.fork()
@@ -56,8 +78,7 @@ def main() -> None:
                 become(asked, rank)
                 return
             started.append(process)
-        ends = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started]
-        print(max(ends, key=abs), file=reply, flush=True)
+        print(json.dumps(started), file=reply, flush=True)
 
 
 def become(asked: dict[str, Any], rank: int) -> None:
@@ -78,7 +99,11 @@ def become(asked: dict[str, Any], rank: int) -> None:
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(asked["processes"]))
     program, *sys.argv[1:] = asked["words"]
     folder = asked["cwd"] if program == "-m" else str(Path(program).parent)
-    sys.path[:1] = [folder, *filter(None, asked["environment"]["PYTHONPATH"].split(os.pathsep))]
+    if asked["environment"]["PYTHONPATH"] != ROOT:
+        packages = {"common", *(name.partition(".")[0] for name in OURS)}
+        for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+            del sys.modules[name]
+    sys.path[:2] = [folder, *filter(None, asked["environment"]["PYTHONPATH"].split(os.pathsep))]
     status = 0
     try:
         if program == "-m":

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from common.run.checkpoint import load
 from common.run.resume import load_state
 from maskworks import shapes
 from solov2.train import main
-from tests.running import logged_steps, python
+from tests.running import logged_steps, python, start
 
 ROOT = Path(__file__).parents[2]
 SMALL = shlex.split(
@@ -41,17 +40,8 @@ def command(data: list[str], run: Path, *flags: str) -> list[str]:
     return ["-m", "solov2.train", "--run", str(run), *SMALL, *data, *flags]
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-
-
 def train(data: list[str], run: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return python(*command(data, run, *flags), cwd=run.parent)
-
-
-def run_command(line: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    settings = {"env": environment(), "cwd": folder, "capture_output": True, "text": True, "timeout": 300}
-    return subprocess.run(line, check=False, **settings)
 
 
 def assert_same_weights(one: Path, other: Path, tolerance: float = 0.0) -> None:
@@ -61,7 +51,7 @@ def assert_same_weights(one: Path, other: Path, tolerance: float = 0.0) -> None:
         torch.testing.assert_close(value, second[name], rtol=tolerance, atol=tolerance)
 
 
-EXACT = ["--steps", "7", "--epochs", "3", "--accumulate", "2", "--optimizer.ema", "0.9", "--save-every", "1"]
+EXACT = ["--steps", "7", "--epochs", "3", "--accumulate", "2", "--optimizer.ema", "0.9"]
 
 
 @pytest.fixture(scope="session")
@@ -96,15 +86,14 @@ def test_another_seed_gives_other_weights(data, uninterrupted, tmp_path):
 
 
 def test_a_killed_and_resumed_run_has_the_weights_of_one_never_killed(data, uninterrupted, tmp_path):
-    run = tmp_path / "run"
-    line = [sys.executable, *command(data, run, *EXACT, "--workers", "1")]
-    process = subprocess.Popen(line, env=environment(), cwd=tmp_path, stderr=subprocess.DEVNULL)
-    wait_for_step(run, 4, process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    run, flags = tmp_path / "run", [*EXACT, "--save-every", "1"]
+    program = start(*command(data, run, *flags, "--workers", "1"), cwd=tmp_path)
+    wait_for_step(run, 4)
+    os.kill(program.processes[0], signal.SIGKILL)
+    assert program.end().returncode == -signal.SIGKILL
     saved = load_state(run / "last.state").step
     assert 3 <= saved < 7
-    done = train(data, run, *EXACT, "--workers", "2", "--resume")
+    done = train(data, run, *flags, "--workers", "2", "--resume")
     assert done.returncode == 0, done.stderr
     assert "workers: 1 before, 2 now" in done.stdout
     assert done.stdout.count(" before, ") == 1
@@ -116,14 +105,13 @@ def test_a_killed_and_resumed_run_has_the_weights_of_one_never_killed(data, unin
 
 def test_ctrl_c_saves_and_says_how_to_go_on(data, uninterrupted, tmp_path):
     run = tmp_path / "run"
-    line = [sys.executable, *command(data, run, *EXACT, "--workers", "0", "--save-every", "100")]
-    process = subprocess.Popen(line, env=environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    wait_for_step(run, 2, process)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert "--resume" in error.splitlines()[-1]
-    assert "Traceback" not in error
+    program = start(*command(data, run, *EXACT, "--workers", "0"), cwd=tmp_path)
+    wait_for_step(run, 2)
+    os.kill(program.processes[0], signal.SIGINT)
+    stopped = program.end()
+    assert stopped.returncode == 2
+    assert "--resume" in stopped.stderr.splitlines()[-1]
+    assert "Traceback" not in stopped.stderr
     done = train(data, run, *EXACT, "--workers", "0", "--resume")
     assert done.returncode == 0, done.stderr
     assert_same_weights(uninterrupted, run)
@@ -140,10 +128,10 @@ def test_a_finished_run_that_is_resumed_is_scored_and_reported_again(data, unint
     assert_same_weights(uninterrupted, run)
 
 
-def wait_for_step(run: Path, step: int, process: subprocess.Popen) -> None:
+def wait_for_step(run: Path, step: int) -> None:
     log, deadline = run / "log.jsonl", time.monotonic() + 120
     while not (log.exists() and log.read_text().count("\n") >= step):
-        assert process.poll() is None and time.monotonic() < deadline
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 

@@ -2,10 +2,7 @@
 
 import json
 import os
-import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +15,7 @@ from common.data.coco import CocoDataset
 from common.run.checkpoint import load
 from common.run.resume import load_state
 from tests.faults.surroundings import SMALL, kill_oneself, only_line, status, train
-from tests.running import ROOT, small_data
+from tests.running import small_data, start
 
 
 def test_a_loader_worker_that_dies_is_one_line_and_the_run_goes_on(tmp_path, monkeypatch, capfd):
@@ -40,40 +37,39 @@ def test_a_loader_worker_that_dies_is_one_line_and_the_run_goes_on(tmp_path, mon
     assert load_state(tmp_path / "run" / "last.state").step == 3
 
 
+AS_TORCHRUN = """
+import os, runpy, sys
+from pathlib import Path
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+def train(*words):
+    Path("rank" + os.environ["RANK"]).write_text(str(os.getpid()))
+    sys.argv = ["train.py", *words]
+    runpy.run_module("solov2.train", run_name="__main__", alter_sys=True)
+
+standalone = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": "test"}
+elastic_launch(LaunchConfig(1, 1, 2, start_method="fork", max_restarts=0, **standalone), train)(*sys.argv[1:])
+"""
+
+
 def test_a_process_of_torchrun_that_dies_stops_the_job_which_then_goes_on(tmp_path):
+    """By torchrun's own agent, whose processes are copies of it and needn't import torch again."""
     run, data = tmp_path / "run", small_data(tmp_path)
     flags = ["--steps", "300", "--epochs", "100", "--save-every", "2", "--workers", "0", "--evaluate-every", "0"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "solov2.train"]
-    line = [sys.executable, *torchrun, *SMALL, *flags, "--run", str(run), *data]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with (tmp_path / "said").open("w") as said:
-        job = subprocess.Popen(line, env=environment, cwd=tmp_path, stdout=said, stderr=said)
-        wait_for_state(run / "last.state", job)
-        os.kill(second_process(job.pid), signal.SIGKILL)
-        assert job.wait(timeout=120) != 0
-    assert "Signal 9 (SIGKILL)" in (tmp_path / "said").read_text()
+    (tmp_path / "job.py").write_text(AS_TORCHRUN)
+    job = start(tmp_path / "job.py", *SMALL, *flags, "--run", run, *data, cwd=tmp_path)
+    deadline = time.monotonic() + 240
+    while not (run / "last.state").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(int((tmp_path / "rank1").read_text()), signal.SIGKILL)  # not the one that writes the files
+    stopped = job.end()
+    assert stopped.returncode != 0
+    assert "Signal 9 (SIGKILL)" in stopped.stderr
     saved = load_state(run / "last.state").step
     assert 0 < saved < 300
     assert train(*flags, "--steps", saved + 1, "--run", run, *data, "--resume") == 0
     assert load_state(run / "last.state").step == saved + 1
-
-
-def wait_for_state(path: Path, job: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 240
-    while not path.exists():
-        assert job.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def second_process(launcher: int) -> int:
-    """The process that is not the main one, which writes the files."""
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    ranks = {}
-    for child in children:
-        found = re.search(rb"\0RANK=(\d+)\0", b"\0" + Path(f"/proc/{child}/environ").read_bytes())
-        if found:
-            ranks[int(found[1])] = int(child)
-    return ranks[1]
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
