@@ -29,6 +29,7 @@ from common.drawing import (
 from common.errors import UserError, needing
 from common.ops.masks import Rle, decode, encode
 from common.ops.masks import boxes as corners
+from common.ops.outlines import outlines
 
 PictureSource = Path | NDArray[np.uint8] | None
 Point = tuple[int, int]  # x, y
@@ -154,6 +155,18 @@ class Instances:
             for entry, points in zip(entries, self.keypoints.flatten(1).tolist(), strict=True):
                 entry["keypoints"] = points
         return entries
+
+    def to_labelme(self, file_name: str) -> dict[str, Any]:
+        """labelme's file beside a picture of that name: an object's parts are a group, the score its description."""
+        shapes: list[dict[str, Any]] = []
+        for index, (name, score) in enumerate(zip(self.names, self.scores.tolist(), strict=True)):
+            mask = self.mask(index)
+            parts = [self.boxes[index].reshape(2, 2).cpu().numpy()] if mask is None else outlines(mask)
+            shape: dict[str, Any] = {"label": name, "group_id": index + 1 if len(parts) > 1 else None, "flags": {}}
+            shape |= {"shape_type": "rectangle" if mask is None else "polygon", "description": f"{score:.3f}"}
+            shapes += [shape | {"points": part.tolist()} for part in parts]
+        size = {"imageHeight": self.size[0], "imageWidth": self.size[1]}
+        return {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": file_name, "imageData": None} | size
 
     def to_supervision(self) -> Any:
         """supervision's Detections, which it draws, tracks and counts."""

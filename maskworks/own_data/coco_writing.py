@@ -12,7 +12,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import write_text
 from common.ops import masks as rle
-from maskworks.own_data.outlines import Mask, Outline
+from common.ops.outlines import Mask, Outline
 
 Json = dict[str, Any]
 

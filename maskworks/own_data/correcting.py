@@ -16,10 +16,9 @@ from PIL import Image
 from common.errors import UserError
 from common.files import write_text
 from common.ops import masks as rle
+from common.ops.outlines import Mask, joined, outlines
 from common.results import Instances
 from maskworks.own_data.coco_writing import CocoWriter, Json, boxed, outlined
-from maskworks.own_data.labelme import labelme_file
-from maskworks.own_data.outlines import Mask, joined, outlines
 from maskworks.prediction.command import Predict, unique_names
 
 MOST = 65_535  # objects of a label image of 16 bits
@@ -65,7 +64,7 @@ def to_correct(folder: Path | None, options: PredictToCorrect) -> Path | None:
         shutil.copy(picture.source, copy)
     if options.format == "labelme":
         for picture in pictures:
-            content = labelme_file(picture.found, picture.name)
+            content = picture.found.to_labelme(picture.name)
             write_text(target / f"{Path(picture.name).stem}.json", json.dumps(content, indent=1))
     elif options.format == "yolo":
         write_yolo(target, pictures, classes)

@@ -1,4 +1,4 @@
-"""labelme's files, read: polygons, rectangles, circles and painted masks; and written, of what was found.
+"""labelme's files, read: polygons, rectangles, circles and painted masks.
 
 Shapes of one label and one group_id are one object in several pieces.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -22,9 +22,8 @@ from common.data.images import image_size
 from common.errors import UserError
 from common.files import leads_inside, read_bytes
 from common.ops import masks as rle
-from common.results import Instances
+from common.ops.outlines import Mask, Outline
 from maskworks.own_data.coco_writing import CocoWriter, Json, masked, outlined, rectangle
-from maskworks.own_data.outlines import Mask, Outline, outlines
 
 FAR = 2**31  # from where no pixel of an image is
 CIRCLE_ERROR = 0.1  # of a pixel: how far a circle's polygon may be from the circle
@@ -237,16 +236,3 @@ def annotation(label: int, pieces: Sequence[Piece], height: int, width: int) -> 
 def found_classes(photographs: dict[Path, Photograph], order: str) -> list[str]:
     names = dict.fromkeys(label for photograph in photographs.values() for label, _ in photograph.objects)
     return sorted(names) if order == "sorted" else list(names)
-
-
-def labelme_file(found: Instances, file_name: str) -> dict[str, Any]:
-    """labelme's file beside a picture of that name: an object's parts are a group, the score its description."""
-    shapes: list[dict[str, Any]] = []
-    for index, (name, score) in enumerate(zip(found.names, found.scores.tolist(), strict=True)):
-        mask = found.mask(index)
-        parts = [found.boxes[index].reshape(2, 2).cpu().numpy()] if mask is None else outlines(mask)
-        shape: dict[str, Any] = {"label": name, "group_id": index + 1 if len(parts) > 1 else None, "flags": {}}
-        shape |= {"shape_type": "rectangle" if mask is None else "polygon", "description": f"{score:.3f}"}
-        shapes += [shape | {"points": part.tolist()} for part in parts]
-    size = {"imageHeight": found.size[0], "imageWidth": found.size[1]}
-    return {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": file_name, "imageData": None} | size

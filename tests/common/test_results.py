@@ -18,7 +18,6 @@ from common.drawing import Tag, label_colours, paint_mask, paint_tags
 from common.errors import UserError
 from common.results import Instances, Panoptic, Segment, area, as_png, inner_point
 from maskworks.own_data.found import read
-from maskworks.own_data.labelme import labelme_file
 from maskworks.prediction.files import instance_map
 from refinemask_psg.psg.results import Relation, SceneGraph
 
@@ -84,13 +83,13 @@ def test_to_coco_carries_keypoints_flat_and_leaves_out_what_is_missing() -> None
     assert "segmentation" not in entries[0]
 
 
-def test_labelme_reads_what_is_written_for_it(tmp_path: Path) -> None:
+def test_labelme_reads_what_to_labelme_writes(tmp_path: Path) -> None:
     """An object in two parts, one that has no pixel left, and boxes alone."""
     found = make_instances()
     assert found.masks is not None
     found.masks[0, 50:, :10] = True
     found.masks[1] = False
-    (tmp_path / "a.json").write_text(json.dumps(labelme_file(found, "a.png")))
+    (tmp_path / "a.json").write_text(json.dumps(found.to_labelme("a.png")))
     (tmp_path / "a.png").write_bytes(as_png(Image.fromarray(np.zeros((60, 80, 3), np.uint8))))
     (one,) = read(tmp_path).train.content()["annotations"]
     assert oracle.area(oracle.frPyObjects(one["segmentation"], 60, 80)).tolist() == [10 * 10, 20 * 20]

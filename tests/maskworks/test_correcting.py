@@ -16,10 +16,10 @@ from common.data.coco import CocoDataset
 from common.errors import UserError
 from common.ops import masks as rle
 from common.ops.masks import encode
+from common.ops.outlines import Mask, outlines
 from common.run.settings import Data
 from maskworks.own_data import found, splits
 from maskworks.own_data.correcting import PredictToCorrect, refuse_to_replace, to_correct
-from maskworks.own_data.outlines import Mask, outlines
 
 HEIGHT, WIDTH = 90, 120
 FORMATS = ["coco", "labelme", "yolo", "cvat", "label-images"]
