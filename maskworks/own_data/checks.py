@@ -17,6 +17,7 @@ from common.errors import UserError
 from common.files import read_bytes
 from common.ops import masks as rle
 from common.run.settings import Images
+from maskworks.own_data.coco_files import Counted
 
 SMALLEST = 8  # pixels: of an object's side at the network's size; two pixels of the finest features
 MANY = 0.5  # the part of a class's objects below that, from which a training is stopped
@@ -38,6 +39,12 @@ class Set:
 
     def objects(self) -> int:
         return int(self.a.usable.sum())
+
+    def counted(self) -> Counted:
+        """What is looked at of data of any kind."""
+        counts = np.bincount(self.a.labels[self.a.usable], minlength=len(self.class_names)).tolist()
+        pictures = [self.folder / name for name in self.a.file_names]
+        return Counted(pictures, dict(zip(self.class_names, counts, strict=True)))
 
     def counts(self) -> NDArray[np.int64]:
         """The objects of each picture."""
@@ -74,19 +81,23 @@ def opened(named: Images) -> Set:
 
 def wasted(train: Set, val: Set, masks: bool = True) -> list[str]:
     """A line for each reason not to begin."""
-    found = []
-    if train.class_names != val.class_names:
-        return [
-            f"the classes are not the same in the same order: {train.class_names} to train, {val.class_names} after"
-        ]
-    counts = np.bincount(train.a.labels[train.a.usable], minlength=len(train.class_names))
-    if without := [name for name, count in zip(train.class_names, counts, strict=True) if not count]:
-        found.append(f"no object to learn from: of {', '.join(without)}; add some, or take the class out")
-    if not val.objects():
-        found.append("the validation pictures have no object, so no score would say anything; add some")
+    found = wasted_by(train.counted(), val.counted())
     if masks and train.objects() and (train.a.kinds[train.a.usable] == NO_MASK).all():
         found.append("the objects have boxes and no masks; outline them, or take boxes for masks: --data.rectangles")
-    if shared := shared_pictures(train, val):
+    return found
+
+
+def wasted_by(train: Counted, val: Counted, what: str = "object") -> list[str]:
+    """The reasons that the pictures give, and the classes."""
+    classes = [list(own.segments) for own in (train, val)]
+    if classes[0] != classes[1]:
+        return [f"the classes are not the same in the same order: {classes[0]} to train, {classes[1]} after"]
+    found = []
+    if without := [name for name, count in train.segments.items() if not count]:
+        found.append(f"no {what} to learn from: of {', '.join(without)}; add some, or take the class out")
+    if not sum(val.segments.values()):
+        found.append(f"the validation pictures have no {what}, so no score would say anything; add some")
+    if shared := shared_pictures(train.pictures, val.pictures):
         more = f" and {len(shared) - 3} more" if shared[3:] else ""
         found.append(
             f"pictures that train and validate: {', '.join(shared[:3])}{more}; take them out of one of the two"
@@ -94,13 +105,12 @@ def wasted(train: Set, val: Set, masks: bool = True) -> list[str]:
     return found
 
 
-def shared_pictures(train: Set, val: Set) -> list[str]:
+def shared_pictures(train: list[Path], val: list[Path]) -> list[str]:
     """Pictures of the same content; only those are read whose file is as long as one of the other set."""
-    paths = [[own.folder / name for name in own.a.file_names] for own in (train, val)]
-    lengths = [[path.stat().st_size if path.is_file() else -1 for path in own] for own in paths]  # missing: named later
-    both = set(lengths[0]) & set(lengths[1]) - {-1}
-    trained = {_digest(path): path for path, length in zip(paths[0], lengths[0], strict=True) if length in both}
-    candidates = [path for path, length in zip(paths[1], lengths[1], strict=True) if length in both]
+    lengths = [[path.stat().st_size if path.is_file() else -1 for path in own] for own in (train, val)]
+    both = set(lengths[0]) & set(lengths[1]) - {-1}  # missing: named later
+    trained = {_digest(path): path for path, length in zip(train, lengths[0], strict=True) if length in both}
+    candidates = [path for path, length in zip(val, lengths[1], strict=True) if length in both]
     pairs = [(path, trained.get(_digest(path))) for path in candidates]
     return [f"{path.name} (as {other.name})" for path, other in pairs if other is not None]
 

@@ -4,15 +4,17 @@ A package looks for its own kind of them, its task: objects, joints, captions, p
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from common.errors import UserError
 from common.files import read_bytes
+from common.run.settings import Images
 from maskworks.own_data.coco_writing import Json
 
 T = TypeVar("T")
@@ -86,17 +88,38 @@ class Names(msgspec.Struct):
     annotations: list[OfCategory]
 
 
+class OfClass(msgspec.Struct):
+    category_id: int
+
+
 class Segmented(msgspec.Struct):
     """What is counted of a panoptic annotation, or of a picture of PSG's."""
 
-    segments_info: list[msgspec.Raw]
+    segments_info: list[OfClass]
     image_id: int | str
+    file_name: str = ""  # of PSG's the picture's, else the PNG's
+
+
+class SegmentedImage(msgspec.Struct):
+    id: int | str
+    file_name: str
 
 
 class Segments(msgspec.Struct):
+    images: list[SegmentedImage] = []
     annotations: list[Segmented] = []
+    categories: list[Category] = []
     data: list[Segmented] = []
+    thing_classes: list[str] = []
+    stuff_classes: list[str] = []
     test_image_ids: list[str] = []
+
+
+class Counted(NamedTuple):
+    """What is looked at of a data set of objects or of segments."""
+
+    pictures: list[Path]
+    segments: dict[str, int]  # class -> how many there are
 
 
 class OnlyImages(msgspec.Struct):
@@ -164,12 +187,16 @@ def read(file: Path, task: str = "instances") -> Part:
     return Part(folder, None, content)
 
 
-def counted_segments(file: Path, validating: bool) -> tuple[int, int]:
-    """The pictures of a panoptic file or PSG's and their segments; of PSG's those that train, or that validate."""
-    content = decoded(file, Segments)
-    tested = set(content.test_image_ids)
+def counted_segments(named: Images, validating: bool) -> Counted:
+    """The pictures and segments of a panoptic file or PSG's; of PSG's those that train, or that validate."""
+    content = decoded(Path(named.annotations[0]), Segments)
+    tested, names = set(content.test_image_ids), {image.id: image.file_name for image in content.images}
     own = content.annotations or [each for each in content.data if (each.image_id in tested) == validating]
-    return len(own), sum(len(each.segments_info) for each in own)
+    counts = Counter(segment.category_id for each in own for segment in each.segments_info)
+    classes = {category.id: category.name for category in content.categories}
+    classes = classes or dict(enumerate(content.thing_classes + content.stuff_classes))
+    pictures = [Path(named.images[0]) / names.get(each.image_id, each.file_name) for each in own]
+    return Counted(pictures, {name: counts[number] for number, name in classes.items()})
 
 
 def decoded(file: Path, kind: type[T]) -> T:

@@ -75,10 +75,8 @@ def configured(
 
 def of_segments(variants: Mapping[str, Any], asked: Any, data: Data, arguments: Sequence[str], prog: str) -> Any:
     """The same for panoptic maps and scene graphs, of which only pictures and segments are counted."""
-    counts = [
-        coco_files.counted_segments(Path(each.annotations[0]), each is data.val) for each in (data.train, data.val)
-    ]
-    (pictures, segments), (validating, others) = counts
+    train, val = (coco_files.counted_segments(each, each is data.val) for each in (data.train, data.val))
+    pictures, segments = len(train.pictures), sum(train.segments.values())
     base, recipe = next(iter(variants.values())), asked.data.recipe
     measures = fitting.Measures(min(pictures, asked.training.limit or pictures), segments, 0.0, 1.0, 1.0, 0, 0)
     if recipe != "published":
@@ -86,8 +84,10 @@ def of_segments(variants: Mapping[str, Any], asked: Any, data: Data, arguments: 
     config: Any = configure({**variants, base.variant: base}, arguments, prog=prog)
     config = augmented({**variants, base.variant: base}, config, arguments, prog)
     config.data = replace(data, recipe="", augment=config.data.augment)
+    validating, others = len(val.pictures), sum(val.segments.values())
     say(f"data: {pictures} pictures train, with {segments} segments; {validating} validate, with {others}")
     say(f"plan: {plan(config, measures.pictures)}")
+    stop_or_say(checks.wasted_by(train, val, "segment"), config.data)
     return config
 
 
@@ -112,10 +112,8 @@ def located(data: D, arguments: Sequence[str] = (), task: str = "instances") -> 
         return data
     if given := [word for word in arguments if word.startswith(("--data.train.", "--data.val.i", "--data.val.a"))]:
         raise UserError(f"--data says where the pictures are, and so does {given[0]}; give one of the two")
-    unread = {} if task in found.OF_OBJECTS else {"--data.rectangles": data.rectangles}
-    unread |= {"--data.check": data.check != Data().check} if task in OF_SEGMENTS else {}
-    if given := [flag for flag, asked in unread.items() if asked]:
-        raise UserError(f"{given[0]}: nothing looks at it in data of this kind; leave it out")
+    if data.rectangles and task not in found.OF_OBJECTS:
+        raise UserError("--data.rectangles: nothing looks at it in data of this kind; leave it out")
     reading = found.read(Path(here_or_above([data.path])[0]), data.rectangles, task)
     train, val = reading.train, reading.val
     if val is None and task == "scene_graph":
@@ -152,7 +150,11 @@ def review(config: Any, m: fitting.Measures, train: checks.Set, val: checks.Set,
             reasons.append(f"{line}; enlarge the input, or cut the pictures: --data.tile")
         else:
             say(f"note: {line}")
-    if reasons and config.data.check == "stop":
+    stop_or_say(reasons, config.data)
+
+
+def stop_or_say(reasons: Sequence[str], data: Data) -> None:
+    if reasons and data.check == "stop":
         raise UserError(f"{' | '.join(reasons)} | --data.check say trains all the same")
     for reason in reasons:
         say(f"note: {reason}")

@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+import refinemask_psg
+import upsnet
 from common.errors import UserError
 from common.run.callbacks import Run
 from common.run.settings import Data, Training
 from glip.captioned_data import CaptionedDataset, open_data
 from maskworks import commands, own_data, shapes
 from maskworks.own_data import splits
+from maskworks.own_data.checks import wasted_by
+from maskworks.own_data.coco_files import counted_segments
 from pose2seg.config import PeopleData
 from pose2seg.people import open_people
 from refinemask_psg.psg.data import PsgDataset
@@ -160,8 +164,7 @@ def test_training_starts_from_a_path_with_a_plan_that_follows_from_it(
     small = SMALL[name][2].split()
     variant = [] if name == "psg" else ["shapes"]
     words = ["--data", str(root / file), "--device", "cpu", "--batch-size", "2"]
-    check = [] if name in {"psg", "upsnet"} else ["--data.check", "say"]
-    monkeypatch.setattr(sys, "argv", ["train.py", *variant, *small, *words, *check])
+    monkeypatch.setattr(sys, "argv", ["train.py", *variant, *small, *words, "--data.check", "say"])
     import_module(f"{package}.train").main()
     config, items, validation = kept[1], kept[4], kept[5]
     assert config.schedule.name == "cosine"
@@ -175,3 +178,33 @@ def test_training_starts_from_a_path_with_a_plan_that_follows_from_it(
     said = capsys.readouterr().out
     assert "plan: " in said
     assert "pictures train, with " in said
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "variants", "named"),
+    [("panoptic", "panoptic", upsnet.VARIANTS, "shapes"), ("scene_graph", "psg", refinemask_psg.VARIANTS, "psg")],
+)
+def test_what_would_waste_a_training_on_segments_is_said_before_it(
+    task: str, file: str, variants: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    root = drawn(tmp_path / "own")
+    content = json.loads((root / f"{file}.json").read_text())
+    if task == "panoptic":
+        content["categories"].append({"id": 99, "name": "unicorn", "isthing": 1})
+    else:
+        content["stuff_classes"].append("unicorn")
+    (root / f"{file}.json").write_text(json.dumps(content))
+    data = located(root, task)
+    train, val = (counted_segments(each, each is data.val) for each in (data.train, data.val))
+    assert sum(train.segments.values()) + sum(val.segments.values()) == sum(
+        len(each["segments_info"]) for each in content["annotations" if task == "panoptic" else "data"]
+    )
+    for path in train.pictures + val.pictures:
+        assert path.is_file()
+    first = wasted_by(train, val, "segment")[0]
+    assert first.startswith("no segment to learn from: of ")
+    assert "unicorn; add some" in first
+    val.pictures[0].write_bytes(train.pictures[0].read_bytes())
+    assert f"{val.pictures[0].name} (as {train.pictures[0].name})" in wasted_by(train, val, "segment")[-1]
+    with pytest.raises(UserError, match=r"unicorn; add some.* \| --data\.check say trains all the same"):
+        own_data.configured(variants, [named, "--data", str(root)], task=task)
