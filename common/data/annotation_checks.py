@@ -37,28 +37,13 @@ def check_ids(a: Annotations) -> list[Fault]:
     """Ids that are not unique, that name nothing, and 0."""
     categories = np.array([category.id for category in a.categories], np.int64)
     faults = _duplicates(a.image_ids, "image") + _duplicates(categories, "category") + _duplicates(a.ids, "annotation")
-    for index in np.flatnonzero(a.image_index < 0):
-        problem = "its image_id is not among the file's images"
-        faults.append(
-            Fault(
-                "fatal",
-                "unknown image",
-                f"annotation {a.ids[index]}",
-                problem,
-                "add the image or remove the annotation",
-            )
-        )
-    for index in np.flatnonzero(a.labels < 0):
-        problem = "its category_id is not among the file's categories"
-        faults.append(
-            Fault(
-                "fatal",
-                "unknown category",
-                f"annotation {a.ids[index]}",
-                problem,
-                "add the category or correct it",
-            )
-        )
+    for unknown, kind, listed, remedy in (
+        (a.image_index < 0, "image", "images", "add the image or remove the annotation"),
+        (a.labels < 0, "category", "categories", "add the category or correct it"),
+    ):
+        problem = f"its {kind}_id is not among the file's {listed}"
+        wrong = (f"annotation {a.ids[index]}" for index in np.flatnonzero(unknown))
+        faults += [Fault("fatal", f"unknown {kind}", where, problem, remedy) for where in wrong]
     if (a.ids == 0).any():
         problem = "pycocotools counts an annotation with id 0 as missed even when it is found"
         faults.append(Fault("noted", "id 0", "annotation 0", problem, "number annotations from 1 (harmless here)"))
@@ -67,16 +52,9 @@ def check_ids(a: Annotations) -> list[Fault]:
 
 def _duplicates(ids: Int, kind: str) -> list[Fault]:
     values, counts = np.unique(ids, return_counts=True)
-    return [
-        Fault(
-            "fatal",
-            f"duplicate {kind} id",
-            f"{kind} {value}",
-            f"{count} entries with this id",
-            "give each its own id",
-        )
-        for value, count in zip(values[counts > 1], counts[counts > 1], strict=True)
-    ]
+    found = zip(values[counts > 1], counts[counts > 1], strict=True)
+    said = ((f"{kind} {value}", f"{count} entries with this id") for value, count in found)
+    return [Fault("fatal", f"duplicate {kind} id", *each, "give each its own id") for each in said]
 
 
 def check_boxes(a: Annotations) -> list[Fault]:
@@ -87,11 +65,8 @@ def check_boxes(a: Annotations) -> list[Fault]:
     finite = (np.abs(a.boxes) <= FARTHEST).all(axis=1)
     with np.errstate(invalid="ignore"):
         outside = (corner >= size).any(axis=1) | (corner + extent <= 0).any(axis=1)
-        negative, flat, bad_area = (
-            (extent < 0).any(axis=1),
-            (extent == 0).any(axis=1),
-            (a.areas < 0) | np.isinf(a.areas),
-        )
+        negative, flat = (extent < 0).any(axis=1), (extent == 0).any(axis=1)
+        bad_area = (a.areas < 0) | np.isinf(a.areas)
     for wrong, kind, problem in (
         (~finite, "NaN box", "is not finite, or out of range"),
         (finite & negative, "negative box", "has a negative width or height, expected x, y, width, height"),

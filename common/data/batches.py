@@ -1,8 +1,8 @@
 """What goes into a network: images padded to one size, with their ground truth, and how to undo the padding."""
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,19 +37,11 @@ class Target:
     semantic: Tensor | None = None  # [H, W] uint8 class of each pixel; UNLABELLED where it has none
     relations: Tensor | None = None  # [R, 3] int64: subject and object, as indices of objects here, and predicate
 
-    def to(self, device: torch.device) -> "Target":
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> "Target":
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Target":
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Target":
         """With every tensor changed; polygons stay where they are drawn, on the processor."""
-        changed = copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(changed, name, change(value))
-        return changed
+        parts = vars(self).items()
+        changed: dict[str, Any] = {name: change(value) for name, value in parts if isinstance(value, Tensor)}
+        return replace(self, **changed)
 
 
 @dataclass
@@ -61,18 +53,13 @@ class Batch:
     targets: list[Target]
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(
-            self.images.to(device, non_blocking=True),
-            self.sizes.to(device, non_blocking=True),
-            [target.to(device) for target in self.targets],
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        return Batch(
-            self.images.pin_memory(),
-            self.sizes.pin_memory(),
-            [target.pin_memory() for target in self.targets],
-        )
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(change(self.images), change(self.sizes), [target.each(change) for target in self.targets])
 
 
 def collate(items: Sequence[tuple[Tensor, Target]], divisor: int) -> Batch:

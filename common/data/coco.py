@@ -202,14 +202,13 @@ class CocoDataset(Dataset[Sample]):
     def masks(self, index: int) -> NDArray[np.bool_]:
         """The masks of one image [n, H, W], without reading the image."""
         height, width = self.sizes[index].tolist()
-        own = range(self.offsets[index], self.offsets[index + 1])
-        masks = np.zeros((len(own), height, width), bool)
-        codes = [self.code(annotation, height, width) for annotation in own]
-        drawn = [at for at, code in enumerate(codes) if code is not None]
-        if len(drawn) == len(own) and drawn:
-            return rle.decode([code for code in codes if code is not None])
+        codes = [self.code(at, height, width) for at in range(self.offsets[index], self.offsets[index + 1])]
+        drawn = [code for code in codes if code is not None]
+        if drawn and len(drawn) == len(codes):
+            return rle.decode(drawn)
+        masks = np.zeros((len(codes), height, width), bool)
         if drawn:
-            masks[drawn] = rle.decode([code for code in codes if code is not None])
+            masks[[code is not None for code in codes]] = rle.decode(drawn)
         return masks
 
     def polygons(self, index: int) -> list[list[NDArray[np.float32]]]:

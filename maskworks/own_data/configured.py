@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.files import here_or_above
 from common.run.configuration import UNPREFIXED
 from common.run.settings import Data
+from maskworks.command_line.reading import flag_of
 from maskworks.command_line.variants import changed, choose, configure
 from maskworks.command_line.yaml_files import flags
 from maskworks.own_data import augmentation, checks, coco_files, fitting, found, splits
@@ -190,10 +191,6 @@ def has(config: Any, name: str) -> bool:
 def value_of(config: Any, name: str) -> Any:
     section, _, setting = name.rpartition(".")
     return getattr(getattr(config, section), setting)
-
-
-def flag_of(word: str) -> str:
-    return word.partition("=")[0].replace("_", "-").replace("--data.no-", "--data.").replace("--no-data.", "--data.")
 
 
 def say(line: str) -> None:

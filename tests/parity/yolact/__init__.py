@@ -264,7 +264,7 @@ def training_batch(case: Case, model: YOLACT) -> tuple[Tensor, list[Target]]:
         own = len(rows) - crowds
         boxes = rows[:, :4] * size
         target = Target(boxes[:own], rows[:own, 4].long(), masks[:own], crowd_boxes=boxes[own:])
-        targets.append(target.to(device))
+        targets.append(target.each(lambda tensor: tensor.to(device)))
     return images.to(device), targets
 
 
