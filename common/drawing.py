@@ -25,8 +25,6 @@ Rectangles = Sequence[Rectangle] | Rectangle | NDArray[np.int64]
 GOLDEN_RATIO = 0.618034
 HUE_SHIFTS = (0.0, 0.06, -0.06, 0.12, -0.12)
 LIGHTNESSES = (0.55, 0.42, 0.68)
-PAPER: Colour = (255, 255, 255)
-READABLE = 480  # pixels of the long side: on anything smaller the names hide what they name
 # Pairs of the 17 COCO person key points that a limb joins.
 PERSON_LIMBS = (
     *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8)),
@@ -45,12 +43,6 @@ class Tag:
     colour: Colour
     centred: bool = False  # on the middle of the box instead of at its upper left corner
     elsewhere: tuple[tuple[int, int], ...] = ()  # where else its middle may be, if that is taken
-
-
-def readable_scale(picture: Picture) -> int:
-    """By how much to enlarge a small picture before it is drawn on."""
-    long_side: int = max(picture.shape[:2])
-    return max(1, READABLE // long_side)
 
 
 def label_colours(labels: Sequence[int]) -> list[Colour]:

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.data.images import read_image
-from common.drawing import readable_scale
 from common.errors import UserError, needing
 from common.ops import masks as rle
 from common.results import Instances, Panoptic, Result
@@ -30,6 +29,7 @@ from common.run import distributed
 from maskworks.command_line import program
 from maskworks.packages import NETWORKS
 from maskworks.published.names import local_file, package_in
+from maskworks.report.details import readable_scale
 from refinemask_psg.psg.results import SceneGraph
 
 Json = dict[str, Any]

@@ -108,17 +108,6 @@ def from_counts(counts: Sequence[int], height: int, width: int) -> Rle:
     return coded
 
 
-def from_part(mask: NDArray[np.bool_], top: int, left: int, height: int, width: int) -> Rle:
-    """A mask that is a part of an image, [h, w] with its corner at (top, left) -> RLE, without drawing the image."""
-    steps = np.diff(np.pad(mask.T, ((0, 0), (1, 1))).astype(np.int8), axis=1)  # runs go down the columns
-    starts, ends = ((x + left) * height + y + top for x, y in (np.nonzero(steps == 1), np.nonzero(steps == -1)))
-    joins = np.flatnonzero(starts[1:] == ends[:-1])  # from the last row to the next column's first
-    starts, ends = np.delete(starts, joins + 1), np.delete(ends, joins)
-    borders = np.concatenate(([0], np.stack((starts, ends), axis=1).ravel(), [height * width]))
-    counts = np.diff(borders).tolist()
-    return from_counts(counts if counts[-1] else counts[:-1], height, width)
-
-
 def area(rles: Sequence[Mapping[str, Any]]) -> Int:
     """RLEs -> number of pixels of each [N]."""
     return np.asarray(coco.area(_sound(rles)), np.int64)

@@ -13,7 +13,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.drawing import readable_scale
+from common.drawing import Picture
 from common.errors import UserError
 from common.files import naming, read_bytes, write_text
 from common.results import Instances, Result
@@ -21,6 +21,7 @@ from maskworks.report.examples import Example
 from maskworks.report.mistakes import Mistakes
 
 FILE = "details.json"
+READABLE = 480  # pixels of the long side: on anything smaller the names hide what they name
 T = TypeVar("T")
 
 
@@ -135,3 +136,9 @@ def read(folder: Path, kind: type[T]) -> T:
         raise UserError(f"{path}: {error.strerror}; expected a run or predictions that left their details") from error
     except msgspec.DecodeError as error:
         raise UserError(f"{path}: not the details of a run or of predictions ({error})") from error
+
+
+def readable_scale(picture: Picture) -> int:
+    """By how much to enlarge a small picture before it is drawn on."""
+    long_side: int = max(picture.shape[:2])
+    return max(1, READABLE // long_side)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from common.data.batches import Target
 from common.data.loader import Steps, Trainable
-from common.drawing import label_colours, paint_box, paint_mask, readable_scale
+from common.drawing import label_colours, paint_box, paint_mask
 from common.errors import UserError
 from common.results import Instances
 from common.run.distributed import is_main
 from common.run.settings import Training
-from maskworks.report.details import save_picture
+from maskworks.report.details import readable_scale, save_picture
 
 COUNT = 12
 

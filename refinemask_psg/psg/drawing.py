@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from common.drawing import PAPER, Colour, Picture, Tag, stroke, tag_image, text_size
+from common.drawing import Colour, Picture, Tag, stroke, tag_image, text_size
 
+PAPER: Colour = (255, 255, 255)
 ALONG_ARROW = (0.5, 0.38, 0.62, 0.26, 0.74, 0.14, 0.86)  # where its label may be
 LEGEND_LETTERS = 24  # the width of a legend, in heights of a letter
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.drawing import PAPER, Colour, Picture, Tag, label_colours, paint_tags
+from common.drawing import Colour, Picture, Tag, label_colours, paint_tags
 from common.results import Panoptic, PictureSource, Point, enlarge, load_picture
-from refinemask_psg.psg.drawing import paint_arrow, with_legend
+from refinemask_psg.psg.drawing import PAPER, paint_arrow, with_legend
 
 
 @dataclass

@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.ops import masks as rle
 from common.results import Instances
 from common.run.settings import Data
-from maskworks.own_data.tile_joining import in_tiles
+from maskworks.own_data.tile_joining import from_part, in_tiles
 from maskworks.own_data.tile_prediction import PredictInTiles, chosen_tiling
 from maskworks.own_data.tiles import TiledDataset, Tiling, Window
 from maskworks.prediction.command import Predict
@@ -287,7 +287,7 @@ def test_a_part_becomes_the_code_of_the_whole() -> None:
                 random.random((random.integers(top, height) - top + 1, random.integers(left, width) - left + 1)) < 0.7
             )
             whole[top : top + part.shape[0], left : left + part.shape[1]] = part
-            assert rle.from_part(part, top, left, height, width) == rle.encode(whole[None])[0]
+            assert from_part(part, top, left, height, width) == rle.encode(whole[None])[0]
 
 
 def test_windows_share_what_lies_in_both() -> None:

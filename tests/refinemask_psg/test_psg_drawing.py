@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from common.drawing import PAPER, Tag, free_place, shared_pixels
+from common.drawing import Tag, free_place, shared_pixels
 from common.results import Panoptic, Segment
-from refinemask_psg.psg.drawing import paint_arrow, with_legend
+from refinemask_psg.psg.drawing import PAPER, paint_arrow, with_legend
 from refinemask_psg.psg.results import Relation, SceneGraph, numbered_names
 
 
