@@ -5,7 +5,6 @@ import sys
 import torch
 
 import maskrcnn
-from common.data.coco import refuse_other_classes
 from maskworks import commands, own_data, shapes
 from maskworks.command_line import program
 
@@ -15,7 +14,7 @@ def main() -> None:
     device = commands.start(config.training)
     config.data = own_data.located(config.data, sys.argv[1:])
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
-    refuse_other_classes(dataset, model.class_names)
+    commands.refuse_other_classes(dataset, model.class_names)
     model = model.to(device).to(memory_format=torch.channels_last)
     scoring = commands.INSTANCES if model.config.model.masks else commands.BOXES
     commands.evaluate("maskrcnn", config, model, dataset, own_data.scored_in_tiles(scoring))

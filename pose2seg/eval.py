@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import pose2seg
-from common.data.coco import CocoDataset, refuse_other_classes
+from common.data.coco import CocoDataset
 from common.errors import UserError
 from common.files import here_or_above, write_text
 from common.run.distributed import is_main
@@ -47,7 +47,7 @@ def main() -> None:
     classes: dict[str, Mapping[str, float]] = {}
     for number, (name, images) in enumerate(sets.items()):
         dataset = open_people(replace(config.data, val=images), "val", config.training)
-        refuse_other_classes(dataset, model.class_names)
+        commands.refuse_other_classes(dataset, model.class_names)
         source = source_of_joints(config, dataset, number, device)
         scoring = people_scoring(config.test.occlusion, source)
         evaluation = commands.score(model, dataset, config.training, scoring)

@@ -3,7 +3,6 @@
 import sys
 
 import refinemask_psg
-from common.data.coco import refuse_other_classes
 from maskworks import commands, own_data, shapes
 from maskworks.command_line import program
 
@@ -19,7 +18,7 @@ def main() -> None:
     device = commands.start(config.training)
     config.data = own_data.located(config.data, sys.argv[1:])
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
-    refuse_other_classes(dataset, model.class_names)
+    commands.refuse_other_classes(dataset, model.class_names)
     scoring = commands.INSTANCES if len(model.mask_heads) else commands.BOXES
     commands.evaluate("refinemask_psg", config, model.to(device), dataset, own_data.scored_in_tiles(scoring))
 

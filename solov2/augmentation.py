@@ -5,13 +5,14 @@ from typing import Any
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from common.data.augment import flip_and_scale
+from common.data.augment import RandomScale
 from solov2.config import Augment
 
 
 def training_transforms(settings: Augment) -> v2.Transform:
     """One of several sizes, mirrored or not, as the original trains."""
-    return v2.Compose([ToLastPixel(), flip_and_scale(settings.long_side, settings.short_sides, settings.flip)])
+    scale = RandomScale(settings.long_side, settings.short_sides)
+    return v2.Compose([ToLastPixel(), scale, v2.RandomHorizontalFlip(settings.flip)])
 
 
 class ToLastPixel(v2.Transform):  # type: ignore[misc]

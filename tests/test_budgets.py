@@ -102,8 +102,12 @@ FLOORS = {  # room -> what it may import beside itself; the models may import al
     ),
     "maskworks.memory": (),
     "maskworks.command_line": ("common", "maskworks.memory"),
-    "maskworks.prediction": ("common", "maskworks.report"),
-    "maskworks.commands": ("common", "maskworks.command_line", "maskworks.report", "maskworks.training"),
+    "maskworks.picture_kinds": ("common",),
+    "maskworks.prediction": ("common", "maskworks.picture_kinds", "maskworks.report"),
+    "maskworks.commands": (
+        "common",
+        *(f"maskworks.{name}" for name in ("command_line", "picture_kinds", "report", "training")),
+    ),
     "maskworks.training": ("common", "maskworks.command_line", "maskworks.memory"),
     "maskworks.own_data": (
         "common",

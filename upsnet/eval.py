@@ -9,7 +9,6 @@ import sys
 import torch
 
 import upsnet
-from common.data.coco import refuse_other_classes
 from common.files import write_text
 from common.ops.precision import autocast
 from common.run.distributed import barrier, is_main
@@ -26,7 +25,7 @@ def main() -> None:
     config.data = own_data.located(config.data, sys.argv[1:], "panoptic")
     data = shapes.fill_in(config.data, "val", annotations="panoptic")
     dataset = open_panoptic(data, "val", config.training)
-    refuse_other_classes(dataset, model.class_names)
+    commands.refuse_other_classes(dataset, model.class_names)
     folder = commands.evaluation_folder("upsnet", config)
     barrier()  # all have looked into the folder before one writes into it
     pictures = folder / "panoptic"

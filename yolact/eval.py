@@ -17,7 +17,6 @@ import torch
 import tyro
 
 import yolact
-from common.data.coco import refuse_other_classes
 from common.files import write_text
 from common.run.distributed import choose_device, is_main
 from maskworks import command_line, commands, own_data, shapes
@@ -56,7 +55,7 @@ def score() -> None:
     device = commands.start(config.training)
     config.data = own_data.located(config.data, sys.argv[1:])
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
-    refuse_other_classes(dataset, model.class_names)
+    commands.refuse_other_classes(dataset, model.class_names)
     model = model.to(device).to(memory_format=torch.channels_last)
     folder = commands.evaluate("yolact", config, model, dataset, own_data.scored_in_tiles(commands.INSTANCES))
     if is_main():

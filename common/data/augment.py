@@ -18,11 +18,6 @@ from common.data.images import fit_within, resize
 Points = NDArray[np.float32]  # [P, 2] x, y
 
 
-def flip_and_scale(long_side: int, short_sides: Sequence[int], flip: float) -> v2.Transform:
-    """The augmentation of the two-dimensional detectors: one of several sizes, mirrored or not."""
-    return v2.Compose([RandomScale(long_side, short_sides), v2.RandomHorizontalFlip(flip)])
-
-
 class RandomScale(v2.Transform):  # type: ignore[misc]
     """Scale an image so that its short side is at most one drawn from a list, and its long side at most another."""
 

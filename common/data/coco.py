@@ -311,16 +311,6 @@ def stop_at_fatal(path: Path, faults: list[Fault]) -> None:
     raise UserError(f"{path}: {message}")
 
 
-def refuse_other_classes(dataset: LabelledImages, class_names: Sequence[str]) -> None:
-    """Stop if a data set does not have the classes (in their order) that a checkpoint was trained with."""
-    if tuple(class_names) != dataset.class_names:
-        raise UserError(
-            f"{_join(dataset.annotation_files)}: its classes are not the checkpoint's; use data with "
-            "the same classes in the same order of category ids, or train on this one. "
-            f"Data: {list(dataset.class_names)}. Checkpoint: {list(class_names)}"
-        )
-
-
 def _doctor(path: Path) -> str:
     return f"python scripts/check_dataset.py {path}"
 

@@ -6,9 +6,7 @@
 """
 
 import io
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -21,21 +19,18 @@ from PIL import Image, ImageOps
 from common.data.picture_headers import (
     DEEP,
     SEE_THROUGH,
-    TREATMENT,
     Header,
     is_see_through,
     open_by_class,
     open_picture,
     read_header,
 )
-from common.data.shards import is_far
 from common.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 MAX_PIXELS = 100_000_000
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras have; a picture of 12 lies in a file of 16
-LOOKED_AT, FEW, DECODED = 5000, 50, 20  # pictures by which a data set is described; few, where each has to come here
 END_OF_IMAGE = b"\xff\xd9"
 
 
@@ -67,25 +62,9 @@ def image_size(path: Path) -> tuple[int, int]:
     return header.height, header.width
 
 
-def described(paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> str:
-    """What is done with pictures that aren't plain, in a line; of very many, some are looked at. Empty: all are plain.
-
-    Those that can't be read are named where they are.
-    """
-    paths = paths[:: len(paths) // (FEW if paths and is_far(paths[0]) else LOOKED_AT) + 1]
-    kinds: dict[str, list[Path]] = {}
-    for path in paths:
-        with suppress(UserError), open_picture(path, max_pixels) as file:
-            for kind in read_header(file, path).kinds:
-                kinds.setdefault(kind, []).append(path)
-    depths: Counter[int] = Counter()
-    for path in kinds.get(DEEP, [])[:: len(kinds.get(DEEP, [])) // DECODED + 1]:
-        with suppress(UserError):
-            depths[_depth(_whole_numbers(_checked(path, max_pixels)[0], path))] += 1
-    found = ", ".join(f"{bits} in {count} looked at" for bits, count in sorted(depths.items()))
-    done = TREATMENT | {DEEP: f"{TREATMENT[DEEP]}: {found}"}
-    parts = [f"{len(kinds[kind])} of {len(paths)} {kind} ({done[kind]})" for kind in TREATMENT if kind in kinds]
-    return f"pictures: {'; '.join(parts)}" if parts else ""
+def depth_of(path: Path, max_pixels: int) -> int:
+    """The bits that the brightest value of a picture of more than 8 needs."""
+    return _depth(_whole_numbers(_checked(path, max_pixels)[0], path))
 
 
 def _checked(path: Path, max_pixels: int) -> tuple[bytes, Header]:

@@ -21,22 +21,13 @@ BITS, PHOTOMETRIC = 258, 262  # TIFF's tags; white may be 0
 FILE_BYTES = 8  # for each pixel: four values of 16 bits, not compressed
 DEEP = "hold more than 8 bits"
 SEE_THROUGH = "may be partly transparent"
-TREATMENT = {  # what about a picture isn't plain, and what is done about it
-    DEEP: "each scaled by the bits, 8, 10, 12, 14 or 16, that its brightest value needs",
-    SEE_THROUGH: "laid on white",
-    "are grey": "the same in all three colours",
-    "have a palette": "its colours are taken",
-    "are CMYK": "turned into RGB",
-    "are turned by Exif": "as it says",
-    "have several pages": "the first is taken",
-}
 
 
 @dataclass(frozen=True)
 class Header:
     height: int  # as decoded: turned where Exif says so
     width: int
-    kinds: tuple[str, ...]  # of TREATMENT
+    kinds: tuple[str, ...]  # what isn't plain about it
     white_is_zero: bool  # only looked at where it is deep: decoders turn pictures of 8 bits round
 
 

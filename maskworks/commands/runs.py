@@ -18,7 +18,6 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from common.data.coco import CocoDataset, LabelledImages
-from common.data.images import described
 from common.data.loader import Trainable, mix
 from common.data.shards import folder_of
 from common.errors import UserError
@@ -37,6 +36,7 @@ from common.run.training import Metrics, Trainer
 from maskworks.command_line.variants import configure, refuse_another_network
 from maskworks.command_line.yaml_files import to_yaml
 from maskworks.commands.score_tables import print_classes, print_scores
+from maskworks.picture_kinds import described
 from maskworks.report.details import write_run_details
 from maskworks.report.examples import Example, examples
 from maskworks.report.mistakes import THRESHOLD, Mistakes, of_instances
@@ -276,6 +276,16 @@ def refuse_unused_settings(config: Config, scoring: Scoring) -> None:
         raise UserError(f"--max-detections {limit}: {expected}")
     if getattr(config.data, "tile", 0) and not scoring.tiled:
         raise UserError(f"--data.tile {config.data.tile}: nothing is joined of tiles here; leave it out")
+
+
+def refuse_other_classes(dataset: LabelledImages, class_names: Sequence[str]) -> None:
+    """Stop if a data set does not have the classes (in their order) that a checkpoint was trained with."""
+    if tuple(class_names) != dataset.class_names:
+        raise UserError(
+            f"{', '.join(map(str, dataset.annotation_files))}: its classes are not the checkpoint's; use data with "
+            "the same classes in the same order of category ids, or train on this one. "
+            f"Data: {list(dataset.class_names)}. Checkpoint: {list(class_names)}"
+        )
 
 
 def refuse_different_classes(training_data: LabelledImages, validation_data: LabelledImages) -> None:

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 import tyro
 
-from common.data.images import described, is_video, list_images, read_image
+from common.data.images import is_video, list_images, read_image
 from common.errors import UserError
 from common.files import digest_of
 from common.ops.precision import autocast
@@ -27,6 +27,7 @@ from common.run.distributed import choose_device, is_main, process_count, proces
 from common.run.model import Model, Picture
 from common.run.ranges import Positive, Share, Whole
 from common.run.runlog import Bar
+from maskworks.picture_kinds import described
 from maskworks.prediction.files import Output, Remarks, categories
 from maskworks.prediction.film import predict_film
 from maskworks.prediction.journal import Journal

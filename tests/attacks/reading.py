@@ -9,7 +9,7 @@ from typing import Any
 
 import maskworks.__main__ as maskworks_command
 from common.data.coco import CocoDataset
-from common.data.images import described, image_size, read_ids, read_image
+from common.data.images import image_size, read_ids, read_image
 from common.metrics import evaluate_coco
 from common.run.resume import load_state
 from common.run.runlog import RunLog
@@ -19,6 +19,7 @@ from glip.tokeniser import Tokeniser
 from maskworks import exported, own_data
 from maskworks.command_line import program
 from maskworks.command_line.variants import configure
+from maskworks.picture_kinds import described
 from maskworks.published.class_lists import read_classes
 from pose2seg.joints import read_for_files
 from refinemask_psg.psg.data import PsgDataset

@@ -11,9 +11,10 @@ import pytest
 
 from common.data.annotation_checks import _areas
 from common.data.annotation_files import RleEntry
-from common.data.coco import CocoDataset, refuse_other_classes
+from common.data.coco import CocoDataset
 from common.errors import UserError
 from common.ops import masks as rle
+from maskworks.commands import refuse_other_classes
 from tests.common.coco_example import HEIGHT, TRIANGLE, WIDTH, annotation, content, load, write
 
 NAN, INFINITY = float("nan"), float("inf")

@@ -10,14 +10,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from common.data import loader
-from common.data.augment import RandomScale, augmented, flip_and_scale
+from common.data.augment import RandomScale, augmented
 from common.data.batches import Target, collate, normalise
 from common.data.coco import Sample
 from common.data.loader import Steps
 from common.errors import UserError
 from common.run import distributed
+
+
+def flip_and_scale(long_side: int, short_sides: list[int], flip: float) -> v2.Transform:
+    return v2.Compose([RandomScale(long_side, short_sides), v2.RandomHorizontalFlip(flip)])
 
 
 def sizes(wide: int, tall: int) -> np.ndarray:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from common.data.coco import CocoDataset
-from common.data.images import described, image_size, read_ids, read_image
+from common.data.images import image_size, read_ids, read_image
 from common.errors import UserError
 from common.run.evaluation import photographs
 from maskworks.commands.runs import describe_pictures
+from maskworks.picture_kinds import described
 from maskworks.prediction.command import Predict, Work
 
 RAMP = np.linspace(0, 1, 40)[None].repeat(24, axis=0)  # [24, 40]

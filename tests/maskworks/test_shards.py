@@ -17,12 +17,13 @@ import pytest
 
 from common.data import shards
 from common.data.coco import CocoDataset, LabelledImages
-from common.data.images import described, image_size, read_image
+from common.data.images import image_size, read_image
 from common.errors import UserError
 from common.run.checkpoint import load
 from common.run.settings import Data, Images, Training
 from glip.captioned_data import open_data
 from maskworks import shapes
+from maskworks.picture_kinds import described
 from maskworks.shards import fetching, writing
 from maskworks.shards.at_hand import at_hand
 from pose2seg.people import open_people
