@@ -47,13 +47,8 @@ class Words(msgspec.Struct):
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    metadata = {
-        "format": FORMAT,
-        "package": checkpoint.package,
-        "config": json.dumps(checkpoint.config),
-        "class_names": json.dumps(checkpoint.class_names),
-        "category_ids": json.dumps(checkpoint.category_ids),
-    }
+    words = {name: json.dumps(getattr(checkpoint, name)) for name in Words.__struct_fields__}
+    metadata = {"format": FORMAT, "package": checkpoint.package, **words}
     write_tensors(path, checkpoint.weights, metadata)
 
 
@@ -65,9 +60,7 @@ def load(path: Path) -> Checkpoint:
             "convert published checkpoints with `maskworks convert`"
         )
     try:
-        words = msgspec.convert(
-            {key: json.loads(metadata[key]) for key in ("config", "class_names", "category_ids")}, Words
-        )
+        words = msgspec.convert({name: json.loads(metadata[name]) for name in Words.__struct_fields__}, Words)
     except (KeyError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: what it says beside the weights is broken ({error}); write it again") from error
     package = metadata.get("package", "nothing")

@@ -122,21 +122,15 @@ class Bar:
 
 
 def _up_to(step: int, path: Path) -> Iterator[str]:
-    for number, line in enumerate(_lines(path), start=1):
+    """The whole lines of a log up to a step; a kill may have cut the last one."""
+    text = read_text(path) if path.exists() else ""
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
         try:
             entry = msgspec.json.decode(line, type=Logged)
         except (msgspec.DecodeError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not of a run's log ({error}); remove it") from error
         if entry.step <= step:
             yield line
-
-
-def _lines(path: Path) -> list[str]:
-    """The whole lines of a log; a kill may have cut the last one."""
-    if not path.exists():
-        return []
-    text = read_text(path)
-    return text[: text.rfind("\n") + 1].splitlines()
 
 
 def peak_memory(device: torch.device) -> str:
