@@ -21,7 +21,7 @@ from common.data.batches import Prepared
 from common.data.images import resize
 from common.ops.batch_norm_folding import fold_batch_norms
 from maskworks.command_line import program
-from maskworks.command_line.configuration import choose
+from maskworks.command_line.variants import choose
 from maskworks.shapes.scenes import draw_scene
 from yolact.config import VARIANTS
 from yolact.network import YOLACT
