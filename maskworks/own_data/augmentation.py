@@ -92,11 +92,6 @@ def described(name: str, left_out: Mapping[str, str]) -> str:
     return "; ".join([f"{name}: {', '.join(parts)}", *without])
 
 
-def settings_for(name: str) -> dict[str, Any]:
-    """What packages do themselves gives way to a named augmentation, below what the user says."""
-    return dict(IN_THE_PLACE_OF) if name in STRENGTHS else {}
-
-
 def mirror_no_sides(config: Any, texts: Iterable[str]) -> None:
     """With a named augmentation nothing is mirrored where texts of the pictures would be untrue then."""
     if config.data.augment not in STRENGTHS or not config.augment.flip:
