@@ -24,7 +24,7 @@ from common.data.batches import UNLABELLED
 from common.data.coco import LabelledImages, Sample
 from common.data.loader import Outlines, TrainingSet
 from common.run.distributed import is_main
-from maskworks.own_data.tiles import LARGE, SEEN, Window, box_around
+from maskworks.own_data.tiles import LARGE, SEEN, Window, box_around, joints_in
 
 # Objects are kept by SEEN or LARGE, as in tiles; a box alone needs more, as there may be nothing in what is left of it.
 SEEN_OF_BOX, LARGE_OF_BOX = 0.5, 0.25
@@ -147,10 +147,7 @@ def framed(sample: Sample, outlines: Outlines | None, window: Window) -> tuple[S
     if semantic is not None:
         semantic = cut(torch.from_numpy(semantic)[None], window, UNLABELLED)[0].numpy()
     if keypoints is not None:
-        keypoints = keypoints.copy()
-        keypoints[..., :2] -= corner
-        outside = (keypoints[..., :2] < 0) | (keypoints[..., :2] >= limits)
-        keypoints[outside.any(axis=-1)] = 0
+        keypoints = joints_in(keypoints, window)
     if outlines is not None:
         outlines = [[(each - corner).astype(np.float32) for each in own] for own in outlines]
     changed = replace(sample, image=image, semantic=semantic, keypoints=keypoints)
