@@ -11,8 +11,9 @@ from torch import Tensor
 from common.errors import UserError
 from glip.config import VARIANTS, Config
 from maskworks.published.coco_classes import COCO_CLASSES
-from maskworks.published.mmdetection import Settings, inputs, number, refuse_others, said, three_numbers, whole_number
+from maskworks.published.mmdetection import inputs
 from maskworks.published.origin import Decision, Origin, Said, choose_recipe, settle
+from maskworks.published.reading import Settings, number, refuse_others, said, three_numbers, whole_number
 from maskworks.published.renaming import Converted, Rules, count, rename, whole
 
 PARTS = ("backbone.", "pyramid.", "text.", "head.")  # of our network; what gets no such name has no place in it

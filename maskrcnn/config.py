@@ -318,30 +318,22 @@ def _single_level(config: Config, divisor: int = 32) -> Config:
 
 def _detectron2(variant: str, model: Model) -> Config:
     """Detectron2's 1x; its other schedules differ in --steps and --schedule.milestones."""
-    return Config(
-        variant=variant,
+    return replace(
+        _mmdetection(variant, model),
         training=Training(steps=90_000, batch_size=16, evaluate_every=0, save_every=2500),
-        model=model,
         conventions=DETECTRON2,
-        proposals=EACH_IMAGE,
-        regions=Regions(smooth_l1_beta=0.0),
         augment=Augment(short_sides=(640, 672, 704, 736, 768, 800)),
-        data=coco_2017(),
-        optimizer=Optimizer(name="sgd", lr=0.02),
         schedule=Schedule(milestones=[60_000, 80_000], unit="steps", warmup=1000, warmup_ratio=0.001),
     )
 
 
 def _torchvision(variant: str, model: Model) -> Config:
-    return Config(
-        variant=variant,
+    return replace(
+        _mmdetection(variant, replace(model, stride_in_1x1=False, mean=IMAGENET_MEAN, std=IMAGENET_STD)),
         training=Training(epochs=26, batch_size=16),
-        model=replace(model, stride_in_1x1=False, mean=IMAGENET_MEAN, std=IMAGENET_STD),
         conventions=TORCHVISION,
         proposals=Proposals(smallest=1e-3, kept_of_batch=False, inside_only=False),
         regions=Regions(smooth_l1_beta=1 / 9),
-        data=coco_2017(),
-        optimizer=Optimizer(name="sgd", lr=0.02),
         schedule=Schedule(milestones=[16, 22], warmup=1000, warmup_ratio=0.001),
     )
 
@@ -398,34 +390,35 @@ def _shapes() -> Config:
     )
 
 
-VARIANTS: dict[str, Config] = {
-    "shapes": _shapes(),
-    "small": replace(_shapes(), variant="small"),  # for own data (--data), which says sizes and steps
-    "r50_c4_1x": _benchmark_c4(),
-    "r50_fpn_1x": _benchmark("r50_fpn_1x", Model()),
-    "r101_fpn_1x": _benchmark("r101_fpn_1x", Model(backbone="resnet101")),
-    "x101_32x8d_fpn_1x": _benchmark(
+_ALL = (
+    _shapes(),
+    replace(_shapes(), variant="small"),  # for own data (--data), which says sizes and steps
+    _benchmark_c4(),
+    _benchmark("r50_fpn_1x", Model()),
+    _benchmark("r101_fpn_1x", Model(backbone="resnet101")),
+    _benchmark(
         "x101_32x8d_fpn_1x", Model(backbone="resnext101_32x8d", stride_in_1x1=False), steps=180_000, batch_size=8
     ),
-    "mmdet_r50_fpn": _mmdetection(
+    _mmdetection(
         "mmdet_r50_fpn",
         Model(stride_in_1x1=False, norm="batch", norm_eps=1e-5, mean=IMAGENET_MEAN, std=IMAGENET_STD),
     ),
-    "mmdet_r50_caffe_fpn": _mmdetection("mmdet_r50_caffe_fpn", CAFFE),
-    "mmdet_r50_caffe_c4": _single_level(_mmdetection("mmdet_r50_caffe_c4", replace(CAFFE, neck="c4"))),
-    "mmdet_r50_caffe_dc5": _single_level(_mmdetection("mmdet_r50_caffe_dc5", replace(CAFFE, neck="dc5"))),
-    "mmdet_r50_fpn_gn": _mmdetection("mmdet_r50_fpn_gn", GROUP_NORM),
-    "mmdet_x101_32x8d_fpn": _mmdetection("mmdet_x101_32x8d_fpn", RESNEXT),
-    "detectron2_r50_fpn": _detectron2("detectron2_r50_fpn", CAFFE),
-    "detectron2_r50_c4": _single_level(_detectron2("detectron2_r50_c4", replace(CAFFE, neck="c4")), divisor=1),
-    "detectron2_r50_dc5": _single_level(_detectron2("detectron2_r50_dc5", replace(CAFFE, neck="dc5")), divisor=1),
-    "detectron2_r50_fpn_gn": _detectron2("detectron2_r50_fpn_gn", GROUP_NORM),
-    "detectron2_x101_32x8d_fpn": _detectron2("detectron2_x101_32x8d_fpn", RESNEXT),
-    "torchvision_r50_fpn": _torchvision("torchvision_r50_fpn", Model()),
+    _mmdetection("mmdet_r50_caffe_fpn", CAFFE),
+    _single_level(_mmdetection("mmdet_r50_caffe_c4", replace(CAFFE, neck="c4"))),
+    _single_level(_mmdetection("mmdet_r50_caffe_dc5", replace(CAFFE, neck="dc5"))),
+    _mmdetection("mmdet_r50_fpn_gn", GROUP_NORM),
+    _mmdetection("mmdet_x101_32x8d_fpn", RESNEXT),
+    _detectron2("detectron2_r50_fpn", CAFFE),
+    _single_level(_detectron2("detectron2_r50_c4", replace(CAFFE, neck="c4")), divisor=1),
+    _single_level(_detectron2("detectron2_r50_dc5", replace(CAFFE, neck="dc5")), divisor=1),
+    _detectron2("detectron2_r50_fpn_gn", GROUP_NORM),
+    _detectron2("detectron2_x101_32x8d_fpn", RESNEXT),
+    _torchvision("torchvision_r50_fpn", Model()),
     # what torchvision trains from a backbone's weights; only its COCO weights are without the epsilon
-    "torchvision_r50_fpn_imagenet": _torchvision("torchvision_r50_fpn_imagenet", Model(norm_eps=1e-5)),
-    "torchvision_r50_fpn_v2": _torchvision(
+    _torchvision("torchvision_r50_fpn_imagenet", Model(norm_eps=1e-5)),
+    _torchvision(
         "torchvision_r50_fpn_v2",
         Model(norm="live_batch", norm_eps=1e-5, head_norm="live_batch", proposal_convs=2, box_convs=4, box_layers=1),
     ),
-}
+)
+VARIANTS: dict[str, Config] = {each.variant: each for each in _ALL}

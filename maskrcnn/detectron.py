@@ -6,7 +6,7 @@ from typing import Any
 
 from common.errors import UserError
 from maskrcnn.config import ABOVE_ZERO
-from maskworks.published.mmdetection import Settings, flag, number, refuse_others, said, three_numbers, whole_number
+from maskworks.published import reading
 from maskworks.published.origin import Origin, Said, at
 
 # what is done here
@@ -26,45 +26,42 @@ def pixel_values(value: Any) -> tuple[float, ...]:
         return struct.unpack("<3d", state[-1])
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
-    return three_numbers(value)
+    return reading.three_numbers(value)
 
 
 def one_side(value: Any) -> int:
     """A test size; of several there must be one only."""
-    return whole_number(value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value)
-
-
-def four_numbers(value: Any) -> tuple[float, ...]:
-    if not isinstance(value, (list, tuple)) or len(value) != 4:
-        raise ValueError("four numbers")
-    return tuple(float(number(each)) for each in value)
+    return reading.whole_number(value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value)
 
 
 def least_side(value: Any) -> float:
     """MMDetection and Detectron2 keep what is larger than this, we what is as large."""
-    return max(number(value), ABOVE_ZERO)
+    return max(reading.number(value), ABOVE_ZERO)
 
 
 # our setting: how it is read, and where Detectron and maskrcnn-benchmark have it
-SETTINGS: Settings = {
+SETTINGS: reading.Settings = {
     "model.mean": (pixel_values, ("PIXEL_MEANS", "INPUT.PIXEL_MEAN")),
-    "model.std": (three_numbers, ("INPUT.PIXEL_STD",)),
-    "model.stride_in_1x1": (flag, ("RESNETS.STRIDE_1X1", "MODEL.RESNETS.STRIDE_IN_1X1")),
+    "model.std": (reading.three_numbers, ("INPUT.PIXEL_STD",)),
+    "model.stride_in_1x1": (reading.flag, ("RESNETS.STRIDE_1X1", "MODEL.RESNETS.STRIDE_IN_1X1")),
     "conventions.sampling_ratio": (
-        whole_number,
+        reading.whole_number,
         ("FAST_RCNN.ROI_XFORM_SAMPLING_RATIO", "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"),
     ),
-    "regions.delta_weights": (four_numbers, ("MODEL.BBOX_REG_WEIGHTS", "MODEL.ROI_HEADS.BBOX_REG_WEIGHTS")),
-    "proposals.before_nms": (whole_number, ("TEST.RPN_PRE_NMS_TOP_N", "MODEL.RPN.PRE_NMS_TOP_N_TEST")),
-    "proposals.after_nms": (whole_number, ("TEST.RPN_POST_NMS_TOP_N", "MODEL.RPN.POST_NMS_TOP_N_TEST")),
-    "proposals.kept": (whole_number, ("TEST.RPN_POST_NMS_TOP_N", "MODEL.RPN.FPN_POST_NMS_TOP_N_TEST")),
-    "proposals.nms_threshold": (number, ("TEST.RPN_NMS_THRESH", "MODEL.RPN.NMS_THRESH")),
+    "regions.delta_weights": (reading.four_numbers, ("MODEL.BBOX_REG_WEIGHTS", "MODEL.ROI_HEADS.BBOX_REG_WEIGHTS")),
+    "proposals.before_nms": (reading.whole_number, ("TEST.RPN_PRE_NMS_TOP_N", "MODEL.RPN.PRE_NMS_TOP_N_TEST")),
+    "proposals.after_nms": (reading.whole_number, ("TEST.RPN_POST_NMS_TOP_N", "MODEL.RPN.POST_NMS_TOP_N_TEST")),
+    "proposals.kept": (reading.whole_number, ("TEST.RPN_POST_NMS_TOP_N", "MODEL.RPN.FPN_POST_NMS_TOP_N_TEST")),
+    "proposals.nms_threshold": (reading.number, ("TEST.RPN_NMS_THRESH", "MODEL.RPN.NMS_THRESH")),
     "test.short_side": (one_side, ("TEST.SCALE", "TEST.SCALES", "INPUT.MIN_SIZE_TEST")),
-    "test.long_side": (whole_number, ("TEST.MAX_SIZE", "INPUT.MAX_SIZE_TEST")),
-    "test.score_threshold": (number, ("TEST.SCORE_THRESH", "MODEL.ROI_HEADS.SCORE_THRESH")),
-    "test.nms_threshold": (number, ("TEST.NMS", "MODEL.ROI_HEADS.NMS")),
-    "test.max_instances": (whole_number, ("TEST.DETECTIONS_PER_IM", "MODEL.ROI_HEADS.DETECTIONS_PER_IMG")),
-    "test.mask_threshold": (number, ("MRCNN.THRESH_BINARIZE", "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS_THRESHOLD")),
+    "test.long_side": (reading.whole_number, ("TEST.MAX_SIZE", "INPUT.MAX_SIZE_TEST")),
+    "test.score_threshold": (reading.number, ("TEST.SCORE_THRESH", "MODEL.ROI_HEADS.SCORE_THRESH")),
+    "test.nms_threshold": (reading.number, ("TEST.NMS", "MODEL.ROI_HEADS.NMS")),
+    "test.max_instances": (reading.whole_number, ("TEST.DETECTIONS_PER_IM", "MODEL.ROI_HEADS.DETECTIONS_PER_IMG")),
+    "test.mask_threshold": (
+        reading.number,
+        ("MRCNN.THRESH_BINARIZE", "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS_THRESHOLD"),
+    ),
 }
 
 
@@ -81,5 +78,5 @@ def refuse_unlike(origin: Origin, first: str, second: str, names: Sequence[str])
 
 def of_detectron(origin: Origin) -> dict[str, Said]:
     """Our settings, as the file's configuration gives them; what is not done here is refused."""
-    refuse_others(origin, TYPES, "maskrcnn")
-    return said(origin, SETTINGS)
+    reading.refuse_others(origin, TYPES, "maskrcnn")
+    return reading.said(origin, SETTINGS)

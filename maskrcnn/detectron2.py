@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import Neck, Proposals
-from maskrcnn.detectron import four_numbers, least_side, refuse_unlike
+from maskrcnn.detectron import least_side, refuse_unlike
 from maskworks.published import detectron2
-from maskworks.published.mmdetection import Settings, number, whole_number
 from maskworks.published.origin import Origin, Said
+from maskworks.published.reading import Settings, four_numbers, number, whole_number
 from maskworks.published.renaming import Rules
 
 MARKS = ("proposal_generator.rpn_head.objectness_logits.weight", "roi_heads.box_predictor.cls_score.weight")

@@ -19,13 +19,12 @@ from torch import Tensor, nn
 
 import maskrcnn
 from common.data.batches import Prepared, round_up
-from common.data.images import read_image
 from common.errors import UserError
 from common.results import Instances
 from maskrcnn.network import MaskRCNN
 from maskrcnn.postprocess import Detections, instances
 from maskrcnn.preprocessing import normalised, scaled, scaled_size
-from maskworks import command_line, exported, exporting, shapes
+from maskworks import command_line, exported, exporting
 from maskworks.command_line import program
 from maskworks.onnx_export import Found, check, fixed_count, found, padded, shrunk
 
@@ -59,7 +58,7 @@ def main() -> None:
     refuse_what_cannot_be_exported(model)
     side = round_up(model.config.test.long_side, 32)
     size = options.size or (side, side)
-    photograph = photograph_to_check(model, options.image, size)
+    photograph = fitted(model, exporting.photograph(options.image), None if options.image else size)
     inputs = padded(photograph, size, 32)
     words = exported.words("maskrcnn", model.config, model.class_names, model.category_ids, size)
     graph = Graph(model).eval()
@@ -82,12 +81,6 @@ def refuse_what_cannot_be_exported(model: MaskRCNN) -> None:
             f"proposals.after_nms {settings.after_nms} is less than proposals.kept {settings.kept}: "
             "the exported graph caps proposals only once, by kept"
         )
-
-
-def photograph_to_check(model: MaskRCNN, path: str, within: tuple[int, int]) -> Tensor:
-    """The photograph [H, W, 3], in bytes, at the size that `predict` scales it to; a built-in one is made to fit."""
-    image = read_image(Path(path)) if path else read_image(sorted(shapes.ensure("val", count=4).images.iterdir())[0])
-    return fitted(model, image, None if path else within)
 
 
 def fitted(model: MaskRCNN, image: NDArray[np.uint8], within: Sequence[int] | None) -> Tensor:

@@ -8,18 +8,8 @@ from torch import Tensor
 
 from maskrcnn.config import Neck
 from maskrcnn.detectron import least_side, refuse_unlike
-from maskworks.published.mmdetection import (
-    Settings,
-    caffe_style,
-    flag,
-    inputs,
-    number,
-    refuse_others,
-    said,
-    tested,
-    whole_number,
-    whole_numbers,
-)
+from maskworks.published import reading
+from maskworks.published.mmdetection import caffe_style, inputs, tested
 from maskworks.published.origin import Origin, Said, at
 
 HEAD, REGIONS = "model.roi_head.bbox_head", "model.roi_head.bbox_roi_extractor"
@@ -63,49 +53,47 @@ TYPES: dict[str, tuple[Any, ...]] = {
 
 
 def delta_weights(stds: Any) -> tuple[float, ...]:
-    if not isinstance(stds, (list, tuple)) or len(stds) != 4 or not all(number(std) > 0 for std in stds):
-        raise ValueError("four numbers above 0")
-    return tuple(1 / std for std in stds)
+    return tuple(1 / std for std in reading.four_numbers(stds))
 
 
 def anchor_sizes(generator: Any) -> tuple[int, ...]:
-    strides, scales = whole_numbers(at(generator, "strides")), whole_numbers(at(generator, "scales"))
+    strides, scales = reading.whole_numbers(at(generator, "strides")), reading.whole_numbers(at(generator, "scales"))
     return tuple(stride * scale for stride in strides for scale in scales)
 
 
 def aspect_ratios(values: Any) -> tuple[float, ...]:
     if not isinstance(values, (list, tuple)):
         raise ValueError("numbers as ratios")
-    return tuple(float(number(value)) for value in values)
+    return tuple(float(reading.number(value)) for value in values)
 
 
 # our setting: how it is read, and where it may stand
-SETTINGS: Settings = {
+SETTINGS: reading.Settings = {
     "model.stride_in_1x1": (caffe_style, ("model.backbone.style",)),
-    "conventions.sampling_ratio": (whole_number, (f"{REGIONS}.roi_layer.sampling_ratio",)),
-    "conventions.aligned": (flag, (f"{REGIONS}.roi_layer.aligned",)),
-    "conventions.size_divisor": (whole_number, ("model.data_preprocessor.pad_size_divisor",)),
-    "model.mask_resolution": (whole_number, (f"{MASK_REGIONS}.roi_layer.output_size",)),
+    "conventions.sampling_ratio": (reading.whole_number, (f"{REGIONS}.roi_layer.sampling_ratio",)),
+    "conventions.aligned": (reading.flag, (f"{REGIONS}.roi_layer.aligned",)),
+    "conventions.size_divisor": (reading.whole_number, ("model.data_preprocessor.pad_size_divisor",)),
+    "model.mask_resolution": (reading.whole_number, (f"{MASK_REGIONS}.roi_layer.output_size",)),
     "regions.delta_weights": (delta_weights, (f"{HEAD}.bbox_coder.target_stds",)),
     "proposals.anchor_sizes": (anchor_sizes, (ANCHORS,)),
-    "proposals.anchor_strides": (whole_numbers, (f"{ANCHORS}.strides",)),
+    "proposals.anchor_strides": (reading.whole_numbers, (f"{ANCHORS}.strides",)),
     "proposals.aspect_ratios": (aspect_ratios, (f"{ANCHORS}.ratios",)),
-    "proposals.before_nms": (whole_number, tested("rpn.nms_pre")),
-    "proposals.kept": (whole_number, (*tested("rpn.max_per_img"), *tested("rpn.max_num"))),
-    "proposals.nms_threshold": (number, (*tested("rpn.nms.iou_threshold"), *tested("rpn.nms_thr"))),
+    "proposals.before_nms": (reading.whole_number, tested("rpn.nms_pre")),
+    "proposals.kept": (reading.whole_number, (*tested("rpn.max_per_img"), *tested("rpn.max_num"))),
+    "proposals.nms_threshold": (reading.number, (*tested("rpn.nms.iou_threshold"), *tested("rpn.nms_thr"))),
     "proposals.smallest": (least_side, tested("rpn.min_bbox_size")),
-    "test.score_threshold": (number, tested("rcnn.score_thr")),
-    "test.nms_threshold": (number, (*tested("rcnn.nms.iou_threshold"), *tested("rcnn.nms.iou_thr"))),
-    "test.max_instances": (whole_number, tested("rcnn.max_per_img")),
-    "test.mask_threshold": (number, tested("rcnn.mask_thr_binary")),
+    "test.score_threshold": (reading.number, tested("rcnn.score_thr")),
+    "test.nms_threshold": (reading.number, (*tested("rcnn.nms.iou_threshold"), *tested("rcnn.nms.iou_thr"))),
+    "test.max_instances": (reading.whole_number, tested("rcnn.max_per_img")),
+    "test.mask_threshold": (reading.number, tested("rcnn.mask_thr_binary")),
 }
 
 
 def of_mmdetection(origin: Origin, neck: Neck) -> dict[str, Said]:
     """Our settings, as MMDetection's configuration gives them; what is not done here is refused."""
-    refuse_others(origin, TYPES | steps(neck), "maskrcnn")
+    reading.refuse_others(origin, TYPES | steps(neck), "maskrcnn")
     refuse_unlike(origin, REGIONS, MASK_REGIONS, ("roi_layer.aligned", "roi_layer.sampling_ratio"))
-    told = inputs(origin) | said(origin, SETTINGS)
+    told = inputs(origin) | reading.said(origin, SETTINGS)
     backbone = at(origin.recipe, "model.backbone")
     if backbone is not None and "model.stride_in_1x1" not in told:
         told["model.stride_in_1x1"] = Said(False, "its configuration, whose backbone has no style: pytorch")

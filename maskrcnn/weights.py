@@ -9,7 +9,7 @@ from maskrcnn.caffe2 import MARK, RULES, with_statistics
 from maskrcnn.convert import BENCHMARK, convert, recognise
 from maskrcnn.network import MaskRCNN
 from maskworks.published import starting_weights
-from maskworks.published.renaming import rename, resnet_body
+from maskworks.published.renaming import rename, renamed_by, resnet_body
 
 CLASS_LAYERS = ("box_head.category.", "box_head.deltas.", "mask_head.logits.")
 
@@ -21,11 +21,7 @@ def initialise(model: MaskRCNN, source: str) -> None:
     def body(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         return backbone(state, c4, set(model.state_dict()))
 
-    starting_weights.initialise(model, source, converted, body, CLASS_LAYERS, fixed_statistics)
-
-
-def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    return convert(state).weights if recognise(state) else None
+    starting_weights.initialise(model, source, renamed_by(recognise, convert), body, CLASS_LAYERS, fixed_statistics)
 
 
 def backbone(state: Mapping[str, Tensor], c4: bool, known: set[str]) -> dict[str, Tensor] | None:

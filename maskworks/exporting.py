@@ -7,7 +7,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from common.data.images import read_image
 from common.errors import UserError
+from common.run.model import Picture
+from maskworks import shapes
 from maskworks.compiled import export_pt2
 from maskworks.onnx_export import export_onnx
 
@@ -40,6 +43,11 @@ class ExportOfOneSize(ExportOfPictures):
 
     size: tuple[int, int] | None = None
     """Height and width of the input, multiples of 32; without it: the long side both ways, so that all fit."""
+
+
+def photograph(path: str) -> Picture:
+    """What to check a file with: the photograph that is named, or a scene of the built-in data set."""
+    return read_image(Path(path) if path else sorted(shapes.ensure("val", count=4).images.iterdir())[0])
 
 
 def write(

@@ -13,18 +13,9 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from maskworks.published import reading
 from maskworks.published.coco_classes import COCO_CLASSES, COCO_STUFF
-from maskworks.published.mmdetection import (
-    Settings,
-    caffe_style,
-    inputs,
-    lvis,
-    number,
-    refuse_others,
-    said,
-    tested,
-    whole_number,
-)
+from maskworks.published.mmdetection import caffe_style, inputs, lvis, tested
 from maskworks.published.origin import Classes, Origin, Said, at, choose_recipe, plain_dict, settle
 from maskworks.published.renaming import Converted, Rules, count, missing_counters, refuse_other_layers, rename, whole
 from refinemask_psg import detectron2
@@ -254,8 +245,8 @@ def caffe_or_not(origin: Origin, other: str, style: Said | None) -> Said | None:
 
 def of_mmdetection(origin: Origin) -> dict[str, Said]:
     """Our settings as MMDetection's configuration gives them; what is not done here is refused."""
-    refuse_others(origin, MMDETECTION_ONLY, "refinemask_psg")
-    told = inputs(origin) | said(origin, MMDETECTION_SETTINGS)
+    reading.refuse_others(origin, MMDETECTION_ONLY, "refinemask_psg")
+    told = inputs(origin) | reading.said(origin, MMDETECTION_SETTINGS)
     if str(at(origin.recipe, "model.backbone.type")).startswith("ResNet") and "model.stride_in_1x1" not in told:
         told["model.stride_in_1x1"] = Said(False, "its configuration, whose backbone has no style: pytorch")
     version = str(plain_dict(origin.rest.get("meta")).get("mmdet_version", ""))
@@ -274,20 +265,20 @@ def stds_of_stages(value: Any) -> tuple[tuple[float, ...], ...]:
 def one_scale(value: Any) -> int:
     if not isinstance(value, (list, tuple)) or len(value) != 1:
         raise ValueError("one scale")
-    return whole_number(value[0])
+    return reading.whole_number(value[0])
 
 
-MMDETECTION_SETTINGS: Settings = {
+MMDETECTION_SETTINGS: reading.Settings = {
     "model.stride_in_1x1": (caffe_style, ("model.backbone.style",)),
     "model.box_stds": (stds_of_stages, ("model.roi_head.bbox_head",)),
     "model.anchor_scale": (one_scale, ("model.rpn_head.anchor_generator.scales",)),
-    "test.proposals_before_nms": (whole_number, tested("rpn.nms_pre")),
-    "test.proposals": (whole_number, (*tested("rpn.max_per_img"), *tested("rpn.max_num"))),
-    "test.proposal_nms": (number, (*tested("rpn.nms.iou_threshold"), *tested("rpn.nms_thr"))),
-    "test.score_threshold": (number, tested("rcnn.score_thr")),
-    "test.nms": (number, (*tested("rcnn.nms.iou_threshold"), *tested("rcnn.nms.iou_thr"))),
-    "test.max_instances": (whole_number, tested("rcnn.max_per_img")),
-    "test.mask_threshold": (number, tested("rcnn.mask_thr_binary")),
+    "test.proposals_before_nms": (reading.whole_number, tested("rpn.nms_pre")),
+    "test.proposals": (reading.whole_number, (*tested("rpn.max_per_img"), *tested("rpn.max_num"))),
+    "test.proposal_nms": (reading.number, (*tested("rpn.nms.iou_threshold"), *tested("rpn.nms_thr"))),
+    "test.score_threshold": (reading.number, tested("rcnn.score_thr")),
+    "test.nms": (reading.number, (*tested("rcnn.nms.iou_threshold"), *tested("rcnn.nms.iou_thr"))),
+    "test.max_instances": (reading.whole_number, tested("rcnn.max_per_img")),
+    "test.mask_threshold": (reading.number, tested("rcnn.mask_thr_binary")),
 }
 MMDETECTION_ONLY: dict[str, list[Any]] = {
     "model.backbone.dcn.type": ["DCN", "DCNv2"],

@@ -3,8 +3,8 @@
 from typing import Any
 
 from maskworks.published.detectron2 import RESNET, of_detectron2
-from maskworks.published.mmdetection import Settings, number, whole_number
 from maskworks.published.origin import Origin, Said
+from maskworks.published.reading import Settings, four_numbers, number, whole_number
 from maskworks.published.renaming import Rules
 
 SOURCE = "Detectron2, Cascade R-CNN"
@@ -24,12 +24,6 @@ NAMES: Rules = [
     (r"^roi_heads\.mask_head\.deconv\.", "mask_heads.0.upsample."),
     (r"^roi_heads\.mask_head\.predictor\.", "mask_heads.0.logits."),
 ]
-
-
-def four_numbers(value: Any) -> tuple[float, ...]:
-    if not isinstance(value, (list, tuple)) or len(value) != 4 or not all(number(each) > 0 for each in value):
-        raise ValueError("four numbers above 0")
-    return tuple(map(float, value))
 
 
 def stds_of_weights(value: Any) -> tuple[tuple[float, ...], ...]:

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 import refinemask_psg
 from common.data.batches import round_up
-from common.data.images import fit_within, read_image, resize
+from common.data.images import fit_within, resize
 from common.errors import UserError
 from common.results import Instances
-from maskworks import command_line, exported, exporting, shapes
+from maskworks import command_line, exported, exporting
 from maskworks.command_line import program
 from maskworks.onnx_export import Found, check, fixed_count, found, padded, shrunk
 from refinemask_psg.network import DIVISOR, RefineMask
@@ -59,7 +59,7 @@ def main() -> None:
         raise UserError(f"{options.weights}: has no mask head, and what is exported ends in masks; export another")
     side = round_up(model.config.test.long_side, DIVISOR)
     size = options.size or (side, side)
-    photograph = scaled(model, options.image, size)
+    photograph = fitted(model, exporting.photograph(options.image), None if options.image else size)
     inputs = padded(torch.from_numpy(photograph), size, DIVISOR)
     words = exported.words("refinemask_psg", model.config, model.class_names, model.category_ids, size)
     graph = Graph(model).eval()
@@ -71,12 +71,6 @@ def main() -> None:
     title = f"{photograph.shape[1]} x {photograph.shape[0]}"
     check(graph, session, inputs, read, masks_apart, title, options.precision)
     print(f"written: {Path(options.out).resolve()}")
-
-
-def scaled(model: RefineMask, path: str, within: tuple[int, int]) -> NDArray[np.uint8]:
-    """The photograph to check with, at the size that `predict` would scale it to; a built-in one is made to fit."""
-    image = read_image(Path(path)) if path else read_image(sorted(shapes.ensure("val", count=4).images.iterdir())[0])
-    return fitted(model, image, None if path else within)
 
 
 def fitted(model: RefineMask, image: NDArray[np.uint8], within: Sequence[int] | None) -> NDArray[np.uint8]:

@@ -43,6 +43,7 @@ from maskworks.own_data.doctor import (
     check_drawing,
     check_pictures,
     drawn,
+    without_examples,
 )
 from upsnet.panoptic_data import PanopticFile, check_segments, existing_picture_folder, read_panoptic
 
@@ -147,10 +148,7 @@ def examine_panoptic(file: Path, images: Path | None, pictures: Path) -> tuple[s
         sizes = [(image.height, image.width) for image in content.images]
         faults += check_files(images, numbers, names) + check_pictures(images, numbers, names, sizes)
     used = {segment.category_id for annotation in content.annotations for segment in annotation.segments_info}
-    for category in content.categories:
-        if category.id not in used:
-            where = f"category {category.id} ({category.name})"
-            faults.append(Fault("noted", "class without examples", where, "no segment has it", "add some or remove it"))
+    faults += [without_examples(category, "segment") for category in content.categories if category.id not in used]
     things = sum(bool(category.isthing) for category in content.categories)
     segments = sum(len(annotation.segments_info) for annotation in content.annotations)
     return (

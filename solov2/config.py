@@ -186,25 +186,21 @@ def _small() -> Config:
     return config
 
 
+_DCN = Model(deformable="v1", deformable_towers="last", tower_depth=3, scale_ranges=LIGHT_512_RANGES)
 _DCN_EVERYWHERE = Model(deformable="v2", deformable_towers="all", deformable_mask_feature=True)
-
-VARIANTS: dict[str, Config] = {
-    "shapes": _shapes(),
-    "small": _small(),
-    "light_r18_448": _light_448("light_r18_448", "resnet18"),
-    "light_r34_448": _light_448("light_r34_448", "resnet34"),
-    "light_r50_448": _light_448("light_r50_448", "resnet50"),
-    "light_r50_dcn_512": _light(
-        "light_r50_dcn_512",
-        Model(deformable="v1", deformable_towers="last", tower_depth=3, scale_ranges=LIGHT_512_RANGES),
-        852,
-        512,
-    ),
-    "r50_1x": _full("r50_1x", Model(), short_sides=(800,)),
-    "r50_3x": _full("r50_3x", Model()),
-    "r101_3x": _full("r101_3x", Model(backbone="resnet101")),
-    "r101_dcn_3x": _full("r101_dcn_3x", replace(_DCN_EVERYWHERE, backbone="resnet101")),
-    "adelaidet_r50_3x": _adelaidet("adelaidet_r50_3x", "resnet50"),
-    "adelaidet_r101_3x": _adelaidet("adelaidet_r101_3x", "resnet101"),
-    "x101_dcn_3x": _full("x101_dcn_3x", replace(_DCN_EVERYWHERE, backbone="resnext101_64x4d")),
-}
+_ALL = (
+    _shapes(),
+    _small(),
+    _light_448("light_r18_448", "resnet18"),
+    _light_448("light_r34_448", "resnet34"),
+    _light_448("light_r50_448", "resnet50"),
+    _light("light_r50_dcn_512", _DCN, 852, 512),
+    _full("r50_1x", Model(), short_sides=(800,)),
+    _full("r50_3x", Model()),
+    _full("r101_3x", Model(backbone="resnet101")),
+    _full("r101_dcn_3x", replace(_DCN_EVERYWHERE, backbone="resnet101")),
+    _adelaidet("adelaidet_r50_3x", "resnet50"),
+    _adelaidet("adelaidet_r101_3x", "resnet101"),
+    _full("x101_dcn_3x", replace(_DCN_EVERYWHERE, backbone="resnext101_64x4d")),
+)
+VARIANTS: dict[str, Config] = {each.variant: each for each in _ALL}

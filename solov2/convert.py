@@ -8,19 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from common.errors import UserError
-from maskworks.published import detectron2
-from maskworks.published.mmdetection import (
-    Settings,
-    caffe_style,
-    inputs,
-    number,
-    one_of,
-    refuse_others,
-    said,
-    tested,
-    whole_number,
-    whole_numbers,
-)
+from maskworks.published import detectron2, reading
+from maskworks.published.mmdetection import caffe_style, inputs, tested
 from maskworks.published.origin import Decision, Origin, Said, choose_recipe, settle, values_of
 from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, whole
 from solov2.config import VARIANTS, Config
@@ -113,17 +102,17 @@ TYPES: dict[str, tuple[Any, ...]] = {
 }
 
 
-SETTINGS: Settings = {
+SETTINGS: reading.Settings = {
     "model.stride_in_1x1": (caffe_style, ("model.backbone.style",)),
-    "model.grids": (whole_numbers, ("model.mask_head.num_grids", "model.bbox_head.num_grids")),
-    "model.strides": (whole_numbers, ("model.mask_head.strides", "model.bbox_head.strides")),
-    "test.score_threshold": (number, tested("score_thr")),
-    "test.mask_threshold": (number, tested("mask_thr")),
-    "test.update_threshold": (number, (*tested("filter_thr"), *tested("update_thr"))),
-    "test.kernel": (one_of("gaussian", "linear"), tested("kernel")),
-    "test.sigma": (number, tested("sigma")),
-    "test.max_candidates": (whole_number, tested("nms_pre")),
-    "test.max_instances": (whole_number, tested("max_per_img")),
+    "model.grids": (reading.whole_numbers, ("model.mask_head.num_grids", "model.bbox_head.num_grids")),
+    "model.strides": (reading.whole_numbers, ("model.mask_head.strides", "model.bbox_head.strides")),
+    "test.score_threshold": (reading.number, tested("score_thr")),
+    "test.mask_threshold": (reading.number, tested("mask_thr")),
+    "test.update_threshold": (reading.number, (*tested("filter_thr"), *tested("update_thr"))),
+    "test.kernel": (reading.one_of("gaussian", "linear"), tested("kernel")),
+    "test.sigma": (reading.number, tested("sigma")),
+    "test.max_candidates": (reading.whole_number, tested("nms_pre")),
+    "test.max_instances": (reading.whole_number, tested("max_per_img")),
 }
 
 # the same of AdelaiDet's
@@ -135,16 +124,16 @@ ADELAIDET_TYPES: dict[str, tuple[Any, ...]] = {
     "MODEL.SOLOV2.USE_COORD_CONV": (True,),
     "MODEL.SOLOV2.NMS_TYPE": ("matrix",),
 }
-ADELAIDET_SETTINGS: Settings = {
-    "model.grids": (whole_numbers, ("MODEL.SOLOV2.NUM_GRIDS",)),
-    "model.strides": (whole_numbers, ("MODEL.SOLOV2.FPN_INSTANCE_STRIDES",)),
-    "test.score_threshold": (number, ("MODEL.SOLOV2.SCORE_THR",)),
-    "test.mask_threshold": (number, ("MODEL.SOLOV2.MASK_THR",)),
-    "test.update_threshold": (number, ("MODEL.SOLOV2.UPDATE_THR",)),
-    "test.kernel": (one_of("gaussian", "linear"), ("MODEL.SOLOV2.NMS_KERNEL",)),
-    "test.sigma": (number, ("MODEL.SOLOV2.NMS_SIGMA",)),
-    "test.max_candidates": (whole_number, ("MODEL.SOLOV2.NMS_PRE",)),
-    "test.max_instances": (whole_number, ("MODEL.SOLOV2.MAX_PER_IMG",)),
+ADELAIDET_SETTINGS: reading.Settings = {
+    "model.grids": (reading.whole_numbers, ("MODEL.SOLOV2.NUM_GRIDS",)),
+    "model.strides": (reading.whole_numbers, ("MODEL.SOLOV2.FPN_INSTANCE_STRIDES",)),
+    "test.score_threshold": (reading.number, ("MODEL.SOLOV2.SCORE_THR",)),
+    "test.mask_threshold": (reading.number, ("MODEL.SOLOV2.MASK_THR",)),
+    "test.update_threshold": (reading.number, ("MODEL.SOLOV2.UPDATE_THR",)),
+    "test.kernel": (reading.one_of("gaussian", "linear"), ("MODEL.SOLOV2.NMS_KERNEL",)),
+    "test.sigma": (reading.number, ("MODEL.SOLOV2.NMS_SIGMA",)),
+    "test.max_candidates": (reading.whole_number, ("MODEL.SOLOV2.NMS_PRE",)),
+    "test.max_instances": (reading.whole_number, ("MODEL.SOLOV2.MAX_PER_IMG",)),
 }
 
 
@@ -234,5 +223,5 @@ def _config(
 
 def of_mmdetection(origin: Origin) -> dict[str, Said]:
     """Our settings, as the configuration of MMDetection, or of SOLO on its ground, gives them."""
-    refuse_others(origin, TYPES, "solov2")
-    return inputs(origin) | said(origin, SETTINGS)
+    reading.refuse_others(origin, TYPES, "solov2")
+    return inputs(origin) | reading.said(origin, SETTINGS)

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import solov2
-from common.data.images import read_image, resize
+from common.data.images import resize
 from common.ops import matrix_nms_from_intersections
 from common.results import Instances
-from maskworks import command_line, exported, exporting, shapes
+from maskworks import command_line, exported, exporting
 from maskworks.command_line import program
 from maskworks.onnx_export import Found, check, fixed_count, found, outside_both
 from solov2.network import DIVISOR, SOLOv2
@@ -63,7 +63,7 @@ def main() -> None:
     options = command_line.read(exporting.ExportOfPictures, "export.py")
     model = solov2.load(options.weights, device="cpu")
     graph = Graph(model).eval()
-    photograph = scaled(model, options.image)
+    photograph = model.scaled(exporting.photograph(options.image))  # as large as `predict` would make it
     outputs = ("scores", "labels", "masks", "soft_masks")
     words = exported.words("solov2", model.config, model.class_names, model.category_ids)
     sides = {0: Dim("rows", min=FEWEST_BLOCKS), 2: Dim("columns", min=FEWEST_BLOCKS)}
@@ -103,12 +103,6 @@ def padded(image: NDArray[np.uint8]) -> dict[str, Tensor]:
     padding = (0, 0, 0, columns * DIVISOR - width, 0, rows * DIVISOR - height)
     pixels = F.pad(torch.from_numpy(np.ascontiguousarray(image)), padding)
     return {"image": pixels.reshape(rows, DIVISOR, columns, DIVISOR, 3), "size": torch.tensor([height, width])}
-
-
-def scaled(model: SOLOv2, path: str) -> NDArray[np.uint8]:
-    """The photograph to check with, at the size that `predict` would scale it to."""
-    image = read_image(Path(path)) if path else read_image(sorted(shapes.ensure("val", count=4).images.iterdir())[0])
-    return model.scaled(image)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The classes of the published models, in our order (things, then stuff), and how one set's names the other's."""
 
 from maskworks.published.class_lists import CITYSCAPES as CITYSCAPES_THINGS
-from maskworks.published.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES, COCO_STUFF
+from maskworks.published.coco_classes import COCO_STUFF, COCO_THINGS
 
-COCO: dict[str, int] = dict(zip(COCO_CLASSES, COCO_CATEGORY_IDS, strict=True)) | COCO_STUFF
+COCO: dict[str, int] = COCO_THINGS | COCO_STUFF
 
 CITYSCAPES: dict[str, int] = CITYSCAPES_THINGS | {
     "road": 7,

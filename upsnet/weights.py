@@ -8,6 +8,7 @@ from torch import Tensor
 from maskworks.published import starting_weights
 from maskworks.published.formats import read_checkpoint_or_published
 from maskworks.published.names import BACKBONE, local_file
+from maskworks.published.renaming import renamed_by
 from upsnet.classes import COCO, COCO_NAMES
 from upsnet.convert import backbone_weights, convert, known_classes, recognise
 from upsnet.network import UPSNet
@@ -20,7 +21,7 @@ def initialise(model: UPSNet, source: str) -> None:
     starting_weights.initialise(
         model,
         source,
-        lambda state: convert(state).weights if recognise(state) else None,
+        renamed_by(recognise, convert),
         backbone_weights,
         CLASS_LAYERS,
         fixed_statistics=model.config.model.norm == "frozen_batch",

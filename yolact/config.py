@@ -205,18 +205,17 @@ def _shapes() -> Config:
 
 
 _RESNET101 = Model(backbone="resnet101")
-
-VARIANTS: dict[str, Config] = {
-    "shapes": _shapes(),
-    "small": replace(_shapes(), variant="small"),  # for own data (--data), which says sizes and steps
-    "resnet50_550": _published("resnet50_550", Model()),
-    "base": _published("base", _RESNET101),
-    "darknet53_550": _published(
-        "darknet53_550", Model(backbone="darknet53", mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
-    ),
-    "im700": _published("im700", _at(700, _RESNET101), Losses(max_masks=300)),
-    "im400": _published("im400", _at(400, _RESNET101)),
-    "plus_resnet50_550": _published("plus_resnet50_550", _plus(Model(), deformable_interval=1)),
-    "plus_base": _published("plus_base", _plus(_RESNET101, deformable_interval=3)),
-    "resnet50_pascal": _pascal(),
-}
+_DARKNET53 = Model(backbone="darknet53", mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
+_ALL = (
+    _shapes(),
+    replace(_shapes(), variant="small"),  # for own data (--data), which says sizes and steps
+    _published("resnet50_550", Model()),
+    _published("base", _RESNET101),
+    _published("darknet53_550", _DARKNET53),
+    _published("im700", _at(700, _RESNET101), Losses(max_masks=300)),
+    _published("im400", _at(400, _RESNET101)),
+    _published("plus_resnet50_550", _plus(Model(), deformable_interval=1)),
+    _published("plus_base", _plus(_RESNET101, deformable_interval=3)),
+    _pascal(),
+)
+VARIANTS: dict[str, Config] = {each.variant: each for each in _ALL}

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from maskworks.published.mmdetection import Settings, inputs, number, refuse_others, said, tested, whole_number
+from maskworks.published.mmdetection import inputs, tested
 from maskworks.published.origin import Decision, Origin, Said, at, choose_recipe, settle
+from maskworks.published.reading import Settings, number, refuse_others, said, whole_number
 from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, resnet_body, whole
 from yolact.boxes import level_sizes, priors_per_cell
 from yolact.config import VARIANTS, Config

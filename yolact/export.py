@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import yolact
-from common.data.images import read_image, resize
+from common.data.images import resize
 from common.errors import UserError
 from common.results import Instances
-from maskworks import command_line, exported, exporting, shapes
+from maskworks import command_line, exported, exporting
 from maskworks.command_line import program
 from maskworks.onnx_export import Found, compare, fixed_count, outside_both
 from yolact.backbone import DeformableConv2d
@@ -89,7 +89,7 @@ def main() -> None:
     model = yolact.load(options.weights, device="cpu")
     if model.config.test.nms == "traditional":  # in double precision, which ONNX's has not
         raise UserError(f"{options.weights}: its test.nms is traditional, which cannot be exported")
-    photograph = read_image(Path(options.image)) if options.image else scene()
+    photograph = exporting.photograph(options.image)
     session = export(model, photograph, options)
     for image in (photograph, resize(photograph, photograph.shape[0] // 2 + 1, photograph.shape[1])):
         check(model, session, image, options.precision)
@@ -141,10 +141,6 @@ def check(model: YOLACT, session: Any, image: NDArray[np.uint8], precision: str 
 
     theirs = Found((rescored[0] if rescored else scores)[some], labels[some], masks[some], boxes[some] / parts)
     compare(find, model, theirs, outside_both, f"{width} x {height}", precision)
-
-
-def scene() -> NDArray[np.uint8]:
-    return read_image(sorted(shapes.ensure("val", count=4).images.iterdir())[0])
 
 
 if __name__ == "__main__":

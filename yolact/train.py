@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] =
     training_data = own_data.cut(commands.open_dataset(data, "train", config.training), config.data)
     validation_data = commands.open_dataset(data, "val", config.training)
     model = commands.build_network(YOLACT, config, training_data.class_names)
-    if images_at_once(config) < config.model.freeze_batch_norm_below:
+    images_at_once = config.training.batch_size // (process_count() * config.training.accumulate)
+    if images_at_once < config.model.freeze_batch_norm_below:
         model.freeze_batch_norms()
     initialise(model, config.training.weights)
     run = commands.train(
@@ -73,10 +74,6 @@ def iteration_of(weights: str) -> int:
             f"iteration in it, not {weights!r}; name the step itself: --start-step 32100"
         )
     return int(found[1])
-
-
-def images_at_once(config: Config) -> int:
-    return config.training.batch_size // (process_count() * config.training.accumulate)
 
 
 training.stay_callable(__name__)  # once imported, this module hides the function yolact.train

@@ -24,7 +24,7 @@ from common.data.batches import UNLABELLED
 from common.data.coco import LabelledImages, Sample
 from common.data.loader import Outlines, TrainingSet
 from common.run.distributed import is_main
-from maskworks.own_data.tiles import LARGE, SEEN, Window, box_around
+from maskworks.own_data.tiles import LARGE, SEEN, Window, box_around, joints_in
 
 # Objects are kept by SEEN or LARGE, as in tiles; a box alone needs more, as there may be nothing in what is left of it.
 SEEN_OF_BOX, LARGE_OF_BOX = 0.5, 0.25
@@ -92,11 +92,6 @@ def described(name: str, left_out: Mapping[str, str]) -> str:
     return "; ".join([f"{name}: {', '.join(parts)}", *without])
 
 
-def settings_for(name: str) -> dict[str, Any]:
-    """What packages do themselves gives way to a named augmentation, below what the user says."""
-    return dict(IN_THE_PLACE_OF) if name in STRENGTHS else {}
-
-
 def mirror_no_sides(config: Any, texts: Iterable[str]) -> None:
     """With a named augmentation nothing is mirrored where texts of the pictures would be untrue then."""
     if config.data.augment not in STRENGTHS or not config.augment.flip:
@@ -152,10 +147,7 @@ def framed(sample: Sample, outlines: Outlines | None, window: Window) -> tuple[S
     if semantic is not None:
         semantic = cut(torch.from_numpy(semantic)[None], window, UNLABELLED)[0].numpy()
     if keypoints is not None:
-        keypoints = keypoints.copy()
-        keypoints[..., :2] -= corner
-        outside = (keypoints[..., :2] < 0) | (keypoints[..., :2] >= limits)
-        keypoints[outside.any(axis=-1)] = 0
+        keypoints = joints_in(keypoints, window)
     if outlines is not None:
         outlines = [[(each - corner).astype(np.float32) for each in own] for own in outlines]
     changed = replace(sample, image=image, semantic=semantic, keypoints=keypoints)

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,15 @@ def rectangle(box: Outline) -> Outline:
     """The four corners of a box [2, 2]."""
     (x1, y1), (x2, y2) = box
     return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
+
+
+@contextmanager
+def noting(faults: list[str], where: object) -> Iterator[None]:
+    """What is wrong with one image becomes a line among the faults, and the others are read."""
+    try:
+        yield
+    except UserError as error:
+        faults.append(f"{where}: {error}")
 
 
 def stop_or_skip(

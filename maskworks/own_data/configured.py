@@ -94,12 +94,11 @@ def of_segments(variants: Mapping[str, Any], asked: Any, data: Data, arguments: 
 
 def augmented(variants: Mapping[str, T], asked: T, arguments: Sequence[str], prog: str) -> T:
     """What was asked for, without the package's own colours and crops where a named augmentation has those."""
-    settings = augmentation.settings_for(asked.data.augment)  # type: ignore[attr-defined]
-    if not settings:
+    if asked.data.augment not in augmentation.STRENGTHS:  # type: ignore[attr-defined]
         return asked
     named = bool(arguments) and not arguments[0].startswith("-")
     name, base = (arguments[0], choose(variants, arguments[0])) if named else next(iter(variants.items()))
-    return configure({**variants, name: with_settings(base, settings, prog)}, arguments, prog=prog)
+    return configure({**variants, name: with_settings(base, augmentation.IN_THE_PLACE_OF, prog)}, arguments, prog=prog)
 
 
 def with_settings(base: T, settings: Mapping[str, Any], prog: str) -> T:

@@ -89,19 +89,14 @@ def box_contradicts(box: NDArray[np.float64], tight: NDArray[np.float64]) -> boo
 def check_classes(a: Annotations) -> list[Fault]:
     """Classes of which there is no example that can be used, and names used twice."""
     counts = np.bincount(a.labels[a.usable & (a.labels >= 0)], minlength=len(a.categories))
-    faults = [
-        Fault(
-            "noted",
-            "class without examples",
-            f"category {c.id} ({c.name})",
-            "no annotation has it",
-            "add some or remove it",
-        )
-        for c, count in zip(a.categories, counts, strict=True)
-        if not count
-    ]
+    faults = [without_examples(c, "annotation") for c, count in zip(a.categories, counts, strict=True) if not count]
     for name, count in Counter(category.name for category in a.categories).items():
         if count > 1:
             problem = f"{count} categories have this name"
             faults.append(Fault("noted", "duplicate class name", f"category name {name}", problem, "rename one"))
     return faults
+
+
+def without_examples(category: Any, what: str) -> Fault:
+    where = f"category {category.id} ({category.name})"
+    return Fault("noted", "class without examples", where, f"no {what} has it", "add some or remove it")

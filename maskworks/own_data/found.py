@@ -3,8 +3,9 @@
 What is COCO's already is left where it is; any other format becomes the content of a COCO file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +69,21 @@ def readings_of(path: Path, rectangles: bool, task: str) -> Iterator[Candidate]:
     yield from split_folders(path, rectangles, task)
     if task not in OF_OBJECTS:
         for kind, train, val in coco_files.in_folder(path, task):
-            yield kind, lambda train=train, val=val: _coco(train, val, task)  # type: ignore[misc]
+            yield kind, partial(_coco, train, val, task)
         return
     for root in [path, *sorted(path.glob("VOC*")), *sorted(path.glob("VOCdevkit/VOC*"))]:
         if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir():
-            yield f"Pascal VOC's {root.name}", lambda root=root: _voc(root, rectangles)  # type: ignore[misc]
+            yield f"Pascal VOC's {root.name}", partial(_made, root / "JPEGImages", partial(voc.read, root, rectangles))
     for name in ("data.yaml", "data.yml", "metadata.jsonl"):
         if (path / name).is_file():
             yield from readings_of_file(path / name, rectangles, task)
     for kind, train, val in coco_files.in_folder(path, task):
-        yield kind, lambda train=train, val=val: _coco(train, val, task)  # type: ignore[misc]
+        yield kind, partial(_coco, train, val, task)
     if any(coco_files.kind_of(file) == "labelme" for file in sorted(path.rglob("*.json"))[:LOOKED_FOR]):
-        yield "labelme's JSON files", lambda: _whole(path, lambda faults: labelme.read(path, path, faults))
+        yield "labelme's JSON files", lambda: _made(path, lambda faults, _: {"train": labelme.read(path, path, faults)})
     if label_images.folders_of(path) or label_images.single_folders(path):
-        yield "pictures with a number or a binary picture for each object", lambda: _label_images(path)
+        kind = "pictures with a number or a binary picture for each object"
+        yield kind, lambda: _made(path, lambda faults, notes: {"train": label_images.read(path, faults, notes)})
 
 
 def readings_of_file(file: Path, rectangles: bool, task: str) -> Iterator[Candidate]:
@@ -96,7 +98,10 @@ def readings_of_file(file: Path, rectangles: bool, task: str) -> Iterator[Candid
         yield f"YOLO's {file.name}", lambda: _yolo(file, rectangles)
     elif file.name == "metadata.jsonl":
         folder = file.parent
-        yield "Hugging Face's imagefolder", lambda: _whole(folder, lambda f: imagefolder.read(folder, rectangles, f))
+        yield (
+            "Hugging Face's imagefolder",
+            lambda: _made(folder, lambda f, _: {"train": imagefolder.read(folder, rectangles, f)}),
+        )
 
 
 def split_folders(path: Path, rectangles: bool, task: str) -> Iterator[Candidate]:
@@ -125,24 +130,10 @@ def _coco(train: Path, val: Path | None, task: str) -> Reading:
     return Reading(coco_files.read(train, task), coco_files.read(val, task) if val else None)
 
 
-def _whole(folder: Path, make: Callable[[list[str]], CocoWriter]) -> Reading:
-    faults: list[str] = []
-    return _parts(folder, {"train": make(faults)}, faults)
-
-
-def _label_images(path: Path) -> Reading:
-    notes: list[str] = []
-    reading = _whole(path, lambda faults: label_images.read(path, faults, notes))
-    reading.notes += notes
-    return reading
-
-
-def _voc(root: Path, rectangles: bool) -> Reading:
-    faults: list[str] = []
-    notes: list[str] = []
-    reading = _parts(root / "JPEGImages", voc.read(root, rectangles, faults, notes), faults)
-    reading.notes += notes
-    return reading
+def _made(folder: Path, read: Callable[[list[str], list[str]], dict[str, CocoWriter]]) -> Reading:
+    """What a format's reader makes of a folder; it is given two lists to fill, of faults and of notes."""
+    faults, notes = list[str](), list[str]()
+    return _parts(folder, read(faults, notes), faults, notes)
 
 
 def _yolo(file: Path, rectangles: bool) -> Reading:
@@ -154,7 +145,7 @@ def _yolo(file: Path, rectangles: bool) -> Reading:
     return _parts(root, writers, faults)
 
 
-def _parts(folder: Path, writers: dict[str, CocoWriter], faults: list[str]) -> Reading:
+def _parts(folder: Path, writers: dict[str, CocoWriter], faults: list[str], found: Sequence[str] = ()) -> Reading:
     """The parts by their names; test validates only where nothing else does."""
     stop_or_skip(faults, skip=False, remedy=f"Correct {folder}, or take these pictures out of it")
     parts = {name: Part(folder, None, writer.content()) for name, writer in writers.items() if writer.images}
@@ -163,7 +154,7 @@ def _parts(folder: Path, writers: dict[str, CocoWriter], faults: list[str]) -> R
     val = next((name for name in VAL if name in parts), None)
     notes = [f"{name} is not looked at" for name in parts if name not in {"train", val}]
     notes += [f"{val} validates"] if val not in {None, "val"} else []
-    return Reading(parts["train"], parts[val] if val else None, notes)
+    return Reading(parts["train"], parts[val] if val else None, [*notes, *found])
 
 
 def with_all_classes(parts: list[Part]) -> None:

@@ -13,7 +13,7 @@ from common.data.images import image_size
 from common.errors import UserError
 from common.files import leads_inside, read_bytes
 from common.ops import masks as rle
-from maskworks.own_data.coco_writing import CocoWriter, Json, boxed, masked, outlined, rectangle
+from maskworks.own_data.coco_writing import CocoWriter, Json, boxed, masked, noting, outlined, rectangle
 
 CATEGORY = ("category", "categories", "category_id", "label", "labels", "class", "classes")
 BOX = ("bbox", "bboxes", "box", "boxes")
@@ -25,15 +25,13 @@ def read(root: Path, rectangles: bool, faults: list[str]) -> CocoWriter:
     file = root / "metadata.jsonl"
     rows: list[tuple[int, str, list[Json]]] = []
     for number, line in enumerate(read_bytes(file).splitlines(), start=1):
-        try:
+        with noting(faults, f"{file}, line {number}"):
             if line.strip():
                 rows.append((number, *row_of(line)))
-        except UserError as error:
-            faults.append(f"{file}, line {number}: {error}")
     names = sorted({_of(entry, CATEGORY) for _, _, entries in rows for entry in entries}, key=_order)
     writer = CocoWriter([str(name) for name in names])
     for number, name, entries in rows:
-        try:
+        with noting(faults, f"{file}, line {number}"):
             path = root / name
             if not leads_inside(path, root.resolve()):
                 raise UserError(f"file_name {name!r} leads out of {root}; use a path inside of it")
@@ -41,8 +39,6 @@ def read(root: Path, rectangles: bool, faults: list[str]) -> CocoWriter:
             labels = [names.index(_of(entry, CATEGORY)) for entry in entries]
             objects = [object_of(*pair, height, width, rectangles) for pair in zip(entries, labels, strict=True)]
             writer.add_image(name, height, width, objects)
-        except UserError as error:
-            faults.append(f"{file}, line {number}: {error}")
     masks = ["segmentation" in entry for entry in writer.annotations]
     if any(masks) and not all(masks):
         alone = masks.count(False)

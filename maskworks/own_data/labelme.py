@@ -23,7 +23,7 @@ from common.errors import UserError
 from common.files import leads_inside, read_bytes
 from common.ops import masks as rle
 from common.ops.outlines import Mask, Outline
-from maskworks.own_data.coco_writing import CocoWriter, Json, masked, outlined, rectangle
+from maskworks.own_data.coco_writing import CocoWriter, Json, masked, noting, outlined, rectangle
 
 FAR = 2**31  # from where no pixel of an image is
 CIRCLE_ERROR = 0.1  # of a pixel: how far a circle's polygon may be from the circle
@@ -90,10 +90,8 @@ def read(
     classes = classes or found_classes(photographs, order)
     writer = CocoWriter(classes)
     for source, photograph in photographs.items():
-        try:
+        with noting(faults, source):
             writer.add_image(photograph.name, photograph.height, photograph.width, annotations(photograph, classes))
-        except UserError as error:
-            faults.append(f"{source}: {error}")
     return writer
 
 
@@ -107,14 +105,11 @@ def read_folder(folder: Path, root: Path, but: Path | None, faults: list[str]) -
     for source in sorted(folder.rglob("*.json")):
         if but and source.resolve() == but.resolve():
             continue
-        try:
+        with noting(faults, source):
             photograph = read_file(source, root)
             other = described.setdefault(photograph.name, source)
             if other != source:
                 raise UserError(f"its image {photograph.name} is that of {other} too; keep one of the two files")
-        except UserError as error:
-            faults.append(f"{source}: {error}")
-        else:
             photographs[source] = photograph
     return photographs
 

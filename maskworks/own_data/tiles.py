@@ -8,7 +8,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,15 @@ class Tiling:
         return [step * (length - self.tile) // steps for step in range(steps + 1)]
 
 
+def joints_in(keypoints: NDArray[Any], window: Window) -> NDArray[np.float32]:
+    """Joints [n, joints, 3] in a window's coordinates; those outside of it are none."""
+    moved = keypoints.astype(np.float32)
+    moved[..., :2] -= (window.left, window.top)
+    outside = (moved[..., :2] < 0) | (moved[..., :2] >= (window.right - window.left, window.bottom - window.top))
+    moved[outside.any(axis=-1)] = 0
+    return moved
+
+
 class TiledDataset(Dataset[Sample]):
     """The tiles of a data set's pictures, as if each were a picture; `places` says which and where."""
 
@@ -101,11 +110,7 @@ class TiledDataset(Dataset[Sample]):
         image = np.ascontiguousarray(self.dataset.image(picture)[window.slices])
         seen = self._seen(picture, window)
         own = self.dataset.offsets[picture] + np.array([at for at, _, _ in seen], np.int64)
-        keypoints = None if self.dataset.keypoints is None else self.dataset.keypoints[own].astype(np.float32)
-        if keypoints is not None:
-            keypoints[..., :2] -= (window.left, window.top)
-            outside = (keypoints[..., :2] < 0) | (keypoints[..., :2] >= (image.shape[1], image.shape[0]))
-            keypoints[outside.any(axis=-1)] = 0
+        keypoints = None if self.dataset.keypoints is None else joints_in(self.dataset.keypoints[own], window)
         return Sample(
             image,
             np.array([box for _, box, _ in seen], np.float32).reshape(-1, 4),

@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from common.data.images import image_size
 from common.errors import UserError
 from common.files import read_bytes, read_text
-from maskworks.own_data.coco_writing import CocoWriter, Json, boxed, masked, outlined, rectangle
+from maskworks.own_data.coco_writing import CocoWriter, Json, boxed, masked, noting, outlined, rectangle
 from maskworks.own_data.label_images import read_numbers
 
 BORDER = 255
-SAME_OBJECT = (
-    0.3  # IoU of a mask's box and the XML's, from which both are of one object; borders cost thin things a lot
-)
+SAME_OBJECT = 0.3  # IoU of a mask's box and the XML's, from which both are of one; borders cost thin things a lot
 
 
 @dataclass
@@ -39,21 +37,21 @@ def read(root: Path, rectangles: bool, faults: list[str], notes: list[str]) -> d
     sources = {path.stem: path for path in sorted((root / "Annotations").glob("*.xml"))}
     if masks.is_dir():  # only some of VOC's pictures have masks, and only these are of use
         drawn = {stem: path for stem, path in sources.items() if (masks / f"{stem}.png").is_file()}
-        notes += (
-            [f"{len(sources) - len(drawn)} pictures without masks are left out"] if len(drawn) < len(sources) else []
-        )
+        if len(drawn) < len(sources):
+            notes.append(f"{len(sources) - len(drawn)} pictures without masks are left out")
         sources = drawn
     lost = [f"{split}.txt: names {stem}" for split in named for stem in named[split] if stem not in sources]
     faults += [f"{root}, {line}, which has no XML file in Annotations, or no mask; remove the line" for line in lost]
     found: dict[str, tuple[Labelled, list[Json]]] = {}
-    labelled = {stem: one for stem, path in sources.items() if (one := _described(path, root, faults))}
+    labelled: dict[str, Labelled] = {}
+    for stem, path in sources.items():
+        with noting(faults, path):
+            labelled[stem] = describe(path, root)
     classes = sorted({label for one in labelled.values() for label, _ in one.objects})
     for stem, one in labelled.items():
-        try:
-            path = masks / f"{stem}.png" if masks.is_dir() else None
-            found[stem] = one, objects_of(one, classes, path, rectangles)
-        except UserError as error:
-            faults.append(f"{sources[stem]}: {error}")
+        with noting(faults, sources[stem]):
+            mask = masks / f"{stem}.png" if masks.is_dir() else None
+            found[stem] = one, objects_of(one, classes, mask, rectangles)
     writers = {split: CocoWriter(classes) for split in named or ("train",)}
     for split, writer in writers.items():
         for one, objects in (found[stem] for stem in named.get(split, list(found)) if stem in found):
@@ -74,14 +72,6 @@ def _lines(file: Path) -> list[str]:
         return read_text(file).splitlines()
     except ValueError as error:
         raise UserError(f"{file}: not a text file ({error}); expected a picture's name on each line") from error
-
-
-def _described(path: Path, root: Path, faults: list[str]) -> Labelled | None:
-    try:
-        return describe(path, root)
-    except UserError as error:
-        faults.append(f"{path}: {error}")
-        return None
 
 
 def describe(path: Path, root: Path) -> Labelled:

@@ -16,7 +16,7 @@ from common.data.images import IMAGE_SUFFIXES, image_size
 from common.errors import UserError
 from common.files import leads_inside, read_text
 from maskworks.command_line.yaml_files import read_yaml
-from maskworks.own_data.coco_writing import CocoWriter, Json, boxed, outlined, rectangle
+from maskworks.own_data.coco_writing import CocoWriter, Json, boxed, noting, outlined, rectangle
 
 SPLITS = ("train", "val", "test")
 ROUNDING = 1e-3  # so far outside of the image a coordinate may be; it is moved to the border
@@ -175,14 +175,10 @@ def read_labels(image: Path, description: Description, rectangles: bool, faults:
     found = Labelled(image.relative_to(description.root).as_posix(), height, width)
     before = len(faults)
     for number, line in enumerate(text.splitlines(), start=1):
-        source = f"{labels}, line {number}"
-        try:
+        with noting(faults, source := f"{labels}, line {number}"):
             if line.strip():
-                entry = read_object(line, len(description.class_names), height, width, rectangles)
-                found.objects.append(entry)
+                found.objects.append(read_object(line, len(description.class_names), height, width, rectangles))
                 found.sources.append(source)
-        except UserError as error:
-            faults.append(f"{source}: {error}")
     return found if len(faults) == before else None
 
 

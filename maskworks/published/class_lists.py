@@ -8,7 +8,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import read_text
-from maskworks.published.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES
+from maskworks.published.coco_classes import COCO_THINGS
 from maskworks.published.origin import Classes, Origin, at, plain_dict
 
 PASCAL_VOC = (
@@ -27,7 +27,7 @@ CITYSCAPES = {  # its things, which detectors learn; upsnet adds the stuff
 }
 ZOO = "Detectron2 Model Zoo"  # the author of its files
 LISTS: dict[str, dict[str, int]] = {
-    "coco": dict(zip(COCO_CLASSES, COCO_CATEGORY_IDS, strict=True)),
+    "coco": COCO_THINGS,
     "pascal_voc": {name: number for number, name in enumerate(PASCAL_VOC, start=1)},
     "cityscapes": CITYSCAPES,
 }

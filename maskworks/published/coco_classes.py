@@ -1,91 +1,12 @@
-"""The 80 classes of COCO instances, in the order that published checkpoints predict them."""
+"""The 80 classes of COCO instances, in the order that published checkpoints predict them, and the panoptic stuff."""
 
-COCO_CLASSES: tuple[str, ...] = (
-    "person",
-    "bicycle",
-    "car",
-    "motorcycle",
-    "airplane",
-    "bus",
-    "train",
-    "truck",
-    "boat",
-    "traffic light",
-    "fire hydrant",
-    "stop sign",
-    "parking meter",
-    "bench",
-    "bird",
-    "cat",
-    "dog",
-    "horse",
-    "sheep",
-    "cow",
-    "elephant",
-    "bear",
-    "zebra",
-    "giraffe",
-    "backpack",
-    "umbrella",
-    "handbag",
-    "tie",
-    "suitcase",
-    "frisbee",
-    "skis",
-    "snowboard",
-    "sports ball",
-    "kite",
-    "baseball bat",
-    "baseball glove",
-    "skateboard",
-    "surfboard",
-    "tennis racket",
-    "bottle",
-    "wine glass",
-    "cup",
-    "fork",
-    "knife",
-    "spoon",
-    "bowl",
-    "banana",
-    "apple",
-    "sandwich",
-    "orange",
-    "broccoli",
-    "carrot",
-    "hot dog",
-    "pizza",
-    "donut",
-    "cake",
-    "chair",
-    "couch",
-    "potted plant",
-    "bed",
-    "dining table",
-    "toilet",
-    "tv",
-    "laptop",
-    "mouse",
-    "remote",
-    "keyboard",
-    "cell phone",
-    "microwave",
-    "oven",
-    "toaster",
-    "sink",
-    "refrigerator",
-    "book",
-    "clock",
-    "vase",
-    "scissors",
-    "teddy bear",
-    "hair drier",
-    "toothbrush",
-)
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
-# category ids run from 1 to 90 and leave these out
-UNUSED_IDS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
-COCO_CATEGORY_IDS: tuple[int, ...] = tuple(number for number in range(1, 91) if number not in UNUSED_IDS)
+# torchvision names every id from 0 to 90: that of the background, and N/A where COCO has none
+_NAMES = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+COCO_THINGS: dict[str, int] = {name: number for number, name in enumerate(_NAMES) if number and name != "N/A"}
+COCO_CLASSES: tuple[str, ...] = tuple(COCO_THINGS)
+COCO_CATEGORY_IDS: tuple[int, ...] = tuple(COCO_THINGS.values())
 
 # of panoptic segmentation, after the things: name -> category id
 COCO_STUFF: dict[str, int] = {
@@ -147,4 +68,4 @@ COCO_STUFF: dict[str, int] = {
 
 def known_classes(count: int) -> dict[str, int] | None:
     """The names and category ids of a published model with so many classes: COCO's if there are 80."""
-    return dict(zip(COCO_CLASSES, COCO_CATEGORY_IDS, strict=True)) if count == len(COCO_CLASSES) else None
+    return COCO_THINGS if count == len(COCO_THINGS) else None

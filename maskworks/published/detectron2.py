@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from maskworks.published.mmdetection import Settings, flag, one_of, refuse_others, said, three_numbers, whole_number
 from maskworks.published.origin import Origin, Said
+from maskworks.published.reading import Settings, flag, one_of, refuse_others, said, three_numbers, whole_number
 from maskworks.published.renaming import Rules
 
 RESNET: Rules = [

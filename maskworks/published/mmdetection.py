@@ -1,49 +1,13 @@
 """What an MMDetection configuration (2 or 3, as data) says about a model's input and its thresholds."""
 
-import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from common.errors import UserError
 from maskworks.published.origin import Origin, Said, at
+from maskworks.published.reading import flag, read_value, three_numbers, whole_number
 
-Read = Callable[[Any], Any]  # what is in the configuration -> the setting's value, or ValueError
-Settings = dict[str, tuple[Read, tuple[str, ...]]]  # our setting: how it is read, and where it may stand
 LVIS_CLASSES = (1203, 1230)  # of versions 1 and 0.5
 LVIS_TEST = {"test.score_threshold": 1e-4, "test.max_instances": 300}  # of all its published recipes
-
-
-def number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("a number")
-    return value
-
-
-def whole_number(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("a whole number")
-    return value
-
-
-def whole_numbers(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise ValueError("whole numbers")
-    return tuple(map(whole_number, value))
-
-
-def one_of(*words: str) -> Read:
-    def read(value: Any) -> str:
-        if value not in words:
-            raise ValueError(" or ".join(words))
-        return str(value)
-
-    return read
-
-
-def three_numbers(value: Any) -> tuple[float, ...]:
-    if not isinstance(value, (list, tuple)) or len(value) != 3:
-        raise ValueError("three numbers")
-    return tuple(float(number(each)) for each in value)
 
 
 def long_and_short(value: Any) -> tuple[int, int]:
@@ -53,12 +17,6 @@ def long_and_short(value: Any) -> tuple[int, int]:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise ValueError("one pair of whole numbers")
     return max(map(whole_number, value)), min(map(whole_number, value))
-
-
-def flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("True or False")
-    return value
 
 
 def caffe_style(value: Any) -> bool:
@@ -73,46 +31,24 @@ def tested(name: str) -> tuple[str, str]:
     return f"model.test_cfg.{name}", f"test_cfg.{name}"
 
 
-def said(origin: Origin, settings: Settings) -> dict[str, Said]:
-    """Of each setting what the first of its paths gives, where the configuration has one of them."""
-    found = {}
-    for setting, (read, paths) in settings.items():
-        for path in paths:
-            if (value := at(origin.recipe, path)) is not None:
-                found[setting] = _read(origin, read, value, path)
-                break
-    return found
-
-
 def inputs(origin: Origin) -> dict[str, Said]:
     """model.channels, .mean and .std, test.long_side and .short_side, as far as the configuration says them."""
     found = {}
     place, normalise = _normalisation(origin.recipe)
     for name in ("mean", "std"):
         if normalise.get(name) is not None:
-            found[f"model.{name}"] = _read(origin, three_numbers, normalise[name], f"{place}.{name}")
+            found[f"model.{name}"] = read_value(origin, three_numbers, normalise[name], f"{place}.{name}")
     if found:
         order = "to_rgb" if normalise.get("type") == "Normalize" else "bgr_to_rgb"
         # MMDetection 2 takes True, 3 False where nothing is said
-        to_rgb = _read(origin, flag, normalise.get(order, order == "to_rgb"), f"{place}.{order}")
+        to_rgb = read_value(origin, flag, normalise.get(order, order == "to_rgb"), f"{place}.{order}")
         found["model.channels"] = Said("rgb" if to_rgb.value else "bgr", to_rgb.source)
     sizes = [step for step in _test_steps(origin.recipe) if step.get("img_scale") or step.get("scale")]
     if sizes:
         key = "img_scale" if sizes[0].get("img_scale") else "scale"
-        size = _read(origin, long_and_short, sizes[0][key], f"the test pipeline's {key}")
+        size = read_value(origin, long_and_short, sizes[0][key], f"the test pipeline's {key}")
         found["test.long_side"], found["test.short_side"] = (Said(side, size.source) for side in size.value)
     return found
-
-
-def refuse_others(origin: Origin, types: Mapping[str, Sequence[Any]], system: str) -> None:
-    """Stop if the configuration has something that `system` doesn't do: at each path, one of the values, or nothing."""
-    for path, allowed in types.items():
-        value = at(origin.recipe, path)
-        if value is not None and value not in allowed:
-            raise UserError(
-                f"{origin.path}: its configuration has {path} = {reprlib.repr(value)}, which {system} does not do; "
-                f"known: {', '.join(map(str, allowed))}"
-            )
 
 
 def lvis(classes: int) -> dict[str, Said]:
@@ -138,12 +74,3 @@ def _test_steps(recipe: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     steps = [step for step in pipeline if isinstance(step, Mapping)]
     nested = [inner for step in steps if isinstance(inner := step.get("transforms"), list)]
     return steps + [step for inner in nested for step in inner if isinstance(step, Mapping)]
-
-
-def _read(origin: Origin, read: Read, value: Any, place: str) -> Said:
-    try:
-        return Said(read(value), f"its configuration, {place}")
-    except ValueError as error:
-        raise UserError(
-            f"{origin.path}: its configuration has {reprlib.repr(value)} for {place}; expected {error}"
-        ) from error

@@ -1,7 +1,6 @@
 """Which model a file is of, by the names that each package's convert.py calls its own; or what else it is."""
 
 import re
-from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,12 +45,8 @@ def package_of(state: dict[str, Tensor], path: Path) -> str:
         if any(re.match(pattern, name) for name in state):
             raise UserError(f"{path}: by its names a {network}, which isn't among the models here")
     # a plain Mask R-CNN's names are in its relatives' files too: it is asked last
-    for package in sorted(installed_packages(), key="maskrcnn".__eq__):
+    for package in sorted(filter(find_spec, NETWORKS), key="maskrcnn".__eq__):
         if import_module(f"{package}.convert").recognise(state):
             return package
     whose = next((f", though they are {whose}" for mark, whose in WHOSE.items() if any(map(mark.match, state))), "")
     raise UserError(f"{path}: no model known here has its names{whose}: {', '.join(list(state)[:3])}")
-
-
-def installed_packages() -> Iterator[str]:
-    return (package for package in NETWORKS if find_spec(package))

@@ -36,6 +36,13 @@ def rename(name: str, rules: Rules) -> str:
     return name
 
 
+def renamed_by(
+    recognise: Callable[[Mapping[str, Tensor]], str | None], convert: Callable[[Mapping[str, Tensor]], Converted[C]]
+) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor] | None]:
+    """A state dict -> its weights under our names; None to one that a package doesn't recognise."""
+    return lambda state: convert(state).weights if recognise(state) else None
+
+
 def refuse_other_layers(network: nn.Module, weights: Iterable[str], family: str, known: str, file: str) -> None:
     """Stop where a file of a known family has layers that its network here has not; `known` says which have none."""
     ours = network.state_dict()

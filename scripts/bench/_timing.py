@@ -1,5 +1,7 @@
-"""Times several ways of doing the same thing in turn, or the stages of one, and prints them as a table."""
+"""Times several ways of doing the same thing in turn, prints them as a table; measures memory, in a copy of itself."""
 
+import ctypes
+import multiprocessing
 import resource
 import sys
 import time
@@ -24,28 +26,32 @@ def measure(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
     return seconds
 
 
-class Clock:
-    """CPU seconds of each stage, round after round."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {}
-
-    def time(self, stage: str, action: Callable[[], T]) -> T:
-        begin = time.process_time()
-        result = action()
-        self.seconds.setdefault(stage, []).append(time.process_time() - begin)
-        return result
-
-    def medians(self) -> dict[str, float]:
-        return {stage: median(times) for stage, times in self.seconds.items()}
-
-
 def memory(key: str = "VmHWM") -> float:
     """The most memory that this process has had, in MiB; VmRSS: what it has now, where the system tells it."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text(encoding="ascii").partition(f"{key}:")[2].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def in_a_copy(action: Callable[[], T]) -> T:
+    """What an action answers in a copy of this process (not on Windows), whose peak of memory is counted from now."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def act() -> None:
+        peak = Path("/proc/self/clear_refs")
+        if peak.exists():
+            ctypes.CDLL(None).malloc_trim(0)  # what the parent has freed would be used again, and not be counted
+            peak.write_text("5", encoding="ascii")
+        sender.send(action())
+
+    process = context.Process(target=act)
+    process.start()
+    sender.close()  # or one that fails would be waited for
+    found: T = receiver.recv()
+    process.join()
+    return found
 
 
 def print_table(title: str, seconds: dict[str, list[float]], peer: str, target: float | None = None) -> None:

@@ -5,7 +5,6 @@ python scripts/bench/annotation_loading.py --annotations 20000   a quick look
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from _timing import memory
+from _timing import in_a_copy, memory
 from pycocotools.coco import COCO
 from rich.console import Console
 from rich.table import Table
@@ -131,19 +130,14 @@ def load_ours(folder: Path) -> Callable[[], int]:
 
 def growth_of_a_worker(read_all: Callable[[], int]) -> float:
     """Megabytes of private memory that a forked worker has gained when it has read everything twice."""
-    receiver, sender = os.pipe()
-    child = os.fork()
-    if not child:
+
+    def grown() -> float:
         before = private()
         read_all()
         read_all()
-        os.write(sender, f"{private() - before}".encode())
-        os._exit(0)
-    os.close(sender)
-    with os.fdopen(receiver) as answer:
-        growth = float(answer.read())
-    os.waitpid(child, 0)
-    return growth
+        return private() - before
+
+    return in_a_copy(grown)
 
 
 def private() -> float:

@@ -7,8 +7,6 @@ CPU seconds of one run and what it took beside the process, in MB; the exponent 
 proportion. Each is measured in a process of its own, a copy of this one (on Linux).
 """
 
-import ctypes
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 import tyro
-from _timing import memory
+from _timing import in_a_copy, memory
 from annotation_loading import generate
 
 from common.data.coco import CocoDataset
@@ -70,21 +68,13 @@ def stages(result: Instances) -> dict[str, Callable[[], object]]:
 def cost(action: Callable[[], object]) -> tuple[float, float]:
     """CPU seconds and MB of one run, in a copy of this process."""
 
-    def measured(answer: Any) -> None:
+    def measured() -> tuple[float, float]:
         keep_freed_memory()
-        ctypes.CDLL(None).malloc_trim(0)  # what the parent has freed would be used again, and not be counted
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # its peak isn't ours
         before, begin = memory("VmRSS"), time.process_time()
         action()
-        answer.put((time.process_time() - begin, memory() - before))
+        return time.process_time() - begin, memory() - before
 
-    context = multiprocessing.get_context("fork")
-    answer = context.SimpleQueue()
-    process = context.Process(target=measured, args=(answer,))
-    process.start()
-    spent: tuple[float, float] = answer.get()
-    process.join()
-    return spent
+    return in_a_copy(measured)
 
 
 def show(title: str, sizes: tuple[Any, ...], costs: dict[str, list[tuple[float, float]]]) -> None:

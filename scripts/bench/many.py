@@ -11,10 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
-import numpy as np
 import torch
 import tyro
+from predict_memory import write_photographs
 
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
@@ -72,15 +71,6 @@ def write_weights(path: Path, side: int) -> None:
     config = deepcopy(VARIANTS["shapes"])
     config.test.long_side = config.test.short_side = side
     save(path, Checkpoint("solov2", to_dict(config), ("a", "b"), (1, 2), SOLOv2(config, ("a", "b")).state_dict()))
-
-
-def write_photographs(folder: Path, count: int) -> None:
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for number in range(count):
-        height, width = (int(each) for each in random.integers(48, 129, 2))
-        coarse = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f"{number:05d}.jpg"), cv2.resize(coarse, (width, height)))
 
 
 def say(label: str, images: int, seconds: float) -> None:

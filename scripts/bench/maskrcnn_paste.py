@@ -3,15 +3,13 @@
 python scripts/bench/maskrcnn_paste.py
 """
 
-import argparse
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
-from _timing import measure, memory, print_table
+import tyro
+from _timing import in_a_copy, measure, memory, print_table
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
@@ -48,40 +46,28 @@ def example(largest: float) -> tuple[Tensor, Tensor]:
 
 
 def peak_memory(way: str, largest: float) -> float:
-    """How many MB one of the ways takes at its peak; asked of a process of its own."""
-    line = [sys.executable, __file__, "--memory-of", way, "--largest", str(largest)]
-    return float(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
-
-
-def print_growth(way: str, largest: float) -> None:
+    """How many MB one of the ways takes at its peak, in a copy of this process."""
+    torch.set_num_threads(1)  # a copy can't go on with threads that this process has started
     soft, boxes = example(largest)
     WAYS[way](soft[:1], boxes[:1])
     before = memory()
     WAYS[way](soft, boxes)
-    print(memory() - before)
+    return memory() - before
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1, help="with more, their waiting counts as CPU time too")
-    parser.add_argument("--memory-of", choices=list(WAYS), help=argparse.SUPPRESS)
-    parser.add_argument("--largest", type=float, default=0.3, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    if arguments.memory_of:
-        print_growth(arguments.memory_of, arguments.largest)
-        return
+def main(rounds: int = 5, threads: int = 1) -> None:
+    """With more threads, their waiting counts as CPU time too."""
+    torch.set_num_threads(threads)
     for kind, largest in (("objects of all sizes", 0.3), ("objects as large as the image", 1.0)):
         soft, boxes = example(largest)
         different = int((torchvision_way(soft, boxes) != our_way(soft, boxes)).sum())
         ways = {name: partial(way, soft, boxes) for name, way in WAYS.items()}
-        print_table(f"{COUNT} masks to {SIZE[0]}x{SIZE[1]}, {kind}", measure(ways, arguments.rounds), next(iter(WAYS)))
+        print_table(f"{COUNT} masks to {SIZE[0]}x{SIZE[1]}, {kind}", measure(ways, rounds), next(iter(WAYS)))
         print(f"Different pixels: {different} of {COUNT * SIZE[0] * SIZE[1]}. The masks themselves are 198 MB.")
         for name in WAYS:
-            print(f"{name:36}{peak_memory(name, largest):>14.0f} MB at its peak")
+            print(f"{name:36}{in_a_copy(partial(peak_memory, name, largest)):>14.0f} MB at its peak")
         print()
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

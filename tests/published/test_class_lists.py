@@ -1,5 +1,6 @@
 """What a converted model's classes are called: asked for, said by the file, or of the data set that it is of."""
 
+import hashlib
 import json
 
 import pytest
@@ -8,6 +9,12 @@ from common.errors import UserError
 from maskworks.published.class_lists import LISTS, classes_of, read_classes
 from maskworks.published.coco_classes import COCO_CATEGORY_IDS, COCO_CLASSES, known_classes
 from maskworks.published.origin import Origin
+
+
+def test_cocos_classes_are_those_that_published_checkpoints_predict():
+    """Whatever torchvision, whose list it is, calls them in a later version."""
+    pairs = repr(list(zip(COCO_CLASSES, COCO_CATEGORY_IDS, strict=True)))
+    assert hashlib.sha256(pairs.encode()).hexdigest().startswith("2aacf549eefb")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from maskworks import shapes
+from maskworks import exporting, shapes
 from refinemask_psg import U2Net, export, load
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
 
@@ -95,8 +95,8 @@ def test_a_mistake_is_one_clear_line(flags, said, folder):
 
 def test_the_built_in_scene_to_check_with_fits_whatever_the_size(weights):
     model = load(weights)
-    assert max(export.scaled(model, "", (96, 64)).shape[:2]) <= 96
-    assert export.scaled(model, "", (96, 64)).shape[1] <= 64
+    assert max(export.fitted(model, exporting.photograph(""), (96, 64)).shape[:2]) <= 96
+    assert export.fitted(model, exporting.photograph(""), (96, 64)).shape[1] <= 64
 
 
 @pytest.mark.slow  # yolact and maskrcnn show the way of every export quickly

@@ -12,7 +12,7 @@ from PIL import Image
 
 import solov2
 from common.errors import UserError
-from maskworks import shapes
+from maskworks import exporting, shapes
 from maskworks.onnx_export import check, outside_both
 from solov2 import export
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
@@ -180,7 +180,7 @@ def test_the_exported_file_finds_what_pytorch_finds_and_a_wrong_one_is_refused(w
     changed = onnx.numpy_helper.to_array(values) * np.float32(1.2)
     values.CopyFrom(onnx.numpy_helper.from_array(changed, values.name))
     model = solov2.load(weights, trainable=True)
-    graph, photograph = export.Graph(model).eval(), export.scaled(model, "")
+    graph, photograph = export.Graph(model).eval(), model.scaled(exporting.photograph(""))
     session = onnxruntime.InferenceSession(wrong.SerializeToString())
     with pytest.raises(UserError, match="not to be trusted"):
         check(graph, session, export.padded(photograph), export.read, outside_both, "a scene")
