@@ -17,6 +17,7 @@ from maskworks.published import reading
 from maskworks.published.coco_classes import COCO_CLASSES, COCO_STUFF
 from maskworks.published.mmdetection import caffe_style, inputs, lvis, tested
 from maskworks.published.origin import Classes, Origin, Said, at, choose_recipe, plain_dict, settle
+from maskworks.published.reading import four_numbers
 from maskworks.published.renaming import Converted, Rules, count, missing_counters, refuse_other_layers, rename, whole
 from refinemask_psg import detectron2
 from refinemask_psg.config import CASCADE_STDS, VARIANTS, Config
@@ -259,7 +260,7 @@ def stds_of_stages(value: Any) -> tuple[tuple[float, ...], ...]:
     """Each box head's, of one head or of a cascade's."""
     heads = value if isinstance(value, (list, tuple)) else [value]
     found = [at(head, "bbox_coder.target_stds") for head in heads]
-    return tuple(detectron2.four_numbers(each) for each in found) if all(found) else CASCADE_STDS[: len(heads)]
+    return tuple(four_numbers(each) for each in found) if all(found) else CASCADE_STDS[: len(heads)]
 
 
 def one_scale(value: Any) -> int:
