@@ -20,6 +20,7 @@ USAGE = """usage: maskworks VERB ...
   export --weights FILE|NAME --out model.onnx         ONNX, checked against PyTorch
   predict-many SOURCE --weights FILE|NAME --out DIR   millions of photographs on Ray, into Parquet
   results DIR --to coco|folder --out OUT              and back to a file, or to files
+  score DIR --annotations FILE --out OUT              and scored, as eval does
   convert CHECKPOINT --out FILE.safetensors           anybody's checkpoint, as one of ours
   weights                                             the names of published checkpoints
   check FILE|FOLDER                                   the faults of a data set
@@ -34,6 +35,7 @@ PROGRAMS = {
     "report": "maskworks.report",
     "predict-many": "maskworks.many",
     "results": "maskworks.many.results",
+    "score": "maskworks.many.scoring",
 }
 SCRIPTS = {"convert": "mmdet2pytorch.py", "check": "check_dataset.py", "demo": "demo.py"}
 MODULES = {"u2net": "refinemask_psg.u2net"}  # where it isn't of the package's name

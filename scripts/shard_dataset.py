@@ -25,7 +25,7 @@ class Shard:
     images: Annotated[Path, tyro.conf.Positional]
     """The folder that the file names in the annotations start from."""
     annotations: list[Path]
-    """COCO-format files, of training, validation or both: a picture that several name is written once."""
+    """COCO-format, panoptic and PSG files, with their PNGs: a picture that several name is written once."""
     out: str
     """A folder, or any of fsspec's URLs (s3://, gs://, az://, with its library installed)."""
     megabytes: float = 200.0

@@ -117,7 +117,7 @@ FLOORS = {  # room -> what it may import beside itself; the models may import al
         "common",
         *(
             f"maskworks.{name}"
-            for name in ("command_line", "prediction", "published", "__main__", "__version__", "load")
+            for name in ("command_line", "prediction", "commands", "published", "__main__", "__version__", "load")
         ),
     ),
     "maskworks.published": ("common", "maskworks.command_line", "maskworks.packages", "maskworks.memory"),

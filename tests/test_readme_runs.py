@@ -33,6 +33,7 @@ NOT_RUN = {  # how the line begins: the reason
     "maskworks --help ": "tests/maskworks/test_command.py",
     "maskworks predict-many ": "needs Ray, or a cluster; tests/maskworks/test_many.py starts it where Ray is installed",
     "maskworks results ": "as predict-many, which it is for",
+    "maskworks score ": "likewise",
     "python scripts/demo.py ": "serves a page until it is stopped; tests/scripts/test_demo.py opens it",
     "python -m common.run.weights push ": "writes to the Hugging Face Hub; tests/published/test_hub.py to a stand-in",
     "python scripts/reproduce.py ": "fetches 1 GB of photographs; tests/scripts/test_reproduce.py runs it whole",

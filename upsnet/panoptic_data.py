@@ -19,6 +19,7 @@ from common.data.annotation_files import Fault, Int, Side, Whole
 from common.data.batches import UNLABELLED
 from common.data.coco import Sample, as_paths, pair_folders, stop_at_fatal
 from common.data.images import read_ids
+from common.data.shards import folder_of
 from common.errors import UserError
 from common.files import leads_inside, read_bytes
 from common.metrics.panoptic import IDS, VOID
@@ -225,7 +226,7 @@ def picture_folder(annotations: Path) -> Path:
 
 def existing_picture_folder(annotations: Path) -> Path:
     folder = picture_folder(annotations)
-    if not folder.is_dir():
+    if not folder.is_dir() and folder_of(folder) is None:
         raise UserError(
             f"{folder}: no such folder; the PNGs of {annotations.name} belong beside it into a folder of its name "
             f"without .json, so rename theirs to {folder.name}"

@@ -146,7 +146,7 @@ class Inventory:
     """What is in a folder of images; its subfolders are listed once, instead of asking for each file."""
 
     def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
+        if not folder.is_dir() and shards.folder_of(folder) is None:
             raise UserError(f"{folder}: no such folder of images; check the path")
         self.folder = folder
         self.root = folder.resolve()

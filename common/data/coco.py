@@ -7,7 +7,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,12 +79,12 @@ class AnnotatedImages(LabelledImages, Protocol):
 class CocoDataset(Dataset[Sample]):
     """The images of COCO annotation files, in the files' order; images without annotations are kept or not.
 
-    Image folders and annotation files are paired; one folder may serve all files.
+    Image folders and annotation files are paired; one folder may serve all files. None: nobody looks at the pictures.
     """
 
     def __init__(
         self,
-        images: Sequence[str | Path],
+        images: Sequence[str | Path] | None,
         annotations: Sequence[str | Path],
         *,
         limit: int | None = None,
@@ -93,14 +93,15 @@ class CocoDataset(Dataset[Sample]):
         if limit is not None and limit < 1:
             raise UserError(f"limit {limit}: expected at least 1 image, or no limit")
         self.annotation_files = as_paths(annotations)
-        self.folders = pair_folders(as_paths(images), self.annotation_files)
+        self.folders = pair_folders(as_paths(Path() if images is None else images), self.annotation_files)
         files = [load(path) for path in self.annotation_files]
         self.categories = _same_categories(files, self.annotation_files)
         self.class_names = tuple(category.name for category in self.categories)
         self.category_ids = tuple(category.id for category in self.categories)
         self._join_images(files, keep_empty, limit)
         self._join_annotations(files)
-        self._check_files()
+        if images is not None:
+            self._check_files()
 
     def _join_images(self, files: list[Annotations], keep_empty: bool, limit: int | None) -> None:
         counts = [np.bincount(f.image_index[f.usable], minlength=len(f.image_ids)) for f in files]
@@ -157,13 +158,13 @@ class CocoDataset(Dataset[Sample]):
         for at, (folder, file) in enumerate(zip(self.folders, self.annotation_files, strict=True)):
             chosen = np.flatnonzero(self._file_of == at)
             ids = self.image_ids[chosen].tolist()
-            stop_at_fatal(file, check_files(folder, ids, (self._name(i) for i in chosen.tolist())))
+            stop_at_fatal(file, check_files(folder, ids, (self.name(i) for i in chosen.tolist())))
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def path(self, index: int) -> Path:
-        return self.folders[int(self._file_of[index])] / self._name(index)
+        return self.folders[int(self._file_of[index])] / self.name(index)
 
     def counts(self) -> tuple[Int, Int]:
         """Of each image, how many objects its commonest class has, and how many there are; crowds aside."""
@@ -223,13 +224,13 @@ class CocoDataset(Dataset[Sample]):
             found.append([np.array(outline, np.float32).reshape(-1, 2) for outline in outlines])
         return found
 
-    def annotations_json(self) -> dict[str, Any]:
-        """What evaluation needs of exactly these images, as a COCO object; ids as in a single file."""
+    def annotations_json(self, some: Iterable[int] | None = None) -> dict[str, Any]:
+        """What evaluation needs of exactly these images, or some of them, as a COCO object; ids as in a single file."""
         single = len(self.annotation_files) == 1
         images, annotations = [], []
-        for index, image_id in enumerate(self.image_ids.tolist()):
-            height, width = self.sizes[index].tolist()
-            images.append({"id": image_id, "file_name": self._name(index), "height": height, "width": width})
+        for index in range(len(self)) if some is None else some:
+            image_id, (height, width) = int(self.image_ids[index]), self.sizes[index].tolist()
+            images.append({"id": image_id, "file_name": self.name(index), "height": height, "width": width})
             for at in range(self.offsets[index], self.offsets[index + 1]):
                 identity = int(self.source_ids[at]) if single else at + 1
                 annotations.append({"id": identity, "image_id": image_id} | self._annotation(at, height, width))
@@ -257,7 +258,8 @@ class CocoDataset(Dataset[Sample]):
             entry["num_keypoints"] = int((self.keypoints[at, :, 2] > 0).sum())
         return entry
 
-    def _name(self, index: int) -> str:
+    def name(self, index: int) -> str:
+        """As the file has it."""
         begin = self._name_ends[index - 1] if index else 0
         return self._names[begin : self._name_ends[index]].tobytes().decode()
 

@@ -19,8 +19,10 @@ PLACE = "SELECT s.name, p.first, p.size, s.size FROM pictures p JOIN shards s ON
 
 
 def names(folder: Path, within: str) -> frozenset[str]:
-    """Of the pictures that the tars hold in a subfolder, without its name."""
-    rows = asked(folder, "SELECT name FROM pictures WHERE folder = ?", within) if (folder / INDEX).is_file() else []
+    """Of the pictures that the tars hold in a subfolder, without its name; the folder may be within the shards' own."""
+    place, index = folder / within, folder_of(folder / "any")
+    inside = place.relative_to(index).as_posix() if index and place != index else ""
+    rows = asked(index, "SELECT name FROM pictures WHERE folder = ?", inside) if index else []
     return frozenset(str(name).rpartition("/")[2] for (name,) in rows)
 
 

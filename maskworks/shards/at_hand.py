@@ -18,8 +18,13 @@ def at_hand(data: Data) -> Data:
     """The same with paths on this machine; what has none is fetched, the tars of shards by a process of their own."""
     data = deepcopy(data)
     for named in (data.train, data.val):
-        named.images = [shards_from(each.rstrip("/")) if "://" in each else each for each in named.images]
-        named.annotations = [str(fetched(each)) if "://" in each else each for each in named.annotations]
+        shards = {each: shards_from(each.rstrip("/")) for each in named.images if "://" in each}
+        beside = {url.rstrip("/"): Path(folder) for url, folder in shards.items()}  # where panoptic PNGs are sought
+        named.images = [shards.get(each, each) for each in named.images]
+        named.annotations = [
+            str(fetched(each, beside.get(each.rpartition("/")[0]))) if "://" in each else each
+            for each in named.annotations
+        ]
     return data
 
 
@@ -32,15 +37,15 @@ def shards_from(url: str) -> str:
     return str(folder)
 
 
-def fetched(url: str) -> Path:
-    """A copy of a file in the cache, in a folder named after its digest: what has changed meanwhile is another."""
+def fetched(url: str, folder: Path | None = None) -> Path:
+    """A copy of a file in a folder of the cache, else one named after its digest: what has changed is another."""
     cache = user_cache() / "shards"
     cache.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=cache, prefix=".", delete=False) as draft:
         copy = Path(draft.name)
     try:
         copied(url, copy)
-        place = cache / digest_of(copy)[:24] / url.rpartition("/")[2]
+        place = (folder or cache / digest_of(copy)[:24]) / url.rpartition("/")[2]
         place.parent.mkdir(exist_ok=True)
         copy.chmod(0o644)
         copy.replace(place)

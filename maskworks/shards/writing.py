@@ -2,7 +2,7 @@
 
 import sqlite3
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +27,9 @@ def write(images: Path, annotations: Sequence[Path], target: str, megabytes: flo
     """The pictures that annotation files name, each once -> how many, in how many tars; the index comes last."""
     import fsspec
 
-    names = list(dict.fromkeys(name for file in annotations for name in pictures_of(images, file)))
+    pictures: dict[str, Path] = {}
+    for file in annotations:
+        pictures |= pictures_of(images, file)
     system, folder = fsspec.core.url_to_fs(target)
     if system.exists(f"{folder}/{INDEX}"):
         raise UserError(f"{target}: there are shards already; name another folder, or remove them")
@@ -39,9 +41,9 @@ def write(images: Path, annotations: Sequence[Path], target: str, megabytes: flo
         connection = sqlite3.connect(index)
         connection.executescript(TABLES)
         number = 0
-        for number, group in enumerate(grouped(images, names, megabytes * 1e6), start=1):
+        for number, group in enumerate(grouped(pictures, megabytes * 1e6), start=1):
             tar = Path(drafts, f"{number:05}.tar")
-            pack(tar, images, group)
+            pack(tar, group)
             enter(connection, number, tar)
             system.put_file(str(tar), f"{folder}/{tar.name}")
             tar.unlink()
@@ -49,46 +51,70 @@ def write(images: Path, annotations: Sequence[Path], target: str, megabytes: flo
         connection.close()
         for file in [*annotations, index]:
             system.put_file(str(file), f"{folder}/{file.name}")
-    return len(names), number
+    return len(pictures), number
 
 
 class Listed(msgspec.Struct):
     images: list[ImageEntry]  # whatever kind of annotations a file has
 
 
-def pictures_of(images: Path, file: Path) -> list[str]:
-    """The names in an annotation file; refused where one is missing or leads out of the folder."""
+class Labels(msgspec.Struct):
+    image_id: int
+    file_name: str  # a panoptic PNG's; in PSG's own files the picture's
+    pan_seg_file_name: str = ""
+
+
+class Panoptic(msgspec.Struct):
+    annotations: list[Labels] = []
+    data: list[Labels] = []  # PSG's own
+    relations_categories: list[Any] | None = None  # PSG's, prepared
+
+
+def pictures_of(images: Path, file: Path) -> dict[str, Path]:
+    """Names in the tars -> files, of an annotation file; refused where one is missing or leads out of its folder."""
     try:
-        listed = msgspec.json.decode(read_bytes(file).removeprefix(b"\xef\xbb\xbf"), type=Listed).images
+        content = read_bytes(file).removeprefix(b"\xef\xbb\xbf")
+        segments = b'"segments_info"' in content  # else the annotations are many, and name nothing
+        panoptic = msgspec.json.decode(content, type=Panoptic, strict=False) if segments else Panoptic()
+        listed = [] if panoptic.data else msgspec.json.decode(content, type=Listed).images
     except (OSError, msgspec.MsgspecError) as error:
         raise UserError(f"{file}: cannot be read ({error}); expected a COCO-format file with images") from error
-    names = [image.file_name for image in listed]
-    stop_at_fatal(file, check_files(images, [image.id for image in listed], names))
-    return names
+    names = [(each.id, each.file_name) for each in listed]
+    names += [(each.image_id, each.file_name) for each in panoptic.data]
+    annotated = panoptic.annotations + panoptic.data
+    labels = [(each.image_id, each.pan_seg_file_name or each.file_name) for each in annotated]
+    if panoptic.data or panoptic.relations_categories is not None:  # scene graphs: all names start from one folder
+        names, labels = names + labels, []
+    pictures: dict[str, Path] = {}
+    for folder, within, some in ((images, "", names), (file.with_suffix(""), f"{file.stem}/", labels)):
+        if some:
+            stop_at_fatal(file, check_files(folder, *zip(*some, strict=True)))
+        pictures |= {f"{within}{name}": folder / name for _, name in some}
+    return pictures
 
 
-def grouped(images: Path, names: Sequence[str], most: float) -> Iterator[list[str]]:
+def grouped(pictures: Mapping[str, Path], most: float) -> Iterator[dict[str, Path]]:
     """Neighbours that together have so many bytes, and at least one picture."""
-    group: list[str] = []
+    group: dict[str, Path] = {}
     filled = 0
-    for name in names:
-        size = (images / name).stat().st_size
+    for name, file in pictures.items():
+        size = file.stat().st_size
         if group and filled + size > most:
             yield group
-            group, filled = [], 0
-        group.append(name)
+            group, filled = {}, 0
+        group[name] = file
         filled += size
     if group:
         yield group
 
 
-def pack(tar: Path, images: Path, names: Sequence[str]) -> None:
+def pack(tar: Path, pictures: Mapping[str, Path]) -> None:
     """The same pictures give the same bytes: of the files, only names and contents are kept."""
     with tarfile.open(tar, "w") as archive:
-        for name in names:
-            with (images / name).open("rb") as file:
+        for name, picture in pictures.items():
+            with picture.open("rb") as file:
                 entry = tarfile.TarInfo(name)
-                entry.size = (images / name).stat().st_size
+                entry.size = picture.stat().st_size
                 archive.addfile(entry, file)
 
 

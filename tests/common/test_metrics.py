@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from common.errors import UserError
-from common.metrics import coco_details, evaluate_coco
+from common.metrics import coco_details, coco_details_of_parts, evaluate_coco
 from common.ops import masks as rle
 from tests.given import given_folder
 
@@ -131,6 +131,33 @@ def test_generated_sets_score_as_with_pycocotools(kind: str, boxed: bool) -> Non
     @given(coco_sets(polygons=True, boxed=boxed))
     def check(example: tuple[Json, list[Json]]) -> None:
         assert_equal(*example, kind)
+
+    check()
+
+
+@pytest.mark.filterwarnings("ignore:.*annotation with id 0")
+def test_images_that_come_in_parts_score_as_all_at_once() -> None:
+    """To the last bit, in whatever order they come, and with so few detections of an image that the limit counts."""
+
+    @settings(max_examples=30)
+    @given(coco_sets(polygons=True, boxed=True), st.sampled_from([11, 100]), st.randoms())
+    def check(example: tuple[Json, list[Json]], limit: int, random: Any) -> None:
+        truth, detections = example
+        images = random.sample(truth["images"], len(truth["images"]))
+
+        def parts() -> Any:
+            for image in images:
+                own, found = (
+                    [each for each in entries if each["image_id"] == image["id"]]
+                    for entries in (truth["annotations"], detections)
+                )
+                yield truth | {"images": [image], "annotations": own}, {"segm": found, "bbox": found}
+
+        for kind, details in coco_details_of_parts(parts(), limit).items():
+            at_once = coco_details(truth, detections, kind, limit)
+            assert details.summary == at_once.summary
+            np.testing.assert_equal(details.per_class, at_once.per_class)
+            np.testing.assert_equal(details.precision, at_once.precision)
 
     check()
 

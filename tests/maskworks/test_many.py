@@ -20,11 +20,13 @@ import torch
 
 from common.data.images import read_image
 from common.errors import UserError
+from common.metrics import evaluate_coco
+from common.ops import masks as codes
 from common.ops.masks import decode
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
 from maskworks import command_line
-from maskworks.many import engine, finding, parts, photographs, results, sources
+from maskworks.many import engine, finding, parts, photographs, results, scoring, sources
 from maskworks.many.__main__ import PredictMany
 from solov2 import VARIANTS, SOLOv2, load
 
@@ -197,6 +199,90 @@ def test_results_are_coco_files_again(tmp_path: Path, monkeypatch: pytest.Monkey
     assert {json.loads(path.read_text())["image"]["file_name"] for path in (tmp_path / "each").iterdir()} == {"x", "y"}
 
 
+SIDE, CLASSES = 64, [{"id": 3, "name": "a"}, {"id": 5, "name": "b"}, {"id": 9, "name": "without objects"}]
+
+
+def boxed_mask(random: np.random.Generator) -> Any:
+    """The box x, y, width, height and the RLE of a rectangle; sizes of all kinds, close to each other."""
+    mask, (x, y), side = np.zeros((1, SIDE, SIDE), bool), random.integers(0, 9, 2).tolist(), int(random.choice([8, 40]))
+    mask[0, y : y + side, x : x + side] = True
+    return [x, y, side, side], codes.encode(mask)[0]
+
+
+@pytest.fixture
+def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[Any], Any]:
+    """Annotations of 9 images, with crowds; detections, written as rows; what scores them.
+
+    Of image 7 there is only a reason, of image 8 no row, in image 0 nothing was found; two rows are of other images.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scoring, "AT_ONCE", 4)
+    random, annotations, detections, instances = np.random.default_rng(0), [], [], {n: [] for n in range(7)}
+    for image in range(9):
+        for _ in range(int(random.integers(0, 12))):
+            box, code = boxed_mask(random)
+            entry = {"image_id": 90 - image, "category_id": int(random.choice([3, 5])), "area": box[2] ** 2}
+            entry |= {"id": len(annotations) + 1, "bbox": box, "segmentation": code}
+            annotations.append(entry | {"iscrowd": int(random.random() < 0.2)})
+        for _ in range(14 if 0 < image < 7 else 0):
+            (x, y, width, height), code = boxed_mask(random)
+            category = CLASSES[random.integers(3)]
+            scores = {"score": float(random.choice([0.25, 0.5, 0.75])), "mask_score": float(random.choice([0.5, 1.0]))}
+            entry = {"image_id": 90 - image, "category_id": category["id"], "bbox": [x, y, width, height]}
+            detections.append(entry | scores | {"segmentation": code})
+            found = {"class": category["name"], "box": [x, y, x + width, y + height], "rle": code}
+            instances[image].append(found | scores)
+    images = [{"id": 90 - n, "file_name": f"{n % 2}/{n}.png", "height": SIDE, "width": SIDE} for n in range(9)]
+    truth = {"images": images, "categories": CLASSES, "annotations": annotations}
+    Path("truth.json").write_text(json.dumps(truth))
+    size = {"height": SIDE, "width": SIDE}
+    written = [{"path": f"s3://all/{n % 2}/{n}.png", "instances": instances[n]} | size for n in (4, 2, 0)]
+    written += [{"path": f"/here/some.tar#{n % 2}/{n}.png", "instances": instances[n]} | size for n in (1, 3, 5, 6)]
+    written += [{"path": f"/{folder}/twin.png", "instances": instances[1]} | size for folder in "xy"]
+    written += [{"path": "/here/1/7.png", "error": "torn"}]
+    for some in (written[:5], written[5:]):
+        parts.write(pa.Table.from_pylist(some, parts.schema()), "found", MADE_BY | {"classes": CLASSES})
+
+    def score(*words: str) -> Any:
+        monkeypatch.setattr(sys, "argv", ["score", "found", "--annotations", "truth.json", "--out", "out", *words])
+        scoring.main()
+        return json.loads(Path("out/metrics.json").read_text())
+
+    return truth, detections, score
+
+
+@pytest.mark.parametrize("limit", [100, 11])
+def test_scores_of_rows_are_those_of_everything_in_memory(
+    limit: int, scored: tuple[Any, list[Any], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, detections, score = scored
+    found = score("--max-detections", str(limit))
+    ranked = [each | {"score": each["mask_score"]} for each in detections]
+    assert found["segm"] == evaluate_coco(truth, ranked, "segm", limit)
+    assert found["bbox"] == evaluate_coco(truth, detections, "bbox", limit)
+    assert 0.05 < found["segm"]["AP"] < 0.9
+    said = capsys.readouterr().out
+    assert "9 images scored\n1 of them skipped by predict-many, 1 without a row: their objects count as missed" in said
+    assert "2 rows left out: truth.json names no such image" in said
+
+
+def test_rows_that_do_not_fit_the_annotations_are_refused_by_name(scored: tuple[Any, list[Any], Any]) -> None:
+    truth, _, score = scored
+
+    def refused(words: str, **changes: Any) -> None:
+        Path("truth.json").write_text(json.dumps(truth | changes))
+        with pytest.raises(UserError, match=words):
+            score()
+
+    first, *others = truth["images"]
+    refused("its classes are not the checkpoint's", categories=[*CLASSES[:2], {"id": 9, "name": "c"}])
+    refused("0/0.png is 64 x 64, but 65 x 64 in truth", images=[first | {"width": 65}, *others], annotations=[])
+    refused("two images or two classes have the same name", images=[first, first | {"id": 1}, *others])
+    refused("y/twin.png and another row are both twin.png", images=[first | {"file_name": "twin.png"}, *others])
+    elsewhere = [each | {"file_name": f"elsewhere/{each['file_name']}"} for each in truth["images"]]
+    refused("none of its images has a row in found, whose last is", images=elsewhere)
+
+
 def lines_of_the_page(verb: str) -> list[list[str]]:
     text = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
     return [shlex.split(line) for line in text.splitlines() if line.startswith(verb)]
@@ -278,12 +364,18 @@ def test_the_commands_of_the_page_run(folder: Path, weights: Path, undisturbed: 
     """On this machine; the one that joins a cluster is its first one otherwise."""
     (tmp_path / "photographs").symlink_to(folder)
     (tmp_path / "solov2.safetensors").symlink_to(weights)
-    for words in (lines_of_the_page("maskworks predict-many")[0], *lines_of_the_page("maskworks results")):
+    (score,) = lines_of_the_page("maskworks score")
+    truth = tmp_path / score[4]
+    truth.parent.mkdir(parents=True)
+    for words in (lines_of_the_page("maskworks predict-many")[0], *lines_of_the_page("maskworks results"), score):
+        if words == score:
+            truth.write_text(json.dumps(json.loads((tmp_path / "found.json").read_text()) | {"annotations": []}))
         process = started([sys.executable, "-m", *words], tmp_path)
         said, _ = process.communicate(timeout=300)
         assert process.returncode == 0, said
     assert len(json.loads((tmp_path / "found.json").read_text())["images"]) == 12
     assert len(list((tmp_path / "each").iterdir())) == 12
+    assert "bbox" in json.loads((tmp_path / "scored/metrics.json").read_text())
     duckdb = pytest.importorskip("duckdb")
     query = lines_of_the_page("duckdb")[0][2].replace("'found/", f"'{tmp_path}/found/").replace("> 0.3", "> 0")
     found = [instance["class"] for row in undisturbed for instance in row["instances"] or []]

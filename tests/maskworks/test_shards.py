@@ -3,15 +3,16 @@
 import hashlib
 import json
 import multiprocessing
+import os
+import signal
 import sqlite3
-import subprocess
-import sys
 import tarfile
-from dataclasses import replace
+from dataclasses import astuple, replace
 from importlib import import_module
 from pathlib import Path
 
 import fsspec
+import msgspec
 import numpy as np
 import pytest
 
@@ -27,12 +28,13 @@ from maskworks.picture_kinds import described
 from maskworks.shards import fetching, writing
 from maskworks.shards.at_hand import at_hand
 from pose2seg.people import open_people
+from refinemask_psg.psg.data import PsgDataset, read_prepared
 from refinemask_psg.u2net.config import SaliencyData
 from refinemask_psg.u2net.data import open_saliency
-from tests.common.test_training import EXACT, SMALL, environment, wait_for_step
-from tests.running import logged_steps, python
+from tests.common.test_training import EXACT, SMALL, wait_for_step
+from tests.running import logged_steps, python, start
 from tests.running import run as run_script
-from upsnet.panoptic_data import open_panoptic
+from upsnet.panoptic_data import PanopticDataset, open_panoptic
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +288,37 @@ def test_packages_with_data_sets_of_their_own_read_shards_too(package, loose, ta
         assert (sharded[index].image == files[index].image).all()
 
 
+@pytest.mark.parametrize("kind", ["panoptic", "psg", "prepared psg"])
+def test_label_pictures_travel_in_the_tars_with_their_photographs(kind, loose, tmp_path, cache):
+    """Read from a folder and by URL, with the files as they are."""
+    images, annotations = (loose.images, loose.panoptic) if kind == "panoptic" else (loose.root, loose.scene_graph)
+    if kind == "prepared psg":
+        annotations = tmp_path / "prepared.json"
+        annotations.write_bytes(msgspec.json.encode(read_prepared(loose.scene_graph, "train")))
+    target = tmp_path / "shards"
+    assert writing.write(images, [annotations], str(target), 0.05)[0] == 20
+    assert {path.suffix for path in target.iterdir()} == {".tar", ".json", ".sqlite"}
+    here = at_hand(Data(train=Images([target.as_uri()], [f"{target.as_uri()}/{annotations.name}"]))).train
+    opened = [
+        PsgDataset(folder, files, "train") if "psg" in kind else PanopticDataset(folder, files)
+        for folder, files in (([images], [annotations]), ([target], [target / annotations.name]), astuple(here))
+    ]
+    for index in range(10):
+        expected, *others = (dataset[index] for dataset in opened)
+        for sample in others:
+            for name in ("image", "boxes", "labels", "masks", "crowd", "semantic", "relations"):
+                np.testing.assert_array_equal(getattr(sample, name), getattr(expected, name))
+
+
+def test_a_panoptic_file_whose_labels_are_missing_is_not_packed(loose, tmp_path):
+    (tmp_path / "alone.json").write_bytes(loose.panoptic.read_bytes())
+    with pytest.raises(UserError, match=r"alone: no such folder"):
+        writing.write(loose.images, [tmp_path / "alone.json"], str(tmp_path / "out"), 1)
+    (tmp_path / "alone").mkdir()
+    with pytest.raises(UserError, match=r"image 1 .*there is no such file in .*alone"):
+        writing.write(loose.images, [tmp_path / "alone.json"], str(tmp_path / "out"), 1)
+
+
 def flags(images: object, annotations: object) -> list[str]:
     sets = [f"--data.{split}.{name}" for split in ("train", "val") for name in ("images", "annotations")]
     return [str(word) for pair in zip(sets, [images, annotations] * 2, strict=True) for word in pair]
@@ -303,10 +336,10 @@ def test_training_from_shards_gives_the_weights_of_loose_files_resumed_and_with_
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
     sharded = [*small, *flags(tars.as_uri(), f"{tars.as_uri()}/instances.json"), "--run", str(run), "--workers"]
-    process = subprocess.Popen([sys.executable, *sharded, "2"], env=environment(), cwd=tmp_path)
-    wait_for_step(run, 4, process)
-    process.kill()
-    process.wait()
+    program = start(*sharded, 2, cwd=tmp_path)
+    wait_for_step(run, 4)
+    os.kill(program.processes[0], signal.SIGKILL)
+    assert program.end().returncode == -signal.SIGKILL
     done = python(*sharded, 1, "--resume", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "predict" not in done.stdout.partition("to go on:")[2]
