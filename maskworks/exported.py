@@ -16,7 +16,7 @@ from common.run.checkpoint import fitting_together, require_file
 from common.run.configuration import from_dict, to_dict
 from common.run.model import Source
 from common.run.prediction_batches import as_picture, one_or_many
-from maskworks import __version__, compiled, openvino_export
+from maskworks import __version__, compiled, onnx_export, openvino_export
 from maskworks.packages import EXPORTED, NETWORKS
 from maskworks.prediction.command import Predict
 
@@ -133,10 +133,10 @@ def session_of(file: Path) -> tuple[Any, list[str]]:
     if file.suffix in (".pt2", ".xml"):
         program = compiled.Compiled(file) if file.suffix == ".pt2" else openvino_export.OpenVINO(file)
         return program, program.outputs
-    with needing(f"{file}: running it", "onnxruntime"):
-        import onnxruntime
     try:
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        session = onnx_export.session_of(file)
+    except UserError:
+        raise
     except Exception as error:  # of its own many kinds
         reason = str(error).partition("\n")[0]
         raise UserError(f"{file}: its graph is not run ({reason}); was it copied to the end?") from error

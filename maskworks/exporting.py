@@ -1,5 +1,6 @@
 """What every export.py writes: one file with the network and its post-processing, in a format and a precision."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -110,6 +111,7 @@ def refuse_unfit(options: Export, words: dict[str, str]) -> None:
             raise UserError("--precision int8 needs pictures that show the ranges of values: --calibration FOLDER")
         quantisation.library()
         quantisation.pictures_in(options.calibration)
+        quantisation.data_of(options.data.val, json.loads(words["class_names"]))
         return
     if options.calibration or options.data.val.images or options.data.val.annotations:
         raise UserError("--calibration and --data.val are for --precision int8; leave them out")

@@ -44,7 +44,6 @@ def export_onnx(
     """
     with needing("exporting", "onnx onnxruntime onnxscript"):
         import onnx
-        import onnxruntime
         from onnxscript.function_libs.torch_lib.ops.core import aten_sort
     exported = torch.export.export(graph, (), inputs, dynamic_shapes=dynamic_shapes, strict=False)
 
@@ -68,7 +67,16 @@ def export_onnx(
     )
     if foreign:
         raise UserError(f"{out}: holds operations that only PyTorch knows: {', '.join(foreign)}")
-    return onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    return session_of(out)
+
+
+def session_of(file: Path) -> Any:
+    """An onnxruntime session with as many threads as PyTorch has."""
+    with needing(f"{file}: running it", "onnxruntime"):
+        import onnxruntime
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
 
 
 @dataclass(frozen=True)

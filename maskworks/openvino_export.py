@@ -1,11 +1,14 @@
 """OpenVINO's files, our ONNX converted: NAME.xml, the graph and what it says of itself, and NAME.bin, its weights."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import Any
 from xml.etree import ElementTree
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -16,7 +19,6 @@ from maskworks.half_precision import in_a_layer
 from maskworks.onnx_export import export_onnx
 
 SECTION = "maskworks"  # of a model's rt_info
-SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}  # by itself it may take bfloat16; eight bits stay eight bits
 
 
 class OpenVINO:
@@ -29,9 +31,11 @@ class OpenVINO:
             from openvino import Core
         core = Core()
         core.set_property({"ENABLE_MMAP": False})  # the file may be replaced meanwhile
+        # by itself it may take bfloat16; eight bits stay eight bits
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         try:
             self.model = core.read_model(file)
-            self.program = core.compile_model(self.model, "CPU", SETTINGS)
+            self.program = core.compile_model(self.model, "CPU", settings)
         except RuntimeError as error:
             reason = str(error).strip().rpartition("\n")[2]
             raise UserError(f"{file}: its graph is not run ({reason}); export it again") from error
@@ -78,12 +82,11 @@ def save(model: Any, out: Path, words: Mapping[str, str]) -> None:
     with TemporaryDirectory() as folder:
         made = Path(folder) / "model.xml"
         save_model(model, made, compress_to_fp16=False)
-        for name, value in (words | {"weights": digest_of(made.with_suffix(".bin"))}).items():
+        for name, value in {**words, "weights": digest_of(made.with_suffix(".bin"))}.items():
             model.set_rt_info(value, [SECTION, name])
         save_model(model, made, compress_to_fp16=False)
         for ending in (".bin", ".xml"):
-            data = made.with_suffix(ending).read_bytes()
-            write_atomically(out.with_suffix(ending), lambda temporary, data=data: temporary.write_bytes(data))
+            write_atomically(out.with_suffix(ending), partial(copyfile, made.with_suffix(ending)))
 
 
 def words_in(file: Path) -> dict[str, str]:

@@ -31,6 +31,14 @@ def pictures_in(folder: str) -> tuple[list[Path], list[Path]]:
     return [path for number, path in enumerate(found) if number % KEPT_BACK], found[::KEPT_BACK]
 
 
+def data_of(validation: Images, class_names: Sequence[str]) -> CocoDataset | None:
+    if not validation.images and not validation.annotations:
+        return None
+    dataset = CocoDataset(validation.images, validation.annotations)
+    refuse_other_classes(dataset, class_names)
+    return dataset
+
+
 def quantise(file: Path, around: Sequence[str], calibration: str, validation: Images) -> None:
     """Replace a file, which was found right, by one whose layers compute in eight bits; say how far it is from it.
 
@@ -55,10 +63,9 @@ def quantise(file: Path, around: Sequence[str], calibration: str, validation: Im
     said = f"int8, calibrated with {len(seen)} pictures; beside fp32 on {len(kept_back)} others"
     pairs = ((exact.predict([path])[0], rough.predict([path])[0]) for path in kept_back)
     print(f"{said}: {agreement(pairs)}")
-    if validation.annotations:
-        dataset = CocoDataset(validation.images, validation.annotations)
-        refuse_other_classes(dataset, exact.class_names)
-        first, second = (evaluate_instances(model, dataset, 1, 0).metrics for model in (exact, rough))
+    if dataset := data_of(validation, exact.class_names):
+        both: tuple[Any, Any] = (exact, rough)
+        first, second = (evaluate_instances(model, dataset, 1, 0).metrics for model in both)
         for kind, scores in first.items():
             lost = scores["AP"] - second[kind]["AP"]
             print(f"{kind} AP of {len(dataset)} pictures: fp32 {scores['AP']:.4f}, int8 {lost:.4f} less")
