@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.data.coco import CocoDataset, refuse_other_classes
+from common.data.coco import CocoDataset
 from common.data.images import is_video, list_images, read_image
 from common.errors import UserError, needing
 from common.results import Instances
 from common.run.evaluation import evaluate_instances
 from common.run.settings import Images
-from maskworks import exported, openvino_export
+from maskworks import commands, exported, openvino_export
 from maskworks.onnx_export import partners
 
 KEPT_BACK = 5  # every fifth picture of the folder takes no part, and shows what it costs
@@ -35,7 +35,7 @@ def data_of(validation: Images, class_names: Sequence[str]) -> CocoDataset | Non
     if not validation.images and not validation.annotations:
         return None
     dataset = CocoDataset(validation.images, validation.annotations)
-    refuse_other_classes(dataset, class_names)
+    commands.refuse_other_classes(dataset, class_names)
     return dataset
 
 
