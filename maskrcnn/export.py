@@ -9,7 +9,6 @@ those with score 0 are none. Outside of it remain scaling the photograph, and pa
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,7 +68,7 @@ def main() -> None:
 
     title = f"{photograph.shape[1]} x {photograph.shape[0]}"
     check(graph, session, inputs, read, masks_apart, title, options.precision)
-    print(f"written: {Path(options.out).resolve()}")
+    exporting.finish(session, options)
 
 
 def refuse_what_cannot_be_exported(model: MaskRCNN) -> None:

@@ -43,9 +43,10 @@ def load(
     from common.errors import UserError
     from common.run.distributed import choose_device
     from maskworks.__main__ import MODULES, package_of
+    from maskworks.packages import EXPORTED
 
     package, file = package_of(str(source))
-    if file.endswith((".onnx", ".pt2")) and package not in MODULES:
+    if Path(file).suffix in EXPORTED and package not in MODULES:
         from maskworks import exported
 
         if device not in ("auto", "cpu") or precision != "fp32":

@@ -17,7 +17,7 @@ USAGE = """usage: maskworks VERB ...
                                                       pose2seg or u2net
   eval --weights FILE|NAME [--flags]                  score a checkpoint
   predict IMAGES... --weights FILE|NAME --out DIR     drawings, masks, predictions.json and report.html
-  export --weights FILE|NAME --out model.onnx         ONNX, checked against PyTorch
+  export --weights FILE|NAME --out model.onnx         ONNX, or --format openvino, pt2; checked against PyTorch
   predict-many SOURCE --weights FILE|NAME --out DIR   millions of photographs on Ray, into Parquet
   results DIR --to coco|folder --out OUT              and back to a file, or to files
   score DIR --annotations FILE --out OUT              and scored, as eval does
@@ -90,13 +90,14 @@ def with_package(verb: str, words: list[str]) -> tuple[str, list[str]]:
 def package_of(source: str) -> tuple[str, str]:
     """The package of a checkpoint, and what --weights is to say of it."""
     from common.run.checkpoint import DIGEST
+    from maskworks.packages import EXPORTED
     from maskworks.published import fetching, recognising
     from maskworks.published.formats import read_published
     from maskworks.published.names import local_file, package_in
 
     file = local_file(source)
     source = source.partition(DIGEST)[0]  # checked now
-    if file.suffix in (".onnx", ".pt2"):
+    if file.suffix in EXPORTED:
         from maskworks.exported import words_in
 
         return words_in(file).get("package", "u2net"), source  # a published one of U-2-Net says nothing

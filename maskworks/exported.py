@@ -1,4 +1,4 @@
-"""A model in an ONNX file that export.py wrote: what it says of itself, and a `predict` like PyTorch's."""
+"""A model in a file that export.py wrote, of any format: what it says of itself, and a `predict` like PyTorch's."""
 
 import json
 from collections.abc import Sequence
@@ -16,11 +16,9 @@ from common.run.checkpoint import fitting_together, require_file
 from common.run.configuration import from_dict, to_dict
 from common.run.model import Source
 from common.run.prediction_batches import as_picture, one_or_many
-from maskworks import __version__, compiled
-from maskworks.packages import NETWORKS
+from maskworks import __version__, compiled, onnx_export, openvino_export
+from maskworks.packages import EXPORTED, NETWORKS
 from maskworks.prediction.command import Predict
-
-ENDINGS = (".onnx", ".pt2")
 
 
 def words(
@@ -46,9 +44,9 @@ def words(
 
 def words_in(file: Path) -> dict[str, str]:
     """What a file says of itself; nothing where it isn't of ours."""
-    if file.suffix == ".pt2":
+    if file.suffix in (".pt2", ".xml"):
         require_file(file)
-        return compiled.words_in(file)
+        return compiled.words_in(file) if file.suffix == ".pt2" else openvino_export.words_in(file)
     with needing(f"{file}: reading it", "onnx onnxruntime"):
         import onnx
     if not file.is_file():
@@ -120,8 +118,8 @@ class Exported(nn.Module):
 
 
 def opened(options: Predict) -> Any:
-    """The model of an ONNX file of ours; None where --weights names none."""
-    if Path(options.weights).suffix not in ENDINGS:
+    """The model of an exported file of ours; None where --weights names none."""
+    if Path(options.weights).suffix not in EXPORTED:
         return None
     if options.device not in ("auto", "cpu") or options.precision not in ("auto", "fp32"):
         asked = f"--device {options.device} --precision {options.precision}"
@@ -132,13 +130,13 @@ def opened(options: Predict) -> Any:
 
 def session_of(file: Path) -> tuple[Any, list[str]]:
     """What runs a file, and the names of its outputs."""
-    if file.suffix == ".pt2":
-        program = compiled.Compiled(file)
+    if file.suffix in (".pt2", ".xml"):
+        program = compiled.Compiled(file) if file.suffix == ".pt2" else openvino_export.OpenVINO(file)
         return program, program.outputs
-    with needing(f"{file}: running it", "onnxruntime"):
-        import onnxruntime
     try:
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        session = onnx_export.session_of(file)
+    except UserError:
+        raise
     except Exception as error:  # of its own many kinds
         reason = str(error).partition("\n")[0]
         raise UserError(f"{file}: its graph is not run ({reason}); was it copied to the end?") from error

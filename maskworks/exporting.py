@@ -1,7 +1,9 @@
 """What every export.py writes: one file with the network and its post-processing, in a format and a precision."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,9 +12,21 @@ from torch import Tensor, nn
 from common.data.images import read_image
 from common.errors import UserError
 from common.run.model import Picture
-from maskworks import shapes
+from common.run.settings import Images
+from maskworks import quantisation, shapes
 from maskworks.compiled import export_pt2
 from maskworks.onnx_export import export_onnx
+from maskworks.openvino_export import export_openvino
+from maskworks.packages import NETWORKS
+
+ENDINGS = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
+
+
+@dataclass
+class Validation:
+    """Data to measure on."""
+
+    val: Images = field(default_factory=Images)
 
 
 @dataclass
@@ -22,11 +36,17 @@ class Export:
     weights: str
     """A checkpoint of ours."""
     out: str = ""
-    """The file to write; empty: model.onnx or model.pt2."""
-    format: Literal["onnx", "pt2"] = "onnx"
-    """pt2: compiled by PyTorch for this computer's processor; needs a C++ compiler, and minutes."""
-    precision: Literal["fp32", "fp16"] = "fp32"
-    """fp16: half the size; convolutions and matrix products in half precision, what is around the layers in single."""
+    """The file to write; empty: model.onnx, model.pt2 or model.xml."""
+    format: Literal["onnx", "pt2", "openvino"] = "onnx"
+    """pt2: compiled by PyTorch for this computer's processor; needs a C++ compiler, and minutes. openvino: NAME.xml,
+    and NAME.bin beside it."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    """fp16: half the size; convolutions and matrix products in half precision, what is around the layers in single.
+    int8: with openvino only; what it costs is measured and said."""
+    calibration: str = ""
+    """Folder of pictures like those to come, which show int8 the ranges of values; every fifth shows its cost."""
+    data: Validation = field(default_factory=Validation)
+    """With --precision int8: annotated pictures; what it costs in AP is said too."""
 
 
 @dataclass
@@ -58,12 +78,47 @@ def write(
     words: dict[str, str],
     dynamic_shapes: dict[str, Any] | None = None,
 ) -> Any:
-    """The file that the command line asks for; returns what runs it as an onnxruntime session does."""
-    options.out = options.out or f"model.{options.format}"
-    if options.format == "pt2" and options.precision != "fp32":
-        raise UserError("--format pt2 --precision fp16: compiled programs compute in fp32; leave out --precision")
-    if (Path(options.out).suffix == ".pt2") != (options.format == "pt2"):
-        raise UserError(f"--out {options.out} --format {options.format}: a .pt2 file is of that format, and only that")
+    """The file that the command line asks for; returns what runs it as an onnxruntime session does.
+
+    One for int8 is still in fp32, to be checked: `finish` does the rest.
+    """
+    ending = ENDINGS[options.format]
+    options.out = options.out or f"model{ending}"
+    others = {*ENDINGS.values()} - {ending}
+    if (suffix := Path(options.out).suffix) in others or (suffix != ending and options.format != "onnx"):
+        raise UserError(f"--out {options.out} --format {options.format}: a file of that format ends in {ending}")
+    refuse_unfit(options, words)
+    out = Path(options.out)
     if options.format == "pt2":
-        return export_pt2(graph, inputs, Path(options.out), outputs, words, dynamic_shapes)
-    return export_onnx(graph, inputs, Path(options.out), outputs, words, dynamic_shapes, options.precision)
+        return export_pt2(graph, inputs, out, outputs, words, dynamic_shapes)
+    precision = "fp16" if options.precision == "fp16" else "fp32"
+    if options.format == "openvino":
+        return export_openvino(graph, inputs, out, outputs, words, dynamic_shapes, precision)
+    return export_onnx(graph, inputs, out, outputs, words, dynamic_shapes, precision)
+
+
+def refuse_unfit(options: Export, words: dict[str, str]) -> None:
+    """Stop before minutes of work for what comes to nothing."""
+    if options.format == "pt2" and options.precision == "fp16":
+        raise UserError("--format pt2 --precision fp16: compiled programs compute in fp32; leave out --precision")
+    if options.precision == "int8":
+        if options.format != "openvino":
+            raise UserError(f"--format {options.format} --precision int8: there is int8 for --format openvino only")
+        package = words["package"]
+        if package not in NETWORKS or not hasattr(import_module(f"{package}.export"), "result"):
+            raise UserError(f"--precision int8: predict.py runs no file of {package}, so nothing would show its cost")
+        if not options.calibration:
+            raise UserError("--precision int8 needs pictures that show the ranges of values: --calibration FOLDER")
+        quantisation.library()
+        quantisation.pictures_in(options.calibration)
+        quantisation.data_of(options.data.val, json.loads(words["class_names"]))
+        return
+    if options.calibration or options.data.val.images or options.data.val.annotations:
+        raise UserError("--calibration and --data.val are for --precision int8; leave them out")
+
+
+def finish(session: Any, options: Export) -> None:
+    """Of a file that was found right: what is left to do, and where it is."""
+    if options.precision == "int8":
+        quantisation.quantise(Path(options.out), session.around, options.calibration, options.data.val)
+    print(f"written: {Path(options.out).resolve()}")

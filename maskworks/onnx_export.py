@@ -17,8 +17,9 @@ from common.files import write_atomically
 from maskworks.half_precision import halve
 
 # of scores, boxes as parts of the picture, masks' IoU or probabilities, by the file's precision
-LARGEST_DIFFERENCE = {"fp32": 1e-2, "fp16": 5e-2}
-MAY_BE_LOST = {"fp32": 0.0, "fp16": 0.05}  # of what is found: copies show but some of what half precision decides
+LARGEST_DIFFERENCE = {"fp32": 1e-2, "fp16": 5e-2, "int8": 1e-2}  # int8: before it becomes that
+# of what is found: copies show but some of what half precision decides
+MAY_BE_LOST = {"fp32": 0.0, "fp16": 0.05, "int8": 0.0}
 ROUNDING = 2.0**-24  # of one operation in single precision
 COARSE = 2.0**-9  # four roundings in half precision: of weights, of what they meet, and of later layers
 FEWEST_TERMS = 256  # what is added up after a layer's own sum: normalisation, residuals, later layers
@@ -43,7 +44,6 @@ def export_onnx(
     """
     with needing("exporting", "onnx onnxruntime onnxscript"):
         import onnx
-        import onnxruntime
         from onnxscript.function_libs.torch_lib.ops.core import aten_sort
     exported = torch.export.export(graph, (), inputs, dynamic_shapes=dynamic_shapes, strict=False)
 
@@ -67,7 +67,16 @@ def export_onnx(
     )
     if foreign:
         raise UserError(f"{out}: holds operations that only PyTorch knows: {', '.join(foreign)}")
-    return onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    return session_of(out)
+
+
+def session_of(file: Path) -> Any:
+    """An onnxruntime session with as many threads as PyTorch has."""
+    with needing(f"{file}: running it", "onnxruntime"):
+        import onnxruntime
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
 
 
 @dataclass(frozen=True)
@@ -163,7 +172,7 @@ def compare(
         print(f"note: {lossy} that are no ties are missing from the answer in half precision, {share}")
     if lost > lossy or unknown > ties + lossy:
         raise UserError(
-            f"onnxruntime and PyTorch do not agree ({lost} of {int(decided.sum())} that rounding doesn't decide are "
+            f"its runtime and PyTorch do not agree ({lost} of {int(decided.sum())} that rounding doesn't decide are "
             f"missing from the file's answer, {unknown} are in nobody else's); the file is not to be trusted"
         )
     if not len(decided):
@@ -186,7 +195,7 @@ def rounded(model: M, number: int, precision: str = "fp32") -> M:
     with torch.no_grad():
         for parameter in copy.parameters():
             terms = max(parameter.numel() // max(1, len(parameter) if parameter.dim() else 1), FEWEST_TERMS)
-            error = ROUNDING * terms**0.5 if precision == "fp32" else COARSE
+            error = COARSE if precision == "fp16" else ROUNDING * terms**0.5
             parameter.mul_(1 + error * torch.randn(parameter.shape, generator=random))
     return copy
 

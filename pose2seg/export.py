@@ -7,7 +7,6 @@ who isn't). It gives each person's mask [people, S, S].
 
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -60,7 +59,7 @@ def main() -> None:
     words = exported.words("pose2seg", model.config, model.class_names, model.category_ids, (side, side))
     session = exporting.write(graph, inputs, options, ("masks",), words)
     check(graph, session, inputs, people_in, outside_both, "a built-in scene", options.precision)
-    print(f"written: {Path(options.out).resolve()}")
+    exporting.finish(session, options)
 
 
 def example(model: Pose2Seg, count: int) -> dict[str, Tensor]:

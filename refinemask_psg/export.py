@@ -9,7 +9,6 @@ first, and those with score 0 are none. Outside of it remain scaling the photogr
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,7 +69,7 @@ def main() -> None:
 
     title = f"{photograph.shape[1]} x {photograph.shape[0]}"
     check(graph, session, inputs, read, masks_apart, title, options.precision)
-    print(f"written: {Path(options.out).resolve()}")
+    exporting.finish(session, options)
 
 
 def fitted(model: RefineMask, image: NDArray[np.uint8], within: Sequence[int] | None) -> NDArray[np.uint8]:

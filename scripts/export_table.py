@@ -1,8 +1,7 @@
 """What exported files give: python scripts/export_table.py [CHECKPOINTS...] writes the table in docs/export_table.md.
 
-Each export command runs as it is, once for each runtime that is installed: it checks the file with whatever opens it,
-and what it prints is the difference. A package's name stands for its built-in variant, with made-up weights and low
-thresholds, so that something is found.
+Each export command runs as it is, once for each format: it checks its file, and what it prints is the difference. A
+package's name stands for its built-in variant, with made-up weights and low thresholds, so that something is found.
 """
 
 import io
@@ -24,22 +23,32 @@ from unittest.mock import patch
 
 import torch
 import tyro
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
 
+from common.errors import UserError
 from common.files import write_text
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
+from maskworks import exporting
 from maskworks.__main__ import MODULES, package_of
 from maskworks.command_line import program
+from maskworks.exporting import ENDINGS
 from maskworks.packages import NETWORKS
 from scripts.readme_table import README, markdown, read_results, write_between
 
 EXPORTING = {name: network for name, network in NETWORKS.items() if name != "glip"} | {"u2net": "U2Net"}
-HEAD = ["package, variant", "format, opened by", "compared", "largest difference", "seconds", "PyTorch's seconds"]
+HEAD = ["package, variant", "format, run by", "compared", "largest difference", "seconds", "PyTorch's seconds"]
+WAYS = {  # title: format and precision
+    "ONNX, onnxruntime": ("onnx", "fp32"),
+    "ONNX in fp16, onnxruntime": ("onnx", "fp16"),
+    "OpenVINO": ("openvino", "fp32"),
+    "pt2, PyTorch": ("pt2", "fp32"),
+}
 FOUND = {"score_threshold": 0.005, "update_threshold": 0.0, "panoptic_score_threshold": 0.1, "max_instances": 10}
+MOST = 160  # letters of a reason
 RUNS = 5  # of which the median counts, after one to warm up
-Answer = Callable[[dict[str, Any]], list[Any]]
 
 
 def main(
@@ -52,17 +61,18 @@ def main(
     The rows are recorded in `results`; those of other checkpoints stay.
     """
     torch.set_num_threads(1)
-    runtimes = {"ONNX, onnxruntime": by_onnxruntime} | (
-        {"ONNX, OpenVINO": by_openvino} if find_spec("openvino") else {}
-    )
     recorded = read_results(results)
     for source in checkpoints:
         with TemporaryDirectory() as folder:
             package, weights = (source, made_up(source, Path(folder))) if source in EXPORTING else package_of(source)
-            for title, runtime in runtimes.items():
-                row = recorded[f"{source} {title}"] = measured(package, weights, f"{folder}/m.onnx", title, runtime)
+            for title, (kind, precision) in WAYS.items():
+                if kind == "openvino" and not find_spec("openvino"):
+                    continue
+                out = f"{folder}/m{ENDINGS[kind]}"
+                words = ["--weights", weights, "--out", out, "--format", kind, "--precision", precision]
+                row = recorded[f"{source} {title}"] = measured(package, title, words)
                 print(*row, sep=" | ", flush=True)
-        write_text(results, json.dumps(recorded, indent=1) + "\n")
+                write_text(results, json.dumps(recorded, indent=1) + "\n")
     write_between(page, "exports", markdown(HEAD, list(recorded.values())))
 
 
@@ -82,34 +92,27 @@ def made_up(name: str, folder: Path) -> str:
     return str(file)
 
 
-def measured(package: str, weights: str, out: str, title: str, runtime: Callable[..., Answer]) -> list[str]:
-    """A row: what the export command says of a file that this runtime opened, and the seconds of both."""
-    import onnxruntime
+def measured(package: str, title: str, words: list[str]) -> list[str]:
+    """A row: what the export command says of its file, and the seconds of both; or why there is none."""
+    said, made, real = io.StringIO(), list[Any](), exporting.write
 
-    module, asked, opened = MODULES.get(package, package), list[Any](), onnxruntime.InferenceSession
-    program, said = import_module(f"{module}.export"), io.StringIO()
+    def write(graph: nn.Module, inputs: dict[str, Tensor], *rest: Any) -> Any:
+        made[:] = [graph, inputs, real(graph, inputs, *rest)]
+        return made[2]
 
-    class Session:
-        """What the command takes for onnxruntime's."""
-
-        def __init__(self, file: str, providers: list[str]):
-            self.answer = runtime(file, opened)
-
-        def run(self, _: None, inputs: dict[str, Any]) -> list[Any]:
-            asked[:] = [self.answer, inputs]
-            return self.answer(inputs)
-
-    words = patch("sys.argv", ["export.py", "--weights", weights, "--out", out])
-    with patch("onnxruntime.InferenceSession", Session), redirect_stdout(said), words:
-        program.main()
-    model = import_module(module).load(weights, **({} if package == "u2net" else {"device": "cpu"}))
-    graph = program.Graph(model, *([program.Export(weights).instances] if package == "upsnet" else [])).eval()
-    tensors = {name: torch.as_tensor(value) for name, value in asked[1].items()}
+    program = import_module(f"{MODULES.get(package, package)}.export")
+    try:
+        with patch.object(exporting, "write", write), redirect_stdout(said), patch("sys.argv", ["export.py", *words]):
+            program.main()
+    except UserError as error:
+        return [f"`{package}`", title, f"none: {error}".replace("|", "/")[:MOST], "", "", ""]
+    graph, inputs, session = made
+    arrays = {name: value.numpy() for name, value in inputs.items()}
     with torch.inference_mode():
-        seconds = [timed(lambda: asked[0](asked[1])), timed(lambda: graph(**tensors))]
+        seconds = [timed(lambda: session.run(None, arrays)), timed(lambda: graph(**inputs))]
     found = sum(map(int, re.findall(r"(\d+) found", said.getvalue())))
     largest = max(re.findall(r"(?:within|from PyTorch) ([\d.e+-]+)", said.getvalue()), key=float)
-    named = f"`{package}`, `{model.config.variant or 'shapes'}`"
+    named = f"`{package}`, `{graph.model.config.variant or 'shapes'}`"
     return [named, title, f"{found} found" if found else "a map", largest, *(f"{each:.3f}" for each in seconds)]
 
 
@@ -119,23 +122,6 @@ def timed(work: Callable[[], object]) -> float:
         clock.append(time.perf_counter())
         work()
     return median(after - before for before, after in pairwise(clock[1:]))
-
-
-def by_onnxruntime(file: str, opened: Callable[..., Any]) -> Answer:
-    from onnxruntime import SessionOptions
-
-    settings = SessionOptions()
-    settings.intra_op_num_threads = 1
-    session = opened(file, settings, providers=["CPUExecutionProvider"])
-    return lambda inputs: list(session.run(None, inputs))
-
-
-def by_openvino(file: str, _: object) -> Answer:
-    from openvino import compile_model
-
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}  # it may take bfloat16 by itself
-    model = compile_model(file, "CPU", settings)
-    return lambda inputs: list(model(inputs).values())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ in any number, and its `size` before padding. It gives a fixed number of instanc
 none. `soft_masks` are probabilities at a quarter of that size, for who enlarges them to the photograph's own.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,7 +72,7 @@ def main() -> None:
     for image in (photograph, small, photograph.transpose(1, 0, 2)):
         title = f"{image.shape[1]} x {image.shape[0]}"
         check(graph, session, padded(image), read, outside_both, title, options.precision)
-    print(f"written: {Path(options.out).resolve()}")
+    exporting.finish(session, options)
 
 
 def read(scores: NDArray[Any], labels: NDArray[Any], masks: NDArray[Any], _: NDArray[Any]) -> Found:

@@ -16,7 +16,10 @@ from maskworks.packages import NETWORKS
 from refinemask_psg.psg.config import Relations
 from refinemask_psg.psg.relation_head import RelationHead
 
-OPTIONAL = ("transformers", "tokenizers", "tensorboard", "onnx", "onnxruntime", "gradio", "huggingface_hub", "nltk")
+OPTIONAL = (
+    *("transformers", "tokenizers", "tensorboard", "onnx", "onnxruntime", "openvino", "nncf", "gradio"),
+    *("huggingface_hub", "nltk"),
+)
 SLOW = ("yaml", "filelock", "rich")  # to import, though always there: for commands, not for who loads a model
 ROOT = Path(maskworks.__file__).parents[1]
 

@@ -102,7 +102,8 @@ def main() -> None:
     words = exported.words("upsnet", model.config, model.class_names, model.category_ids, (height, width))
     session = exporting.write(graph, inputs, options, OUTPUTS, words)
     check(model, session, inputs, options.precision)
-    print(f"written: {Path(options.out).resolve()}; it takes [3, {height}, {width}], as UPSNet.preprocess prepares")
+    exporting.finish(session, options)
+    print(f"it takes [3, {height}, {width}], as UPSNet.preprocess prepares")
 
 
 def check(model: UPSNet, session: Any, inputs: dict[str, Tensor], precision: str = "fp32") -> None:

@@ -4,7 +4,6 @@ The graph takes a photograph of any size, uint8 [H, W, 3] RGB, and gives a fixed
 first; those with score 0 are none.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,7 +92,7 @@ def main() -> None:
     session = export(model, photograph, options)
     for image in (photograph, resize(photograph, photograph.shape[0] // 2 + 1, photograph.shape[1])):
         check(model, session, image, options.precision)
-    print(f"written: {Path(options.out).resolve()}")
+    exporting.finish(session, options)
 
 
 def export(model: YOLACT, photograph: NDArray[np.uint8], options: exporting.Export) -> Any:

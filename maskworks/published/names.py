@@ -23,6 +23,7 @@ from common.run.configuration import from_dict
 from common.run.distributed import choose_device
 from common.run.model import Learner
 from maskworks.memory import keep_freed_memory
+from maskworks.packages import EXPORTED
 from maskworks.published import hub
 
 BACKBONE = "torchvision"
@@ -125,8 +126,7 @@ def open_model(
     keeps them. On a processor this process keeps the memory that tensors free, as the commands' do.
     """
     file = local_file(source)
-    if file.suffix in (".onnx", ".pt2"):
-        kind = "an ONNX" if file.suffix == ".onnx" else "a compiled"
+    if kind := EXPORTED.get(file.suffix):
         raise UserError(f"{file}: {kind} file can only predict: with predict.py, or maskworks.load in Python")
     if file.is_file() and file.suffix != ENDING and not package_in(file):  # anybody's
         from maskworks.published import fetching

@@ -5,7 +5,6 @@ The graph takes photographs [N, 3, S, S], RGB from 0 to 1, already scaled to a s
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -63,8 +62,8 @@ def main() -> None:
     largest = float(np.abs(ours - theirs).max())
     print(f"{len(images)} maps of {side} x {side}, largest difference from PyTorch {largest:.1e}")
     if not largest <= LARGEST_DIFFERENCE[options.precision]:
-        raise UserError("onnxruntime and PyTorch do not agree; the file is not to be trusted")
-    print(f"written: {Path(options.out).resolve()}")
+        raise UserError("its runtime and PyTorch do not agree; the file is not to be trusted")
+    exporting.finish(session, options)
 
 
 if __name__ == "__main__":

@@ -53,14 +53,18 @@ def test_trust_in_what_runs_nothing_and_files_that_say_nothing_are_lines(file: P
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"out": "m.onnx", "format": "pt2"}, "a .pt2 file is of that format"),
-        ({"out": "m.pt2"}, "a .pt2 file is of that format"),
+        ({"out": "m.onnx", "format": "pt2"}, r"a file of that format ends in \.pt2"),
+        ({"out": "m.pt2"}, r"a file of that format ends in \.onnx"),
+        ({"out": "m.bin", "format": "openvino"}, r"a file of that format ends in \.xml"),
         ({"format": "pt2", "precision": "fp16"}, "compute in fp32"),
+        ({"precision": "int8"}, "there is int8 for --format openvino only"),
+        ({"precision": "int8", "format": "openvino"}, "needs pictures that show the ranges of values: --calibration"),
+        ({"calibration": "photographs"}, "are for --precision int8; leave them out"),
     ],
 )
 def test_formats_that_do_not_fit_are_refused(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
-        exporting.write(Doubled(), {}, exporting.Export("w", **options), (), {})
+        exporting.write(Doubled(), {}, exporting.Export("w", **options), (), {"package": "yolact"})
 
 
 @pytest.mark.slow  # a C++ compiler's half minute
