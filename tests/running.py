@@ -26,16 +26,23 @@ SKIPPED = {"broken.jpg", "empty.jpg", "notes.txt"}  # of make_photographs
 READ = {"good", "grey", "cmyk", "one", "large"}
 
 
-def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """python SCRIPT ARGUMENTS, with what it said and its exit status."""
-    return python(ROOT / script, *arguments, cwd=cwd)
+def run(script: str, *arguments: object, cwd: Path, status: int | None = 0) -> subprocess.CompletedProcess[str]:
+    """python SCRIPT ARGUMENTS, which must end with this exit status (None: any), and what it said."""
+    return python(ROOT / script, *arguments, cwd=cwd, status=status)
 
 
 def python(
-    *words: object, cwd: Path, path: Path = ROOT, processes: int = 1, seconds: int = 600, memory: int = 0
+    *words: object,
+    cwd: Path,
+    path: Path = ROOT,
+    processes: int = 1,
+    seconds: int = 600,
+    memory: int = 0,
+    status: int | None = 0,
 ) -> subprocess.CompletedProcess[str]:
     """python WORDS (a file or `-m MODULE`, and arguments), as a copy of a process that has the libraries in memory.
 
+    It must end with this exit status (None: with any); a user's mistake, 2, is answered without a traceback.
     Of several `processes` each has the variables that torchrun gives it, and all write to one output. They are ended
     after so many seconds, and may take so many bytes of memory (0: all) beside what that process has.
     """
@@ -44,10 +51,17 @@ def python(
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--"]
         launch = [word for word in torchrun if word != "--" or line[0] != "-m"] if processes > 1 else []
         command = [sys.executable, *launch, *line]
-        return subprocess.run(
+        done = subprocess.run(
             command, env=around, cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False
         )
-    return start(*words, cwd=cwd, path=path, processes=processes, seconds=seconds, memory=memory).end()
+        return checked(done, status)
+    return start(*words, cwd=cwd, path=path, processes=processes, seconds=seconds, memory=memory).end(status)
+
+
+def checked(done: subprocess.CompletedProcess[str], status: int | None) -> subprocess.CompletedProcess[str]:
+    assert status in (None, done.returncode), done.stdout + done.stderr
+    assert status != 2 or "Traceback" not in done.stderr, done.stderr
+    return done
 
 
 @dataclass
@@ -58,12 +72,12 @@ class Program:
     processes: list[int]
     folder: str
 
-    def end(self) -> subprocess.CompletedProcess[str]:
-        """Waited for."""
-        status = int(ask({"end": self.processes}))
+    def end(self, status: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """Waited for, with this exit status (None: any)."""
+        ended = int(ask({"end": self.processes}))
         said = [Path(self.folder, name).read_text(encoding="utf-8") for name in ("output", "errors")]
         shutil.rmtree(self.folder)
-        return subprocess.CompletedProcess(self.words, status, *said)
+        return checked(subprocess.CompletedProcess(self.words, ended, *said), status)
 
 
 def start(

@@ -36,8 +36,7 @@ needs_pretending = pytest.mark.skipif(not SUPPORTED, reason="this PyTorch cannot
 def test_nothing_is_left_on_the_processor(name: str, tmp_path: Path) -> None:
     """One step of training and an evaluation."""
     command = [f"{package_of(name)}.train", *flags(name, tmp_path / "data"), *SHORT, "--run", tmp_path]
-    done = python("-m", "tests.accelerator", *command, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
+    python("-m", "tests.accelerator", *command, cwd=tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())
 
 

@@ -205,7 +205,6 @@ def test_processes_share_the_images_and_leave_what_one_would(tmp_path):
     of_predictions(predict(solov2.load(weights), CLASSES, (1, 2), options))
     flags = ["--weights", weights, "--device", "cpu", "--threshold", 0, tmp_path / "in", "--out", tmp_path / "pair"]
     done = python("-m", "solov2.predict", *flags, cwd=tmp_path, processes=2)
-    assert done.returncode == 0, done.stderr
     assert "5 photographs done, 3 files skipped" in done.stdout
     assert sum(line.startswith("skipped") for line in done.stderr.splitlines()) == 3
     one, other = (json.loads((tmp_path / out / "predictions.json").read_text()) for out in ("pair", "alone"))

@@ -63,7 +63,7 @@ def test_a_process_of_torchrun_that_dies_stops_the_job_which_then_goes_on(tmp_pa
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(int((tmp_path / "rank1").read_text()), signal.SIGKILL)  # not the one that writes the files
-    stopped = job.end()
+    stopped = job.end(None)
     assert stopped.returncode != 0
     assert "Signal 9 (SIGKILL)" in stopped.stderr
     saved = load_state(run / "last.state").step

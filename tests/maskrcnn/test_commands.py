@@ -30,8 +30,7 @@ RUN = shlex.split("--batch-size 2 --workers 0 --device cpu")
 def folder(tmp_path_factory) -> Path:
     """A working folder in which a small model was trained for two steps."""
     folder = tmp_path_factory.mktemp("work")
-    done = run("maskrcnn/train.py", *SMALL, *RUN, "--steps", 2, *small_data(folder), cwd=folder)
-    assert done.returncode == 0, done.stderr
+    run("maskrcnn/train.py", *SMALL, *RUN, "--steps", 2, *small_data(folder), cwd=folder)
     return folder
 
 
@@ -51,7 +50,6 @@ def test_training_writes_weights_and_a_report(weights):
 def test_eval_without_arguments_scores_the_default_run(folder, weights):
     trained = json.loads((weights.parent / "metrics.json").read_text())
     done = run("maskrcnn/eval.py", "--workers", "0", cwd=folder)
-    assert done.returncode == 0, done.stderr
     written = evaluation(done.stdout, folder)
     assert json.loads((written / "metrics.json").read_text()) == trained
     predictions = json.loads((written / "predictions.json").read_text())
@@ -71,18 +69,16 @@ def test_a_union_without_masks_starts_from_other_classes(folder, weights, tmp_pa
     data += ["--data.val.images", made[1].images, "--data.val.annotations", files[1]]
     flags = ["--steps", "1", "--no-report", "--weights", weights]
     done = run("maskrcnn/train.py", *SMALL, *RUN, *flags, *data, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
     assert "the class layers start anew" in done.stderr
     # without masks: Faster R-CNN, scored by its boxes
-    done = run("maskrcnn/train.py", *SMALL, *RUN, "--steps", "1", "--model.no-masks", *data, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    run("maskrcnn/train.py", *SMALL, *RUN, "--steps", "1", "--model.no-masks", *data, cwd=tmp_path)
     assert json.loads((tmp_path / "runs" / "maskrcnn" / "shapes" / "metrics.json").read_text()).keys() == {"bbox"}
 
 
 def test_the_demo_draws_confident_objects_only(weights, tmp_path):
     Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(tmp_path / "one.png")
     for confidence, plain in ((0.0, False), (1.0, True)):
-        done = run(
+        run(
             "maskrcnn/demo.py",
             "--weights",
             weights,
@@ -93,7 +89,6 @@ def test_the_demo_draws_confident_objects_only(weights, tmp_path):
             "cpu",
             cwd=tmp_path,
         )
-        assert done.returncode == 0, done.stderr
         drawn = cv2.imread(str(tmp_path / "demo" / "one.jpg")).astype(int)
         assert (np.abs(drawn - 128).max() <= 1) == plain
 
@@ -105,7 +100,6 @@ def test_a_published_checkpoint_is_converted_and_predicts(tmp_path):
     state = {published_by_benchmark(name): value for name, value in model.state_dict().items()}
     torch.save({"model": state}, tmp_path / "e2e_mask_rcnn_R_50_FPN_1x.pth")
     done = run("scripts/mmdet2pytorch.py", "e2e_mask_rcnn_R_50_FPN_1x.pth", "--out", "ours.safetensors", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
     assert "maskrcnn-benchmark, maskrcnn r50_fpn_1x" in done.stdout
     back = maskrcnn.load(tmp_path / "ours.safetensors", trainable=True)
     assert (back.class_names[0], back.category_ids[-1]) == ("person", 90)
@@ -131,6 +125,5 @@ def test_a_graph_that_would_cap_proposals_twice_is_refused(weights, tmp_path):
     model.config.proposals.after_nms = 5
     described = Checkpoint("maskrcnn", to_dict(model.config), model.class_names, model.category_ids, model.state_dict())
     save(tmp_path / "odd.safetensors", described)
-    done = run("maskrcnn/export.py", "--weights", "odd.safetensors", cwd=tmp_path)
-    assert done.returncode == 2
+    done = run("maskrcnn/export.py", "--weights", "odd.safetensors", cwd=tmp_path, status=2)
     assert "caps proposals only once" in done.stderr
