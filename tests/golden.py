@@ -4,8 +4,6 @@ For each package a small model is trained for three steps, resumed for a fourth,
 case of its system is at hand, converted. The record is this machine's: other processors round otherwise.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Training runs whose score says whether a model learns; minutes to an hour each."""
 
-from __future__ import annotations
-
 import json
 import os
 import resource

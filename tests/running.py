@@ -1,7 +1,5 @@
 """Commands as a user runs them, on small data sets made for it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

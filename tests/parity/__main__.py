@@ -1,7 +1,5 @@
 """`python -m tests.parity CASE... [--dump DIR] [--freeze] [--measure] [--device D]`: is every network the original?"""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import traceback

@@ -4,8 +4,6 @@ A case is a folder with spec.json (settings, layout, tolerances) and golden.npz 
 and const/...). It holds no weights: every parameter is a fixed function of its name and shape, `fill`.
 """
 
-from __future__ import annotations
-
 import fnmatch
 import hashlib
 import json

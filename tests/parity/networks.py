@@ -1,7 +1,5 @@
 """What network cases share: the made-up checkpoint, gradients, and how far float32 leaves those open."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 An array of another shape, and a NaN or an infinity where the original has a number, is an infinite error.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

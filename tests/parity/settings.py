@@ -1,7 +1,5 @@
 """What a spec states: each entry that decides results is followed, or refused by name, never passed over."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any

@@ -1,7 +1,5 @@
 """The proof itself is tested: whatever is wrong with an output must show, and end in exit status 1."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

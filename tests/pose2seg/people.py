@@ -1,7 +1,5 @@
 """Skeletons, photographs and a small network for these tests."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 
 import numpy as np

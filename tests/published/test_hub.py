@@ -1,7 +1,5 @@
 """hf:OWNER/REPO is written with a card and read again, against a stand-in of the Hub that speaks what is needed."""
 
-from __future__ import annotations
-
 import base64
 import json
 import shutil

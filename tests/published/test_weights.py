@@ -1,7 +1,5 @@
 """Weights by name: fetched and converted once, taken where a weights file may stand; the real lists by their form."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re

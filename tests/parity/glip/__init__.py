@@ -5,8 +5,6 @@
 - Neighbours in the order of scores may swap by rounding: detections are matched by label and place, not by rank.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import replace

@@ -5,8 +5,6 @@ Cases come under maskrcnn-benchmark's names ("rpn/logits/0", "final/boxes") or M
 are in another order (class by class) or count boxes otherwise (to their last pixel), they are put in its form here.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """Pose2Seg's cases: from the made-up checkpoint, as a user would, to windows, features, masks, loss and gradients."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import replace

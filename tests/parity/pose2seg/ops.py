@@ -3,8 +3,6 @@
 Which skeletons an output is of, the spec says in words ("skeletons 7 and 13 with doubled coordinates, image 256").
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

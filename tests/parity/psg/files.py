@@ -1,7 +1,5 @@
 """The cases of files: data preparation with the original's faults, and submissions."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 import zipfile

@@ -1,7 +1,5 @@
 """The relation head's cases: merge, entities, logits and triplets of one image; loss and gradients of a batch."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

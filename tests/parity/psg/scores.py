@@ -1,7 +1,5 @@
 """The case of scores: a submission as the challenge grades it, and full predictions on masks and boxes."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 import zipfile

@@ -4,8 +4,6 @@ Detector cases come under the names of MMDetection 2 ("neck_p2", "det_boxes") or
 what is computed is the same, so every quantity is simply given under both.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """U-2-Net's cases, and those of the semantic head that is made of its stages."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from functools import partial

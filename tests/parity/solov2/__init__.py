@@ -4,8 +4,6 @@ Network cases come under the names of WXinlong/SOLO ("backbone/c2", "final/score
 ("fpn0", "scores"); what is computed is the same, so every quantity is simply given under both.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from typing import Any

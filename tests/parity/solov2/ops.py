@@ -1,7 +1,5 @@
 """SOLOv2's cases without a network: its operators (kind "ops") and COCO's scores (kind "coco_eval")."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -4,8 +4,6 @@ As neighbouring proposals differ by less than rounding and may change places, th
 proposals, and what is learned is taken from the case's own samples; `proposals` themselves are compared row by row.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from typing import Any

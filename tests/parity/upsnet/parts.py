@@ -3,8 +3,6 @@
 Panoptic quality (kind "pq_eval") comes as scenarios of PNGs and JSON with panopticapi's answers.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import tempfile

@@ -4,8 +4,6 @@ Network cases come under the names of dbolya/yolact ("c3", "conf_logits", "final
 ("backbone1", "class_logits0", "masks").
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from itertools import pairwise
