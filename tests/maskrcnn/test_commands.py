@@ -16,27 +16,17 @@ from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
 from maskrcnn import export
 from maskworks import shapes
+from tests import small
 from tests.maskrcnn.test_convert import published_by_benchmark
-from tests.running import evaluation, run, small_data
+from tests.running import evaluation, run
+from tests.small import trained
 
-SMALL = shlex.split(
-    "--model.fpn-channels 16 --model.box-channels 16 --model.mask-channels 16 --model.mask-depth 1 "
-    "--proposals.kept 20 --test.score-threshold 0.0 --test.max-instances 10"
-)
-RUN = shlex.split("--batch-size 2 --workers 0 --device cpu")
+SMALL = shlex.split(small.SMALL["maskrcnn"][2] + " --steps 1 --batch-size 2 --workers 0 --device cpu")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A working folder in which a small model was trained for two steps."""
-    folder = tmp_path_factory.mktemp("work")
-    run("maskrcnn/train.py", *SMALL, *RUN, "--steps", 2, *small_data(folder), cwd=folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def weights(folder) -> Path:
-    return folder / "runs" / "maskrcnn" / "shapes" / "best.safetensors"
+def weights(tmp_path_factory) -> Path:
+    return trained("maskrcnn", tmp_path_factory.mktemp("work"))
 
 
 def test_training_writes_weights_and_a_report(weights):
@@ -67,28 +57,18 @@ def test_a_union_without_masks_starts_from_other_classes(folder, weights, tmp_pa
         files[-1].write_text(json.dumps(content))
     data += ["--data.train.annotations", *files]
     data += ["--data.val.images", made[1].images, "--data.val.annotations", files[1]]
-    flags = ["--steps", "1", "--no-report", "--weights", weights]
-    done = run("maskrcnn/train.py", *SMALL, *RUN, *flags, *data, cwd=tmp_path)
+    done = run("maskrcnn/train.py", *SMALL, "--no-report", "--weights", weights, *data, cwd=tmp_path)
     assert "the class layers start anew" in done.stderr
     # without masks: Faster R-CNN, scored by its boxes
-    run("maskrcnn/train.py", *SMALL, *RUN, "--steps", "1", "--model.no-masks", *data, cwd=tmp_path)
+    run("maskrcnn/train.py", *SMALL, "--model.no-masks", *data, cwd=tmp_path)
     assert json.loads((tmp_path / "runs" / "maskrcnn" / "shapes" / "metrics.json").read_text()).keys() == {"bbox"}
 
 
 def test_the_demo_draws_confident_objects_only(weights, tmp_path):
     Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(tmp_path / "one.png")
     for confidence, plain in ((0.0, False), (1.0, True)):
-        run(
-            "maskrcnn/demo.py",
-            "--weights",
-            weights,
-            "one.png",
-            "--confidence",
-            confidence,
-            "--device",
-            "cpu",
-            cwd=tmp_path,
-        )
+        flags = ["--weights", weights, "--confidence", confidence, "--device", "cpu"]
+        run("maskrcnn/demo.py", *flags, "one.png", cwd=tmp_path)
         drawn = cv2.imread(str(tmp_path / "demo" / "one.jpg")).astype(int)
         assert (np.abs(drawn - 128).max() <= 1) == plain
 

@@ -11,26 +11,16 @@ from PIL import Image
 
 from maskworks import exporting, shapes
 from refinemask_psg import U2Net, export, load
+from tests import small
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
+from tests.small import trained
 
-SMALL = shlex.split(
-    "--model.fpn-channels 32 --model.box-channels 32 --model.mask-channels 24 --test.score-threshold 0.005 "
-    "--test.max-instances 5 --test.proposals 20"
-)
+SMALL = shlex.split(small.SMALL["refinemask"][2] + " --steps 1 --batch-size 2 --workers 0 --device cpu --no-report")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A working folder in which a small model was trained for two steps."""
-    folder = tmp_path_factory.mktemp("work")
-    flags = ["--steps", "2", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
-    run("refinemask_psg/train.py", *SMALL, *flags, *small_data(folder), cwd=folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def weights(folder) -> Path:
-    return folder / "runs" / "refinemask_psg" / "shapes" / "best.safetensors"
+def weights(tmp_path_factory) -> Path:
+    return trained("refinemask", tmp_path_factory.mktemp("work"))
 
 
 def test_eval_without_arguments_scores_the_default_run(weights, folder):
@@ -42,9 +32,7 @@ def test_eval_without_arguments_scores_the_default_run(weights, folder):
 
 
 def test_a_detector_without_masks_is_scored_by_its_boxes(folder, tmp_path):
-    flags = ["--steps", "1", "--batch-size", "2", "--workers", "0", "--device", "cpu", "--no-report"]
-    data = small_data(folder)
-    run("refinemask_psg/train.py", *SMALL, *flags, "--model.mask-heads", "0", *data, cwd=tmp_path)
+    run("refinemask_psg/train.py", *SMALL, "--model.mask-heads", "0", *small_data(folder), cwd=tmp_path)
     scores = json.loads((tmp_path / "runs" / "refinemask_psg" / "shapes" / "metrics.json").read_text())
     assert scores.keys() == {"bbox"}
 

@@ -8,39 +8,32 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import solov2
 from common.errors import UserError
 from maskworks import exporting, shapes
 from maskworks.onnx_export import check, outside_both
 from solov2 import export
+from tests import small
 from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
+from tests.small import trained
 from tests.solov2.test_convert import published_by_solo
 
 SMALL = shlex.split(
-    "--model.fpn-channels 32 --model.tower-channels 32 --model.tower-depth 1 --test.score-threshold 0.005 "
-    "--test.update-threshold 0 --test.max-instances 10 --augment.long-side 96 --augment.short-sides 96 "
-    "--test.long-side 96 --test.short-side 96"
+    small.SMALL["solov2"][2] + " --test.score-threshold 0.005 --test.update-threshold 0 --test.max-instances 10 "
+    "--augment.long-side 96 --augment.short-sides 96 --test.long-side 96 --test.short-side 96"
 )
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A working folder in which a small model was trained for two steps."""
-    folder = tmp_path_factory.mktemp("work")
-    flags = ["--steps", "2", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
-    run("solov2/train.py", *SMALL, *flags, *small_data(folder), cwd=folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def weights(folder) -> Path:
-    return folder / "runs" / "solov2" / "shapes" / "best.safetensors"
+def weights(tmp_path_factory) -> Path:
+    return trained("solov2", tmp_path_factory.mktemp("work"), *SMALL)
 
 
 def test_training_writes_a_report_and_says_where(folder, weights):
-    assert weights.exists()
+    model = solov2.load(weights)
+    assert model.class_names[0] == "person"
+    assert 3 in model.category_ids
     report = (weights.parent / "report.html").read_text()
     assert report.count(', ground truth">') == 6
     assert "http://" not in report.replace("http://www.w3.org", "")
@@ -105,16 +98,6 @@ def test_predict_with_only_broken_videos_fails(weights, tmp_path):
     (tmp_path / "in" / "x.mp4").write_text("no")
     done = run("solov2/predict.py", "--weights", weights, "in", "--out", "out", cwd=tmp_path, status=2)
     assert done.stderr.splitlines()[-1] == "error: none of the videos could be read"
-
-
-def test_a_loaded_model_predicts_draws_and_names_its_classes(weights, tmp_path):
-    make_photographs(tmp_path / "in")
-    model = solov2.load(weights, trainable=True)
-    result = model.predict([tmp_path / "in" / "good.jpg"])[0]
-    result.draw().save(tmp_path / "drawn.png")
-    assert Image.open(tmp_path / "drawn.png").size == (80, 60)
-    assert model.class_names[0] == "person"
-    assert 3 in model.category_ids
 
 
 def test_a_published_checkpoint_is_converted_and_predicts_the_same(weights, tmp_path):

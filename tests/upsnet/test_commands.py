@@ -1,32 +1,21 @@
 """The commands as a newcomer types them: train, evaluate, predict, export, several processes."""
 
 import json
-import shlex
 from pathlib import Path
 
 import cv2
 import pytest
-from PIL import Image
 
 import upsnet
 from common.metrics import evaluate_panoptic
 from maskworks import shapes
 from tests.running import READ, ROOT, SKIPPED, evaluation, make_photographs, python, run, skipped_files
-from tests.small import flags
+from tests.small import trained
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A working folder in which a small model was trained for two steps."""
-    folder = tmp_path_factory.mktemp("work")
-    asked = shlex.split("--steps 2 --batch-size 2 --workers 0 --device cpu")
-    run("upsnet/train.py", *flags("upsnet", folder), *asked, cwd=folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def weights(folder) -> Path:
-    return folder / "runs" / "upsnet" / "shapes" / "best.safetensors"
+def weights(tmp_path_factory) -> Path:
+    return trained("upsnet", tmp_path_factory.mktemp("work"), count=4)
 
 
 def test_a_run_keeps_what_the_data_says_of_things(weights):
@@ -89,13 +78,6 @@ def test_predict_writes_maps_and_drawings_and_names_each_bad_file(weights, tmp_p
     assert picture.shape == (60, 80, 3)
     ids = set((picture[..., 2] + 256 * picture[..., 1] + 65536 * picture[..., 0]).ravel().tolist())
     assert {segment["id"] for segment in entry["segments_info"]} == ids - {0}
-
-
-def test_a_loaded_model_draws(weights, tmp_path):
-    make_photographs(tmp_path / "in")
-    result = upsnet.load(weights).predict([tmp_path / "in" / "good.jpg"])[0]
-    result.draw().save(tmp_path / "drawn.png")
-    assert Image.open(tmp_path / "drawn.png").size == (80, 60)
 
 
 @pytest.mark.slow  # yolact and maskrcnn show the way of every export quickly

@@ -15,6 +15,7 @@ from maskworks import shapes
 from maskworks.command_line.yaml_files import to_yaml
 from tests import small
 from tests.running import evaluation, make_photographs, run, small_data
+from tests.small import trained
 from tests.yolact.test_convert import published_by_dbolya
 from yolact.eval import main as evaluate
 from yolact.eval import write_result_files
@@ -25,21 +26,12 @@ SMALL = shlex.split(small.SMALL["yolact"][2] + " --test.score-threshold 0.01")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A working folder in which a small model was trained for two steps."""
-    folder = tmp_path_factory.mktemp("work")
-    flags = ["--steps", "2", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
-    run("yolact/train.py", *SMALL, *flags, *small_data(folder), cwd=folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def weights(folder) -> Path:
-    return folder / "runs" / "yolact" / "shapes" / "best.safetensors"
+def weights(tmp_path_factory) -> Path:
+    return trained("yolact", tmp_path_factory.mktemp("work"), *SMALL)
 
 
 def test_training_writes_a_report_and_its_scores(weights):
-    assert weights.exists()
+    assert yolact.load(weights).class_names[0] == "person"
     assert (weights.parent / "report.html").exists()
     assert json.loads((weights.parent / "metrics.json").read_text()).keys() == {"segm", "bbox"}
 
@@ -106,15 +98,6 @@ def test_eval_says_what_it_wants(weights, tmp_path, flags, words):
     done = run("yolact/eval.py", *flags, "--weights", weights, cwd=tmp_path, status=2)
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
-
-
-def test_a_loaded_model_predicts_draws_and_names_its_classes(weights, tmp_path):
-    make_photographs(tmp_path / "in")
-    model = yolact.load(weights, trainable=True)
-    result = model.predict([tmp_path / "in" / "good.jpg"])[0]
-    result.draw().save(tmp_path / "drawn.png")
-    assert Image.open(tmp_path / "drawn.png").size == (80, 60)
-    assert model.class_names[0] == "person"
 
 
 def test_training_goes_on_from_other_classes_published_files_and_backbones(folder, weights, tmp_path):
