@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from common.errors import UserError
 
@@ -92,10 +94,15 @@ class Case:
             for name, entry in self.spec["state_dict"].items()
         }
 
+    def tensor(self, name: str, device: str) -> Tensor:
+        """An input, there."""
+        return torch.from_numpy(self.inputs[name]).to(device)
+
     def unpacked(self, name: str, section: str = "inputs") -> Array:
         """The bool array whose bits are packed in the input or output `name`; its shape is in the spec."""
         packed = self.arrays[("in/" if section == "inputs" else "out/") + name]
-        shape = tuple(self.spec[section][name]["unpacked_shape"])
+        entry = self.spec[section][name.removesuffix("@bits")]
+        shape = tuple(entry["unpacked_shape"] if "unpacked_shape" in entry else entry["shape"])
         return np.unpackbits(packed.reshape(-1), count=int(np.prod(shape))).reshape(shape).astype(bool)
 
 

@@ -168,7 +168,7 @@ def test_a_measured_tolerance_is_asked_for_only_where_the_stated_one_fails() -> 
 
 
 def test_what_was_recorded_of_float32s_rounding_is_not_measured_again() -> None:
-    def gradients_in(dtype: torch.dtype) -> dict[str, Array]:
+    def gradients_in(_: Case, dtype: torch.dtype) -> dict[str, Array]:
         return {"head.weight": np.full(4, 1 + 1e-3 * (dtype == torch.float32))}
 
     def rounding(spec: dict[str, Any], gradients_in: Any) -> float:

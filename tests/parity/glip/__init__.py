@@ -115,7 +115,7 @@ def rule(case: Case, name: str) -> Rule | None:
         ),
     ]
     whole = re.sub(CHUNK.format(r"\d+") + "$", "", name)
-    return next((choice for pattern, choice in choices if re.fullmatch(pattern, whole)), None)
+    return rules.first_of(choices, whole)
 
 
 def build(case: Case, converted: Converted[Config]) -> GLIP:

@@ -35,14 +35,10 @@ def compute(case: Case, device: str) -> dict[str, Array]:
     with tempfile.TemporaryDirectory() as folder:
         graded = grade_submission(case, Path(folder))
     return {
-        "submission_scores.json": as_text(submission_scores(graded, case)),
+        "submission_scores.json": rules.as_text(submission_scores(graded, case)),
         "scores.txt": np.array(scores_text(graded)),
-        "direct_scores.json": as_text(direct_scores(case)),
+        "direct_scores.json": rules.as_text(direct_scores(case)),
     }
-
-
-def as_text(value: object) -> Array:
-    return np.array(json.dumps(value))
 
 
 # --- the submission ---

@@ -4,7 +4,6 @@ Network cases come under the names of WXinlong/SOLO ("backbone/c2", "final/score
 ("fpn0", "scores"); what is computed is the same, so every quantity is simply given under both.
 """
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -112,18 +111,14 @@ def network_rule(case: Case, name: str) -> Rule | None:
             r"(final/|post/pre_nms_)?labels|target/(cate|ins_ind|grid_order|ins_masks)_\d+_\d+(_packed)?",
             rules.exact(),
         ),
-        (r"grad(_sample)?/.+", rules.relative(general, lambda: rounding(case, name))),
+        (r"grad(_sample)?/.+", rules.relative(general, lambda: rounding_of_gradients(case, name, gradients_in))),
         (
             r"backbone(/c)?\d|fpn(/p)?\d|(cate_logits|category_logits|kernel|cate_scores_nms)/?\d|mask_feat(ure)?"
             r"|post/pre_nms_scores|loss/loss_(ins|cate)",
             rules.relative(general),
         ),
     ]
-    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
-
-
-def rounding(case: Case, name: str) -> float:
-    return rounding_of_gradients(case, name, lambda dtype: gradients_in(case, dtype), part_of)
+    return rules.first_of(choices, name)
 
 
 def build(case: Case, converted: Converted[Config]) -> SOLOv2:
@@ -304,11 +299,6 @@ def gradients_in(case: Case, dtype: torch.dtype) -> Gradients:
     losses = solov2_losses(category_logits, kernels, mask_feature, batch.targets, settings)
     total(losses).backward()  # type: ignore[no-untyped-call]
     return gradients(model, converted.names)
-
-
-def part_of(name: str) -> str:
-    """backbone, neck, mask_feat_head or bbox_head, from a published name or an output named after it."""
-    return name.rpartition("/")[2].partition(".")[0]
 
 
 def on_scene(case: Case, seed: int, images: int = 2) -> tuple[dict[str, Any], dict[str, Array]]:

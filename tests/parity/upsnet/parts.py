@@ -53,7 +53,7 @@ def rule(case: Case, name: str) -> Rule | None:
         (r"\d+/pan_2ch|head_\w+/(kept|argmax)", rules.exact()),
         (r"head_\w+/(mask_term|seg_inst_term)", rules.relative(rules.stated(tolerance, 1e-5))),
     ]
-    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
+    return rules.first_of(choices, name)
 
 
 def same_segments(tolerance: float) -> Rule:
