@@ -193,13 +193,6 @@ def test_steps_whose_loss_is_not_finite_can_be_skipped(data, tmp_path):
     assert all(math.isfinite(value) for line in lines for value in line.values())
 
 
-@pytest.mark.parametrize("flags", [["--optimizer.lrr", "1"], ["--epoch", "3"]])
-def test_a_wrong_flag_is_answered_with_the_nearest_one(data, tmp_path, flags):
-    done = train(data, tmp_path / "run", *flags, status=2)
-    assert {"--optimizer.lrr": "--optimizer.lr", "--epoch": "--epochs"}[flags[0]] in done.stderr
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precisions_train_and_evaluate(data, tmp_path, precision):
     train(data, tmp_path / "run", "--steps", "2", "--workers", "0", "--precision", precision)

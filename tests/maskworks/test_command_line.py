@@ -136,6 +136,8 @@ def test_a_checkpoint_is_held_to_the_same_ranges() -> None:
         ("train", "--variant r50_3x", "--variant r50_3x: a variant is named first, without a flag: train.py r50_3x"),
         ("train", "--variant=r50_3", "no variant is called 'r50_3'; did you mean r50_3x?"),
         ("train", "--batch-siz 3", "--batch-siz: no such flag; did you mean --batch-size?"),
+        ("train", "--optimizer.lrr 1", "did you mean --optimizer.lr?"),
+        ("train", "--epoch 3", "did you mean --epochs?"),
         ("train", "--no-repart", "--no-repart: no such flag; did you mean --report?"),
         ("train", "--precision fp61", "--precision fp61: expected one of fp32, bf16, fp16; did you mean fp16?"),
         ("train", "--model.backbone=resnet5", "one of resnet10, resnet18, resnet34, resnet50, resnet101,"),
@@ -151,9 +153,11 @@ def test_a_checkpoint_is_held_to_the_same_ranges() -> None:
     ],
 )
 def test_what_is_not_known_is_named_with_what_was_meant(
-    command: str, words: str, said: str, monkeypatch: Any, capsys: Any
+    command: str, words: str, said: str, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert said in refused("solov2", command, shlex.split(words), monkeypatch, capsys)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("package", PACKAGES)

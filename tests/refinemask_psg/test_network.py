@@ -97,11 +97,6 @@ def test_nothing_found_is_an_empty_result(model):
     assert found.masks.shape == (0, 40, 40)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 300)])
-def test_any_size_works(model, size):
-    assert model.predict([photograph(*size)])[0].masks.shape[1:] == size
-
-
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if not name.startswith("psg")])
 def test_every_variant_trains_and_predicts(variant):
     config = narrowed(variant)
