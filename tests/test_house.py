@@ -68,10 +68,15 @@ def requirements(folder: Path, extra: str | None = None) -> dict[str, Requiremen
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Full names of the modules that a file imports, anywhere in it; a relative import starts with a dot."""
+    """Full names of the modules that a file imports, anywhere in it; a relative import starts with a dot.
+
+    `from common import files` is common.files.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module in {"common", "maskworks"}:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield "." * node.level + (node.module or "")
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
