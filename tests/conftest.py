@@ -1,8 +1,7 @@
 """For all tests: nothing is timed, and `--not-passed` leaves out what passed in the run before; what several share."""
 
-from pathlib import Path
-
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings

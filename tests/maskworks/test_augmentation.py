@@ -21,7 +21,7 @@ from common.errors import UserError
 from common.run.callbacks import Run
 from maskworks import commands, own_data, shapes
 from maskworks.command_line.variants import configure
-from maskworks.own_data import augmentation, fitting, splits
+from maskworks.own_data import augmentation, fitting
 from maskworks.own_data.tiles import Window
 from tests.maskworks.own_data_formats import text
 from tests.maskworks.test_own_data_training import SMALL as MEASURES
@@ -176,7 +176,7 @@ def test_every_package_learns_from_the_strongest_and_says_what_it_leaves_out(
 
 
 def test_own_pictures_that_are_seen_often_are_augmented_lightly_unless_the_user_says_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     small = yolact.VARIANTS["small"]
 
@@ -185,7 +185,6 @@ def test_own_pictures_that_are_seen_often_are_augmented_lightly_unless_the_user_
         return fitting.finetune(MEASURES, asked, small.training, small.optimizer)["data.augment"]
 
     assert [recipe(small.training.epochs), recipe(20), recipe(21)] == ["light", "published", "light"]
-    monkeypatch.setattr(splits, "user_cache", lambda: tmp_path / "cache")
     data = ["--data", str(data_set(tmp_path / "own"))]
 
     def chosen(*words: str) -> Any:

@@ -26,11 +26,6 @@ from yolact.train import configured as yolact_configured
 SMALL = fitting.Measures(pictures=80, objects=2000, long_side=256, aspect=1.0, small=0.04, most=90, usual=60)
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, "user_cache", lambda: tmp_path / "cache")
-
-
 def named(*names: str) -> coco_files.Part:
     images = [{"id": at, "file_name": name, "height": 9, "width": 9} for at, name in enumerate(names, start=1)]
     objects = [{"id": at, "image_id": at, "category_id": 1} for at in range(1, len(names) + 1)]

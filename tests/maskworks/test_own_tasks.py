@@ -17,7 +17,6 @@ from common.run.callbacks import Run
 from common.run.settings import Data, Training
 from glip.captioned_data import CaptionedDataset, open_data
 from maskworks import commands, own_data, shapes
-from maskworks.own_data import splits
 from maskworks.own_data.checks import wasted_by
 from maskworks.own_data.coco_files import counted_segments
 from pose2seg.config import PeopleData
@@ -33,11 +32,6 @@ OPEN: dict[str, Any] = {
     "captions": lambda data, split: open_data(data, split, Training()),
     "scene_graph": lambda data, split: PsgDataset(*commands.files_of(data, split), split),
 }
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, "user_cache", lambda: tmp_path / "cache")
 
 
 def drawn(folder: Path, split: Any = "train", count: int = 6) -> Path:
