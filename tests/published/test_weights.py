@@ -18,6 +18,7 @@ from PIL import Image
 
 import solov2
 from common.errors import UserError
+from maskworks.packages import NETWORKS
 from maskworks.published import fetching, names, weights
 from maskworks.published.coco_classes import COCO_CLASSES
 from maskworks.published.names import Published, local_file, published
@@ -205,6 +206,15 @@ def test_the_real_lists_are_of_the_right_form(package: str) -> None:
 
 def test_every_package_has_a_list() -> None:
     assert set(published()) == {path.parent.name for path in Path(solov2.__file__).parents[1].glob("*/convert.py")}
+
+
+@pytest.mark.parametrize("package", ["glip", "pose2seg", "solov2", "upsnet", "yolact"])
+def test_a_file_of_another_network_is_refused(package: str) -> None:
+    conversion = import_module(f"{package}.convert")
+    for name in ("backbone.conv1.weight", "roi_head.bbox_head.fc_cls.weight"):
+        assert conversion.recognise({name: torch.zeros(1)}) is None
+        with pytest.raises(UserError, match=f"not a {NETWORKS[package]} checkpoint"):
+            conversion.convert({name: torch.zeros(1)})
 
 
 def test_photographs_are_predicted_with_a_name(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
