@@ -46,11 +46,7 @@ SMALL = {
         "--relations.score-threshold 0.0 --test.max-instances 4 --test.score-threshold 0.0 --augment.long-side 64 "
         "--model.mask-targets bitmaps --test.long-side 64",
     ),
-    "u2net": (
-        "refinemask_psg/u2net",
-        "instances",
-        "--augment.size 40 --augment.crop 32 --test.size 32",
-    ),
+    "u2net": ("refinemask_psg/u2net", "instances", "--augment.size 40 --augment.crop 32 --test.size 32"),
 }
 
 

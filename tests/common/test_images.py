@@ -11,15 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.data.images import (
-    fit_within,
-    image_size,
-    is_video,
-    list_images,
-    read_frames,
-    read_image,
-    resize,
-)
+from common.data.images import fit_within, image_size, is_video, list_images, read_frames, read_image, resize
 from common.errors import UserError
 from maskworks.prediction.film import frame_rate, write_video
 

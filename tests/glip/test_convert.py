@@ -14,10 +14,7 @@ from maskworks.published.origin import Origin
 from maskworks.published.renaming import rename
 from tests.given import given_folder
 
-FILES = {
-    "glip_a_tiny_o365": "glip/glip_a_tiny_o365",
-    "glip_tiny": "glip/glip_tiny_o365",
-}
+FILES = {"glip_a_tiny_o365": "glip/glip_a_tiny_o365", "glip_tiny": "glip/glip_tiny_o365"}
 
 
 def layout(folder, name):

@@ -175,9 +175,7 @@ def test_every_package_learns_from_the_strongest_and_says_what_it_leaves_out(
     assert ("nothing is mirrored" in said) == (name == "glip")
 
 
-def test_own_pictures_that_are_seen_often_are_augmented_lightly_unless_the_user_says_otherwise(
-    tmp_path: Path,
-) -> None:
+def test_own_pictures_that_are_seen_often_are_augmented_lightly_unless_the_user_says_otherwise(tmp_path: Path) -> None:
     small = yolact.VARIANTS["small"]
 
     def recipe(epochs: int) -> Any:

@@ -184,7 +184,7 @@ def test_the_whole_help_has_every_setting_with_its_range_and_value(monkeypatch: 
     text = " ".join(capsys.readouterr().out.split())
     settings = settings_of(type(variants["shapes"]))
     assert [s.flag for s in settings if f" {s.flag} " not in text] == [
-        *("--variant", "--data.path", "--data.recipe", "--data.augment"),
+        *("--variant", "--data.path", "--data.recipe", "--data.augment")
     ]
     assert "--optimizer.lr Learning rate for `batch_size` images. (a number, 0 or more; default 0.01)" in text
 

@@ -124,12 +124,7 @@ def test_the_default_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
-    [
-        (("test", 0, 1), "'test'"),
-        (("train", -1, 1), "seed"),
-        (("train", 2**32, 1), "seed"),
-        (("val", 0, 0), "images"),
-    ],
+    [(("test", 0, 1), "'test'"), (("train", -1, 1), "seed"), (("train", 2**32, 1), "seed"), (("val", 0, 0), "images")],
 )
 def test_bad_requests_are_refused(arguments: Any, reason: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=reason):

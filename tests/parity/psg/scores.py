@@ -11,14 +11,7 @@ import cv2
 import numpy as np
 
 from refinemask_psg.psg.files import read_psg
-from refinemask_psg.psg.metrics import (
-    KS,
-    Graph,
-    Recalls,
-    final_score,
-    recall_of,
-    recalls,
-)
+from refinemask_psg.psg.metrics import KS, Graph, Recalls, final_score, recall_of, recalls
 from refinemask_psg.psg.submission_check import ids_of, open_submission
 from refinemask_psg.psg.submission_score import Graded, grade, true_graph
 from tests.parity import rules

@@ -157,11 +157,7 @@ def with_settings(case: Case, variant: Config) -> Config:
     colours = settings.get("normalise") or settings["preprocess"]
     mean, std = (tuple(one_of(colours, (name, f"{name}_rgb"), "settings")) for name in ("mean", "std"))
     model = replace(variant.model, drop_path=0.0, rpn_sampling="even", mean=mean, std=std)
-    return replace(
-        variant,
-        model=with_training_settings(case, model),
-        test=with_test_settings(variant.test, settings),
-    )
+    return replace(variant, model=with_training_settings(case, model), test=with_test_settings(variant.test, settings))
 
 
 def with_test_settings(test: Inference, settings: dict[str, Any]) -> Inference:

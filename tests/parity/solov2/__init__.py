@@ -107,10 +107,7 @@ def network_rule(case: Case, name: str) -> Rule | None:
         (r"(final/)?scores", measured(rules.absolute(rules.stated(tolerances.get("final_scores_abs"), 1e-4)))),
         (r"post/(pre_nms_mask_areas|nms_scores)|final/mask_areas", measured(rules.relative(general))),
         (r"final/masks_packed|masks", rules.mask_bits(rules.stated(tolerances.get("masks"), 1e-3))),
-        (
-            r"(final/|post/pre_nms_)?labels|target/(cate|ins_ind|grid_order|ins_masks)_\d+_\d+(_packed)?",
-            rules.exact(),
-        ),
+        (r"(final/|post/pre_nms_)?labels|target/(cate|ins_ind|grid_order|ins_masks)_\d+_\d+(_packed)?", rules.exact()),
         (r"grad(_sample)?/.+", rules.relative(general, lambda: rounding_of_gradients(case, name, gradients_in))),
         (
             r"backbone(/c)?\d|fpn(/p)?\d|(cate_logits|category_logits|kernel|cate_scores_nms)/?\d|mask_feat(ure)?"
@@ -135,9 +132,7 @@ def build(case: Case, converted: Converted[Config]) -> SOLOv2:
 def with_settings(variant: Config, settings: dict[str, Any]) -> Config:
     """The variant with what a case may choose differently from the published configuration."""
     return replace(
-        variant,
-        model=with_model_settings(variant.model, settings),
-        test=with_test_settings(variant.test, settings),
+        variant, model=with_model_settings(variant.model, settings), test=with_test_settings(variant.test, settings)
     )
 
 

@@ -374,9 +374,7 @@ def recorded_lesson(model: UPSNet, case: Case, answers: Answers) -> Lesson:
         MaskTargets(inputs["sampled/mask_rois"][:, 1:], sampled[:positives], inputs["sampled/mask_target"] == 1),
         SemanticTargets(inputs["gt_semantic_net"][0].long(), boxes, semantic_regions.long()),
         PanopticTargets(
-            boxes[kept],
-            labels[kept],
-            panoptic_target(quarter, inputs["gt_masks_4x"][kept] == 1, model.stuff),
+            boxes[kept], labels[kept], panoptic_target(quarter, inputs["gt_masks_4x"][kept] == 1, model.stuff)
         ),
     )
 
