@@ -3,9 +3,9 @@
 import hashlib
 import json
 import multiprocessing
+import os
+import signal
 import sqlite3
-import subprocess
-import sys
 import tarfile
 from dataclasses import replace
 from importlib import import_module
@@ -29,8 +29,8 @@ from maskworks.shards.at_hand import at_hand
 from pose2seg.people import open_people
 from refinemask_psg.u2net.config import SaliencyData
 from refinemask_psg.u2net.data import open_saliency
-from tests.common.test_training import EXACT, SMALL, environment, wait_for_step
-from tests.running import logged_steps, python
+from tests.common.test_training import EXACT, SMALL, wait_for_step
+from tests.running import logged_steps, python, start
 from tests.running import run as run_script
 from upsnet.panoptic_data import open_panoptic
 
@@ -292,15 +292,15 @@ def test_training_from_shards_gives_the_weights_of_loose_files_resumed_and_with_
 ):
     """By URL, killed in the middle of a shard and resumed with other workers; evaluation reads the shards too."""
     monkeypatch.setenv("MASKWORKS_CACHE", str(tmp_path / "cache"))
-    small = ["-m", "solov2.train", *SMALL, *EXACT]
+    small = ["-m", "solov2.train", *SMALL, *EXACT, "--save-every", 1]
     from_files = flags(loose.images, loose.instances)
     python(*small, *from_files, "--run", tmp_path / "loose", "--workers", 0, cwd=tmp_path)
     run = tmp_path / "run"
     sharded = [*small, *flags(tars.as_uri(), f"{tars.as_uri()}/instances.json"), "--run", str(run), "--workers"]
-    process = subprocess.Popen([sys.executable, *sharded, "2"], env=environment(), cwd=tmp_path)
-    wait_for_step(run, 4, process)
-    process.kill()
-    process.wait()
+    program = start(*sharded, 2, cwd=tmp_path)
+    wait_for_step(run, 4)
+    os.kill(program.processes[0], signal.SIGKILL)
+    program.end(-signal.SIGKILL)
     done = python(*sharded, 1, "--resume", cwd=tmp_path)
     assert "predict" not in done.stdout.partition("to go on:")[2]
     losses = [[line["loss"] for line in logged_steps(tmp_path / name)] for name in ("loose", "run")]
