@@ -7,16 +7,20 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TextIO
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from maskworks import shapes
+from maskworks.command_line import program
 from maskworks.prediction.film import write_video
 
 ROOT = Path(__file__).parents[1]
@@ -117,6 +121,25 @@ def warm_process() -> tuple[TextIO, TextIO]:
     assert started.stdin
     assert started.stdout
     return started.stdin, started.stdout
+
+
+def call(module: str, *words: object) -> None:
+    """main() of a program, in this process, as if these words stood behind its name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{module.rpartition('.')[2]}.py", *map(str, words)])
+        import_module(module).main()
+
+
+def status(main: Callable[[], object], *words: object) -> int:
+    """The exit status of a program that is run in this process as its file runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["command", *map(str, words)])
+        try:
+            program.run(main)
+        except SystemExit as end:
+            assert isinstance(end.code, int)
+            return end.code
+    return 0
 
 
 def evaluation(said: str, cwd: Path) -> Path:

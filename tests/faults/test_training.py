@@ -14,8 +14,8 @@ import solov2.eval
 from common.data.coco import CocoDataset
 from common.run.checkpoint import load
 from common.run.resume import load_state
-from tests.faults.surroundings import SMALL, kill_oneself, only_line, status, train
-from tests.running import small_data, start
+from tests.faults.surroundings import SMALL, kill_oneself, only_line, train
+from tests.running import small_data, start, status
 
 
 def test_a_loader_worker_that_dies_is_one_line_and_the_run_goes_on(tmp_path, monkeypatch, capfd):

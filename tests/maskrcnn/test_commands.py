@@ -14,11 +14,10 @@ from PIL import Image
 import maskrcnn
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
-from maskrcnn import export
 from maskworks import shapes
 from tests import small
 from tests.maskrcnn.test_convert import published_by_benchmark
-from tests.running import evaluation, run
+from tests.running import call, evaluation, run
 from tests.small import trained
 
 SMALL = shlex.split(small.SMALL["maskrcnn"][2] + " --steps 1 --batch-size 2 --workers 0 --device cpu")
@@ -92,10 +91,7 @@ def test_an_exported_file_may_find_nothing(weights, tmp_path, monkeypatch, capsy
     model = maskrcnn.load(weights)
     model.config.test.score_threshold = 1.0
     monkeypatch.setattr("maskrcnn.load", lambda _, device: model)
-    monkeypatch.setattr(
-        "sys.argv", ["export.py", "--weights", "", "--out", f"{tmp_path}/m.onnx", "--size", "192", "192"]
-    )
-    export.main()
+    call("maskrcnn.export", "--weights", "", "--out", tmp_path / "m.onnx", "--size", 192, 192)
     assert "0 found, 0 of them in the file's answer too" in capsys.readouterr().out
     assert (tmp_path / "m.onnx").exists()
 

@@ -103,7 +103,7 @@ def test_without_a_variant_the_small_one_is_fitted_and_what_the_user_says_stands
     assert again == config  # what --resume and --config read says it all
 
 
-def test_the_rules_of_fitting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_rules_of_fitting() -> None:
     assert SMALL.input_side == 288  # 12 pixels / 0.04 = 300, to a multiple of 32
     settings = fitting.fitted(SMALL)
     assert settings["model.grids"] == [48, 43, 29, 19, 14]

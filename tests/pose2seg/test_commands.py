@@ -1,8 +1,6 @@
 """The commands as a newcomer types them: train, evaluate, predict, convert, export; OCHuman's own file."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import cv2
@@ -16,9 +14,9 @@ from common.errors import UserError
 from common.ops import masks as rle
 from maskworks import shapes
 from maskworks.shapes.scene_files import KEYPOINT_NAMES
-from pose2seg.eval import main as evaluate
+from scripts import prepare_ochuman
 from tests.pose2seg.test_convert import published
-from tests.running import ROOT, evaluation, make_photographs, run, skipped_files
+from tests.running import call, evaluation, make_photographs, run, skipped_files, status
 from tests.small import trained
 
 
@@ -80,15 +78,13 @@ def test_one_run_scores_cocopersons_and_ochuman(weights, made, tmp_path):
 
 def test_the_papers_data_sets_lie_where_the_flags_say(weights, made, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    flags = ["eval.py", "--weights", str(weights), "--run", "out", "--workers", "0", "--OCHuman", "--device", "cpu"]
+    flags = ["--weights", weights, "--run", "out", "--workers", 0, "--OCHuman", "--device", "cpu"]
     for part in ("val", "test"):
         flags += [f"--data.ochuman-{part}.annotations", str(made.keypoints)]
-    monkeypatch.setattr("sys.argv", flags)
     with pytest.raises(UserError, match=r"expected OCHuman val's images, which --data\.ochuman-val\.images"):
-        evaluate()
+        call("pose2seg.eval", *flags)
     both = [word for part in ("val", "test") for word in (f"--data.ochuman-{part}.images", str(made.images))]
-    monkeypatch.setattr("sys.argv", [*flags, *both])
-    evaluate()
+    call("pose2seg.eval", *flags, *both)
     assert "OCHuman test" in capsys.readouterr().out
 
 
@@ -175,17 +171,11 @@ def ochuman(people: list[dict[str, object]]) -> dict[str, object]:
     return {"keypoint_names": names, "images": images}
 
 
-def prepare(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """scripts/prepare_ochuman.py, in this process."""
-    monkeypatch.setattr(sys, "argv", ["prepare_ochuman.py", *map(str, arguments)])
-    runpy.run_path(str(ROOT / "scripts" / "prepare_ochuman.py"), run_name="__main__")
-
-
-def test_ochumans_own_file_becomes_coco_files_by_range(tmp_path, monkeypatch):
+def test_ochumans_own_file_becomes_coco_files_by_range(tmp_path):
     people = [{"max_iou": 0.6}, {"max_iou": 0.75}, {"keypoints": None}, {"segms": None}, {"max_iou": 1.0}]
     people += [{"max_iou": 0.1}] * 2500
     (tmp_path / "ochuman.json").write_text(json.dumps(ochuman(people)))
-    prepare(tmp_path / "ochuman.json", "--out", tmp_path / "out", monkeypatch=monkeypatch)
+    assert status(prepare_ochuman.main, tmp_path / "ochuman.json", "--out", tmp_path / "out") == 0
     read = {path.name: json.loads(path.read_text()) for path in (tmp_path / "out").iterdir()}
     counts = {name.removeprefix("ochuman_coco_format_"): len(content["annotations"]) for name, content in read.items()}
     assert counts == {
@@ -205,9 +195,7 @@ def test_ochumans_own_file_becomes_coco_files_by_range(tmp_path, monkeypatch):
     assert rle.area([person["segmentation"]]).tolist() == [1600 - 100]
 
 
-def test_another_json_is_not_taken_for_ochuman(tmp_path, monkeypatch, capsys):
+def test_another_json_is_not_taken_for_ochuman(tmp_path, capsys):
     (tmp_path / "other.json").write_text('{"images": []}')
-    with pytest.raises(SystemExit) as stopped:
-        prepare(tmp_path / "other.json", monkeypatch=monkeypatch)
-    assert stopped.value.code == 2
+    assert status(prepare_ochuman.main, tmp_path / "other.json") == 2
     assert "expected OCHuman's own ochuman.json" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from maskworks import exporting, shapes
 from maskworks.onnx_export import check, outside_both
 from solov2 import export
 from tests import small
-from tests.running import READ, SKIPPED, evaluation, make_photographs, run, skipped_files, small_data
+from tests.running import READ, SKIPPED, call, evaluation, make_photographs, run, skipped_files, small_data
 from tests.small import trained
 from tests.solov2.test_convert import published_by_solo
 
@@ -142,8 +142,7 @@ def test_training_goes_on_from_other_classes_and_from_a_torchvision_backbone(fol
 def test_the_exported_file_finds_what_pytorch_finds_and_a_wrong_one_is_refused(weights, tmp_path, monkeypatch, capsys):
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["export.py", "--weights", str(weights), "--out", "m.onnx"])
-    export.main()
+    call("solov2.export", "--weights", weights, "--out", "m.onnx")
     assert capsys.readouterr().out.count("in the file's answer too") == 3  # sizes
     wrong = onnx.load(tmp_path / "m.onnx")
     values = next(each for each in wrong.graph.initializer if each.name.endswith("head.kernel.weight"))

@@ -14,13 +14,11 @@ from common.errors import UserError
 from maskworks import shapes
 from maskworks.command_line.yaml_files import to_yaml
 from tests import small
-from tests.running import evaluation, make_photographs, run, small_data
+from tests.running import call, evaluation, make_photographs, run, small_data
 from tests.small import trained
 from tests.yolact.test_convert import published_by_dbolya
-from yolact.eval import main as evaluate
 from yolact.eval import write_result_files
 from yolact.train import configured, iteration_of
-from yolact.train import main as train
 
 SMALL = shlex.split(small.SMALL["yolact"][2] + " --test.score-threshold 0.01")
 
@@ -138,11 +136,10 @@ def test_training_goes_on_where_an_originals_file_says(weights, folder, tmp_path
     model = yolact.load(weights, trainable=True)
     torch.save({published_by_dbolya(n): v for n, v in model.state_dict().items()}, tmp_path / "yolact_base_10_321.pth")
     data = [str(word) for word in small_data(folder)]
-    line = shlex.split("train.py --workers 0 --batch-size 2 --steps 322 --device cpu --optimizer.lr 0.01")
+    line = shlex.split("--workers 0 --batch-size 2 --steps 322 --device cpu --optimizer.lr 0.01")
     line += [*SMALL, *data, *shlex.split("--schedule.name step --schedule.milestones 100 --schedule.unit steps")]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", [*line, "--weights", "yolact_base_10_321.pth", "--start-step", "-1"])
-    train()
+    call("yolact.train", *line, "--weights", "yolact_base_10_321.pth", "--start-step", -1)
     log = [json.loads(entry) for entry in (tmp_path / "runs/yolact/shapes/log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log if "lr" in entry] == [322]
     assert log[0]["lr"] == pytest.approx(0.001)  # the milestone is behind it, the warm-up too
@@ -170,10 +167,8 @@ def test_a_drawing_without_a_place_goes_beside_what_was_read_and_over_nothing(we
     make_photographs(tmp_path / "in")
     monkeypatch.chdir(tmp_path)
     before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()}
-    flags = ["--weights", str(weights), "--device", "cpu"]
     for words in (["--image=in/good.jpg"], ["--image", "in/good.jpg"], ["--video=in/film.mp4"], ["--images=in/deep"]):
-        monkeypatch.setattr("sys.argv", ["eval.py", *words, *flags])
-        evaluate()
+        call("yolact.eval", *words, "--weights", weights, "--device", "cpu")
     said = capsys.readouterr().out
     for name in ("good_found.png", "good_found-1.png", "film_found.mp4", "deep_found"):
         assert (tmp_path / "in" / name).exists()
