@@ -1,6 +1,7 @@
-"""For all tests: nothing is timed, and `--not-passed` leaves out what passed in the run before."""
+"""For all tests: nothing is timed, and `--not-passed` leaves out what passed in the run before; what several share."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,12 @@ os.fsync = lambda _: None  # nothing that a test writes has to outlive the machi
 
 PASSED = "maskworks/passed"  # where pytest's cache has the names of a run's tests that passed
 passed: list[str] = []
+
+
+@pytest.fixture(scope="module")
+def folder(weights: Path) -> Path:
+    """Where a module's `weights` were trained (tests.small: trained)."""
+    return weights.parents[3]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

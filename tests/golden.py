@@ -4,8 +4,6 @@ For each package a small model is trained for three steps, resumed for a fourth,
 case of its system is at hand, converted. The record is this machine's: other processors round otherwise.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json
@@ -93,9 +91,9 @@ def convert(package: str) -> None:
         torch.save({name: torch.from_numpy(value) for name, value in case.checkpoint().items()}, "published.pth")
         variant = ["--model", case.spec["variant"]] if "variant" in case.spec else []
         words = ["published.pth", "--out", "converted/x.safetensors"]
-        done = run("scripts/mmdet2pytorch.py", *words, cwd=Path.cwd())
+        done = run("scripts/mmdet2pytorch.py", *words, cwd=Path.cwd(), status=None)
         if done.returncode:
-            done = run("scripts/mmdet2pytorch.py", *words, *variant, cwd=Path.cwd())
+            done = run("scripts/mmdet2pytorch.py", *words, *variant, cwd=Path.cwd(), status=None)
         Path("converted").mkdir(exist_ok=True)
         Path("converted/said.json").write_text(
             json.dumps([done.returncode, done.stderr, done.stdout.splitlines()[:-1]])
@@ -103,7 +101,7 @@ def convert(package: str) -> None:
 
 
 def call(folder: str, command: str, *arguments: str) -> None:
-    done = run(f"{folder}/{command}.py", *arguments, cwd=Path.cwd())
+    done = run(f"{folder}/{command}.py", *arguments, cwd=Path.cwd(), status=None)
     if done.returncode:
         sys.exit(f"{folder}/{command}.py {shlex.join(arguments)}\n{done.stdout}{done.stderr}")
 

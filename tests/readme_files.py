@@ -3,8 +3,6 @@
 `data` writes a folder with datasets/, and here/ with what lies where the reader is. `weights` makes a file by its name.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 import shutil

@@ -1,7 +1,5 @@
 """Commands as a user runs them, on small data sets made for it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -9,16 +7,20 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TextIO
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from maskworks import shapes
+from maskworks.command_line import program
 from maskworks.prediction.film import write_video
 
 ROOT = Path(__file__).parents[1]
@@ -26,16 +28,23 @@ SKIPPED = {"broken.jpg", "empty.jpg", "notes.txt"}  # of make_photographs
 READ = {"good", "grey", "cmyk", "one", "large"}
 
 
-def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """python SCRIPT ARGUMENTS, with what it said and its exit status."""
-    return python(ROOT / script, *arguments, cwd=cwd)
+def run(script: str, *arguments: object, cwd: Path, status: int | None = 0) -> subprocess.CompletedProcess[str]:
+    """python SCRIPT ARGUMENTS, which must end with this exit status (None: any), and what it said."""
+    return python(ROOT / script, *arguments, cwd=cwd, status=status)
 
 
 def python(
-    *words: object, cwd: Path, path: Path = ROOT, processes: int = 1, seconds: int = 600, memory: int = 0
+    *words: object,
+    cwd: Path,
+    path: Path = ROOT,
+    processes: int = 1,
+    seconds: int = 600,
+    memory: int = 0,
+    status: int | None = 0,
 ) -> subprocess.CompletedProcess[str]:
     """python WORDS (a file or `-m MODULE`, and arguments), as a copy of a process that has the libraries in memory.
 
+    It must end with this exit status (None: with any); a user's mistake, 2, is answered without a traceback.
     Of several `processes` each has the variables that torchrun gives it, and all write to one output. They are ended
     after so many seconds, and may take so many bytes of memory (0: all) beside what that process has.
     """
@@ -44,10 +53,17 @@ def python(
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--"]
         launch = [word for word in torchrun if word != "--" or line[0] != "-m"] if processes > 1 else []
         command = [sys.executable, *launch, *line]
-        return subprocess.run(
+        done = subprocess.run(
             command, env=around, cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False
         )
-    return start(*words, cwd=cwd, path=path, processes=processes, seconds=seconds, memory=memory).end()
+        return checked(done, status)
+    return start(*words, cwd=cwd, path=path, processes=processes, seconds=seconds, memory=memory).end(status)
+
+
+def checked(done: subprocess.CompletedProcess[str], status: int | None) -> subprocess.CompletedProcess[str]:
+    assert status in (None, done.returncode), done.stdout + done.stderr
+    assert status != 2 or "Traceback" not in done.stderr, done.stderr
+    return done
 
 
 @dataclass
@@ -58,12 +74,12 @@ class Program:
     processes: list[int]
     folder: str
 
-    def end(self) -> subprocess.CompletedProcess[str]:
-        """Waited for."""
-        status = int(ask({"end": self.processes}))
+    def end(self, status: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """Waited for, with this exit status (None: any)."""
+        ended = int(ask({"end": self.processes}))
         said = [Path(self.folder, name).read_text(encoding="utf-8") for name in ("output", "errors")]
         shutil.rmtree(self.folder)
-        return subprocess.CompletedProcess(self.words, status, *said)
+        return checked(subprocess.CompletedProcess(self.words, ended, *said), status)
 
 
 def start(
@@ -105,6 +121,25 @@ def warm_process() -> tuple[TextIO, TextIO]:
     assert started.stdin
     assert started.stdout
     return started.stdin, started.stdout
+
+
+def call(module: str, *words: object) -> None:
+    """main() of a program, in this process, as if these words stood behind its name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{module.rpartition('.')[2]}.py", *map(str, words)])
+        import_module(module).main()
+
+
+def status(main: Callable[[], object], *words: object) -> int:
+    """The exit status of a program that is run in this process as its file runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["command", *map(str, words)])
+        try:
+            program.run(main)
+        except SystemExit as end:
+            assert isinstance(end.code, int)
+            return end.code
+    return 0
 
 
 def evaluation(said: str, cwd: Path) -> Path:

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from tests.running import small_data
+from tests.running import run, small_data
 
 # package or a part of one: (folder of its commands, annotations that it takes, flags that make it small)
 SMALL = {
@@ -46,12 +46,16 @@ SMALL = {
         "--relations.score-threshold 0.0 --test.max-instances 4 --test.score-threshold 0.0 --augment.long-side 64 "
         "--model.mask-targets bitmaps --test.long-side 64",
     ),
-    "u2net": (
-        "refinemask_psg/u2net",
-        "instances",
-        "--augment.size 40 --augment.crop 32 --test.size 32",
-    ),
+    "u2net": ("refinemask_psg/u2net", "instances", "--augment.size 40 --augment.crop 32 --test.size 32"),
 }
+
+
+def trained(name: str, folder: Path, *more: object, count: int = 6) -> Path:
+    """The weights of the smallest model called `name`, which train.py made of so many scenes in two steps."""
+    steps = shlex.split("--steps 2 --batch-size 2 --workers 0 --device cpu")
+    run(f"{SMALL[name][0]}/train.py", *flags(name, folder, count), *steps, *more, cwd=folder)
+    (weights,) = folder.glob("runs/*/*/best.safetensors")
+    return weights
 
 
 def package_of(name: str) -> str:

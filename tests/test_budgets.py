@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_house import ROOT, files, packages, write
+from tests.test_house import ROOT, files, imports, packages, write
 
 # --- budgets: what a reader has to read
 
@@ -138,24 +138,13 @@ def floor_faults(root: Path) -> list[str]:
     faults = []
     for path in [*files(root / "common", ".py"), *files(root / "maskworks", ".py")]:
         room = room_of(".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"))
-        for name in full_imports(path):
+        for name in imports(path):
             other = room_of(name)
             if room not in FLOORS or other == room or other.partition(".")[0] not in {"common", "maskworks"}:
                 continue
             if not {other, other.partition(".")[0]} & {*FLOORS[room]}:
                 faults.append(f"{path.relative_to(root).as_posix()} imports {name}")
     return faults
-
-
-def full_imports(path: Path) -> Iterator[str]:
-    """As `imports`, but `from common import files` is common.files."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module in {"common", "maskworks"}:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
 
 
 def test_every_room_imports_only_what_it_stands_on() -> None:

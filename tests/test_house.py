@@ -68,10 +68,15 @@ def requirements(folder: Path, extra: str | None = None) -> dict[str, Requiremen
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Full names of the modules that a file imports, anywhere in it; a relative import starts with a dot."""
+    """Full names of the modules that a file imports, anywhere in it; a relative import starts with a dot.
+
+    `from common import files` is common.files.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module in {"common", "maskworks"}:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield "." * node.level + (node.module or "")
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
@@ -185,14 +190,7 @@ def test_no_module_shadows_the_standard_library_or_a_dependency() -> None:
 
 
 @pytest.mark.parametrize(
-    "file",
-    [
-        "solov2/types.py",
-        "solov2/solov2.py",
-        "common/numpy.py",
-        "common/copy/__init__.py",
-        "scripts/common.py",
-    ],
+    "file", ["solov2/types.py", "solov2/solov2.py", "common/numpy.py", "common/copy/__init__.py", "scripts/common.py"]
 )
 def test_a_shadowing_name_is_found(tmp_path: Path, file: str) -> None:
     house(tmp_path)
@@ -240,10 +238,7 @@ def test_a_package_that_is_not_listed_is_found(tmp_path: Path) -> None:
     write(tmp_path / "common/build/lib/common/stray.py", "")  # a build leaves copies: they are no package
     assert package_faults(tmp_path) == []
     write(tmp_path / "common/metrics/__init__.py", "")
-    assert package_faults(tmp_path) == [
-        "common/pyproject.toml: common.metrics",
-        "pyproject.toml: common.metrics",
-    ]
+    assert package_faults(tmp_path) == ["common/pyproject.toml: common.metrics", "pyproject.toml: common.metrics"]
     (tmp_path / "common/ops/__init__.py").unlink()
     assert "common.ops has no __init__.py" in package_faults(tmp_path)
 
@@ -259,10 +254,7 @@ def test_every_pyproject_asks_for_the_same_versions() -> None:
     for package in packages(ROOT):
         extras = configuration(ROOT / package)["project"].get("optional-dependencies", {})
         wanted = requirements(ROOT / package).values()
-        for one in [
-            *wanted,
-            *(one for extra in extras for one in requirements(ROOT / package, extra).values()),
-        ]:
+        for one in [*wanted, *(one for extra in extras for one in requirements(ROOT / package, extra).values())]:
             assert one.specifier == root[canonicalize_name(one.name)].specifier, f"{package}: {one}"
         assert configuration(ROOT / package)["project"].get("version", maskworks.__version__) == maskworks.__version__
 
@@ -347,10 +339,7 @@ def write(path: Path, text: str) -> None:
 def house(root: Path) -> None:
     inner = {"common": ["common", "common.ops"], "solov2": ["solov2"], "yolact": ["yolact"]}
     everything = [name for names in inner.values() for name in names]
-    write(
-        root / "pyproject.toml",
-        f"[tool.setuptools]\npackages = {everything}\n[tool.mypy]\npackages = {list(inner)}",
-    )
+    write(root / "pyproject.toml", f"[tool.setuptools]\npackages = {everything}\n[tool.mypy]\npackages = {list(inner)}")
     for package, names in inner.items():
         for name in names:
             write(root.joinpath(*name.split("."), "__init__.py"), "import numpy\nimport common.ops")

@@ -1,18 +1,15 @@
 """Every module of every package can be imported, with whatever versions of the dependencies are installed."""
 
 import importlib
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = sorted(path.parent for path in ROOT.glob("*/pyproject.toml"))
+from tests.test_house import ROOT, files, packages
 
 
 def modules() -> list[str]:
-    paths = (path.relative_to(ROOT) for package in PACKAGES for path in package.rglob("*.py"))
-    sources = (path.with_suffix("") for path in paths if not {"build", "runs"} & set(path.parts))
-    return sorted(".".join(path.parts).removesuffix(".__init__") for path in sources)
+    sources = (path.relative_to(ROOT) for package in packages(ROOT) for path in files(ROOT / package, ".py"))
+    return sorted(".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in sources)
 
 
 @pytest.mark.parametrize("name", modules())

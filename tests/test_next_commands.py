@@ -3,13 +3,13 @@
 import re
 import shlex
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from maskworks.published.names import local_file
+from tests.running import call
 from tests.small import SMALL, flags, package_of
 
 QUICK = ("solov2",)
@@ -26,9 +26,8 @@ def test_a_training_ends_with_scores_of_the_classes_and_commands_that_run(
     monkeypatch.chdir(tmp_path)
     run = Path("my runs") / "first"
     line = [*flags(name, tmp_path), *shlex.split(BRIEF), "--run", str(run)]
-    monkeypatch.setattr(sys, "argv", ["train.py", *line])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", sys.__spec__)  # as `python -m` has it
-    import_module(f"{package_of(name)}.train").main()
+    call(f"{package_of(name)}.train", *line)
     said = capsys.readouterr().out
     assert " class " in said or name == "u2net"  # what is salient is of no class
     named = re.findall(r"^weights: (.*)$", said, re.MULTILINE)[0]  # with its digest, which is looked at
@@ -41,8 +40,7 @@ def test_a_training_ends_with_scores_of_the_classes_and_commands_that_run(
         command = module.rpartition(".")[2]
         if command == "export":
             pytest.importorskip("onnxruntime")
-        monkeypatch.setattr(sys, "argv", [f"{command}.py", *words])
-        import_module(module).main()
+        call(module, *words)
         said = capsys.readouterr().out
         assert DONE[command] in said or any((run / DONE[command]).glob("*.png")), said
     assert len(list((run / "predictions").rglob("*.*"))) >= 4  # a file of each picture at least

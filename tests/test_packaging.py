@@ -76,17 +76,7 @@ def environment(tmp_path: Path, wheels: list[Path]) -> tuple[Path, Path]:
     target = subprocess.run([python, "-c", purelib], check=True, capture_output=True, text=True).stdout.strip()
     libraries = [folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
     (Path(target) / "dependencies.pth").write_text("\n".join(libraries))
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(python),
-        "install",
-        "--no-deps",
-        "--no-index",
-        "--quiet",
-    ]
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet"]
     subprocess.run([*install, *map(str, wheels)], check=True)
     return python, Path(target)
 

@@ -7,8 +7,6 @@
 - That the lines then run to their end is shown in tests/test_readme_runs.py; Python blocks run here, as they stand.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import inspect

@@ -8,8 +8,6 @@
 - NOT_RUN names what doesn't run, and why. Those that take seconds run in `make test`, all of them in `make test-slow`.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -3,8 +3,6 @@
 The files are made up, their tensors on the meta device: names and shapes decide whether a training can start.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy

@@ -1,12 +1,40 @@
-"""Configurations of networks so small that a test makes them in passing; untrained, they find something everywhere."""
+"""Networks so small that a test makes them in passing, and pictures; untrained, they find something everywhere."""
 
+from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.ops.batch_norm_folding import fold_batch_norms
+
 CLASSES = ("person", "cat", "tree")
 SIDE = 96
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def assert_folding_changes_nothing(network: nn.Module, answers: Callable[[], Sequence[Tensor]]) -> None:
+    """Folds all batch norms, which first get statistics as training leaves them, and compares the answers."""
+    for norm in network.modules():
+        if hasattr(norm, "running_mean"):
+            nn.init.normal_(norm.running_mean, std=0.2)
+            nn.init.uniform_(norm.running_var, 0.5, 1.5)
+            nn.init.uniform_(norm.weight, 0.8, 1.2)
+            nn.init.normal_(norm.bias, std=0.2)
+    with torch.no_grad():
+        before = answers()
+        fold_batch_norms(network.eval())
+        after = answers()
+    assert not any("running" in name for name in network.state_dict())
+    for one, other in zip(before, after, strict=True):
+        assert (one - other).norm() / one.norm() < 1e-4
 
 
 def tiny(package: str) -> Any:

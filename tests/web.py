@@ -1,7 +1,5 @@
 """A web server on this machine that serves files from memory, and breaks as the first part of their names says."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from common.data.coco import CocoDataset, refuse_other_classes
+from common.data.coco import CocoDataset
 from common.errors import UserError, needing
 from common.metrics import coco_details_of_parts
 from common.metrics.coco import LIMIT, RECALL_LIMITS
@@ -19,7 +19,7 @@ from common.run.evaluation import Evaluation, scored_for
 from common.run.ranges import Count
 from maskworks import command_line
 from maskworks.command_line import program
-from maskworks.commands import write_scores
+from maskworks.commands import refuse_other_classes, write_scores
 from maskworks.many import parts
 from maskworks.many.results import as_coco, rows
 

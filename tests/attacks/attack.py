@@ -61,7 +61,7 @@ def ended(attacks: Sequence[Attack], folder: Path, good: Path) -> list[int]:
     (folder / "work").write_text("\n".join(lines))
     whole = SECONDS * len(attacks)
     words = ("-m", "tests.attacks.together", folder / "work", folder / "ended")
-    process = python(*words, cwd=folder, seconds=whole, memory=MEMORY)
+    process = python(*words, cwd=folder, seconds=whole, memory=MEMORY, status=None)
     statuses = [int(line) for line in (folder / "ended").read_text().split()] if (folder / "ended").exists() else []
     return statuses if len(statuses) == len(attacks) else [*statuses, process.returncode]
 

@@ -156,13 +156,13 @@ def _document(name: str, content: Any, trail: tuple[Any, ...], fault: str, folde
 
 def png(width: int, height: int, extra: bytes = b"") -> bytes:
     """A PNG that claims a size and holds a few bytes of it."""
-    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + extra + _chunk(b"IDAT", zlib.compress(bytes(1000))) + _chunk(b"IEND", b"")
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
+def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def text_bomb() -> bytes:
-    return _chunk(b"zTXt", b"comment\0\0" + zlib.compress(b" " * 50_000_000, 1))
+    return chunk(b"zTXt", b"comment\0\0" + zlib.compress(b" " * 50_000_000, 1))

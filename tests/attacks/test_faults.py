@@ -42,7 +42,7 @@ def test_a_training_that_failed_ends_as_an_undisturbed_one(tmp_path: Path, capsy
     line = ["solov2.train", *small.flags("solov2", tmp_path), *shlex.split(BRIEF)]
 
     def train(run: str, *more: str, fault: tuple[float, int, int, int] = (0, 0, 0, 0)) -> tuple[int, str]:
-        ended = python("program.py", *fault, *line, "--run", run, *more, cwd=tmp_path)
+        ended = python("program.py", *fault, *line, "--run", run, *more, cwd=tmp_path, status=None)
         return ended.returncode, ended.stderr
 
     assert train("whole")[0] == 0

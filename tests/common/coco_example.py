@@ -31,13 +31,7 @@ def uncompressed() -> dict[str, Any]:
 
 
 def annotation(identity: int, image: int = 5, category: int = 3, **changes: Any) -> dict[str, Any]:
-    entry = {
-        "id": identity,
-        "image_id": image,
-        "category_id": category,
-        "bbox": [2, 2, 18.5, 16],
-        "area": 150.5,
-    }
+    entry = {"id": identity, "image_id": image, "category_id": category, "bbox": [2, 2, 18.5, 16], "area": 150.5}
     entry |= {"iscrowd": 0, "segmentation": [TRIANGLE]}
     return {key: value for key, value in (entry | changes).items() if value is not ...}
 

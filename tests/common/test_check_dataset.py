@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from tests.common import coco_example
+from tests.common.coco_example import HEIGHT, WIDTH, write
 from tests.given import given_folder
 from tests.running import python
 from upsnet.panoptic_data import PanopticDataset
@@ -18,8 +20,6 @@ from upsnet.panoptic_data import PanopticDataset
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "scripts" / "check_dataset.py"
 Examine = Callable[..., tuple[int, str, str]]
-HEIGHT, WIDTH = 24, 32
-TRIANGLE = [2.0, 2.0, 20.5, 4.0, 9.25, 18.0]
 
 
 @pytest.fixture
@@ -31,8 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def annotation(identity: int, **changes: Any) -> dict[str, Any]:
-    entry = {"id": identity, "image_id": 1, "category_id": 1, "bbox": [2, 2, 18, 16], "area": 150, "iscrowd": 0}
-    return entry | {"segmentation": [TRIANGLE]} | changes
+    return coco_example.annotation(identity, image=1, category=1) | changes
 
 
 def content() -> dict[str, Any]:
@@ -43,17 +42,11 @@ def content() -> dict[str, Any]:
     }
 
 
-def write(folder: Path, data: Any) -> Path:
-    file = folder / "annotations.json"
-    file.write_text(data if isinstance(data, str) else json.dumps(data))
-    return file
-
-
 @pytest.fixture
 def examine(folder: Path, capsys: pytest.CaptureFixture[str]) -> Examine:
     def run(data: Any, **options: Any) -> tuple[int, str, str]:
         doctor = runpy.run_path(str(PROGRAM))
-        status = doctor["main"](doctor["Settings"](write(folder, data), **options))
+        status = doctor["main"](doctor["Settings"](write(folder / "images", data), **options))
         return status, *capsys.readouterr()
 
     return run
@@ -158,9 +151,9 @@ def test_a_missing_folder_is_status_2(folder: Path, examine: Examine) -> None:
 def test_the_program_takes_a_file_and_a_folder_and_exits_with_the_status(folder: Path) -> None:
     data = content()
     data["images"][1]["file_name"] = "none.jpg"
-    done = python(PROGRAM, write(folder, data), "--images", folder / "images", cwd=folder)
-    assert (done.returncode, done.stderr) == (1, "")
+    done = python(PROGRAM, write(folder / "images", data), "--images", folder / "images", cwd=folder, status=1)
     assert "missing image" in done.stdout
+    assert done.stderr == ""
 
 
 SQUARE = [4, 4, 14, 4, 14, 14, 4, 14]  # 10 x 10

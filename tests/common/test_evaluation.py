@@ -15,18 +15,11 @@ from common.metrics import coco_details
 from common.ops import masks as rle
 from common.results import Instances
 from common.run import evaluation
-from common.run.evaluation import (
-    detect,
-    evaluate_answers,
-    evaluate_instances,
-    examples,
-    from_pixels,
-    ground_truth,
-    photographs,
-)
+from common.run.evaluation import detect, evaluate_answers, evaluate_instances, from_pixels, photographs
 from common.run.settings import Data
 from maskworks import shapes
 from maskworks.commands.score_tables import print_classes, print_scores
+from maskworks.report.examples import examples, ground_truth
 from maskworks.report.mistakes import of_instances
 
 

@@ -1,4 +1,7 @@
-"""Sigmoid focal loss against the original's numbers, a float64 textbook formulation and finite differences."""
+"""Sigmoid focal loss against exact numbers, a float64 textbook formulation and finite differences.
+
+The original's own numbers are the outputs named focal/ of tests/parity/cases/solov2/ops.
+"""
 
 import ctypes
 import logging
@@ -18,7 +21,6 @@ from common.errors import UserError
 from common.ops import closed_form, convert_targets, focal_loss_cuda, sigmoid_focal_loss
 
 CASE = Path(__file__).parents[1] / "parity" / "cases" / "solov2" / "ops" / "golden.npz"
-SETTINGS = [(2.0, 0.25), (1.5, 0.4)]
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 
 
@@ -48,58 +50,15 @@ def case(*names: str) -> list[Tensor]:
         return [torch.from_numpy(np.asarray(arrays[name])) for name in names]
 
 
-def case_inputs() -> tuple[Tensor, Tensor]:
-    logits, targets = case("in/focal/logits", "in/focal/targets")
-    return logits, convert_targets(targets, "zero_is_background", 5)
-
-
-@pytest.mark.parametrize(("gamma", "alpha"), SETTINGS)
+@pytest.mark.parametrize(("gamma", "alpha"), [(2.0, 0.25), (1.5, 0.4)])
 @pytest.mark.parametrize("device", DEVICES)
 def test_equals_the_exact_values_up_to_logits_of_ten_thousand(device: str, gamma: float, alpha: float) -> None:
-    logits, targets = (tensor.to(device) for tensor in case_inputs())
-    each, gradient = with_gradient(logits, targets, gamma, alpha)
+    logits, theirs = (tensor.to(device) for tensor in case("in/focal/logits", "in/focal/targets"))
+    each, gradient = with_gradient(logits, convert_targets(theirs, "zero_is_background", 5), gamma, alpha)
     suffix = f"g{gamma}_a{alpha}"
     exact_loss, exact_gradient = case(f"out/focal/exact_loss_{suffix}", f"out/focal/exact_grad_{suffix}")
     torch.testing.assert_close(each.cpu().double(), exact_loss, rtol=5e-6, atol=1e-7)
     torch.testing.assert_close(gradient.cpu().double(), exact_gradient, rtol=5e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize(("gamma", "alpha"), SETTINGS)
-def test_equals_the_original_where_that_does_not_saturate(gamma: float, alpha: float) -> None:
-    logits, targets = case_inputs()
-    each, gradient = with_gradient(logits, targets, gamma, alpha)
-    suffix = f"g{gamma}_a{alpha}"
-    original, original_gradient = case(f"out/focal/loss_{suffix}", f"out/focal/grad_{suffix}")
-    moderate = logits.abs() <= 80
-    torch.testing.assert_close(each[moderate], original[moderate], rtol=1e-6, atol=2e-6)
-    torch.testing.assert_close(gradient[moderate], original_gradient[moderate], rtol=3e-6, atol=4e-7)
-
-
-@pytest.mark.parametrize(("name", "dtype"), [("half", torch.float16), ("bf16", torch.bfloat16)])
-@pytest.mark.parametrize("device", DEVICES)
-def test_half_precision_logits_are_computed_in_float32(device: str, name: str, dtype: torch.dtype) -> None:
-    logits, targets = (tensor.to(device) for tensor in case_inputs())
-    each, gradient = with_gradient(logits.to(dtype), targets, 2.0, 0.25)
-    loss, slope = case(f"out/focal/upcast_{name}_loss_g2.0_a0.25", f"out/focal/upcast_{name}_grad_g2.0_a0.25")
-    # The reference op saturates below -87 (see the exact values above).
-    moderate = logits.to(dtype).float().cpu().abs() <= 80
-    torch.testing.assert_close(each.cpu()[moderate], loss[moderate], rtol=1e-5, atol=2e-6)
-    torch.testing.assert_close(gradient.cpu()[moderate], slope.to(dtype)[moderate], rtol=1e-2, atol=1e-6)
-    exact = textbook(logits.to(dtype), one_hot(targets, 5), 2.0, 0.25)
-    kept = targets >= 0
-    torch.testing.assert_close(each[kept].double(), exact[kept], rtol=1e-5, atol=1e-7)
-
-
-def test_the_targets_of_solo_are_those_of_the_case_only_when_converted() -> None:
-    logits, targets = case("in/focal/logits", "in/focal/targets")
-    rows, misused, right = case("out/focal/misuse_rows", "out/focal/misuse_mmcv_full_loss", "out/focal/loss_g2.0_a0.25")
-    rows = rows.long()
-    unconverted = sigmoid_focal_loss(logits[rows], targets[rows], reduction="none")
-    torch.testing.assert_close(unconverted, misused, rtol=1e-5, atol=2e-6)
-    converted = convert_targets(targets, "zero_is_background", 5)
-    each = sigmoid_focal_loss(logits, converted, reduction="none")
-    torch.testing.assert_close(each[rows], right[rows], rtol=1e-5, atol=2e-6)
-    assert (misused - right[rows]).abs().max() > 1
 
 
 def test_conventions_of_other_code_bases() -> None:

@@ -93,7 +93,17 @@ def test_a_batch_size_that_cannot_be_shared_out_is_refused():
 
 @pytest.mark.parametrize(
     ("asked", "processors", "processes", "expected"),
-    [(0, 9, 1, 0), (7, 2, 1, 7), (-1, 1, 1, 1), (-1, 2, 1, 1), (-1, 4, 1, 3), (-1, 9, 1, 4), (-1, 9, 3, 2)],
+    [
+        (0, 9, 1, 0),
+        (7, 2, 1, 7),
+        (-1, 1, 1, 1),
+        (-1, 2, 1, 1),
+        (-1, 4, 1, 3),
+        (-1, 9, 1, 4),
+        (-1, 9, 3, 2),
+        (-1, 64, 8, 4),
+        (-1, 16, 8, 1),
+    ],
 )
 def test_a_worker_for_each_processor_but_one(asked, processors, processes, expected, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)), raising=False)

@@ -164,6 +164,7 @@ def test_what_would_never_end_or_fill_the_memory_is_refused_before_it_is_read(tm
     for name, problem in problems.items():
         with pytest.raises(UserError, match=rf"{name}: {problem}"):
             read_image(tmp_path / name)
+    assert image_size(tmp_path / "claim.png") == (60_000, 60_000)
     for name in ("pipe.jpg", "device.png", "sparse.jpg"):
         with pytest.raises(UserError, match=name):
             image_size(tmp_path / name)

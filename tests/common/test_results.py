@@ -259,12 +259,7 @@ def make_panoptic() -> Panoptic:
     segments[:4] = 0
     segments[10:30, 5:25] = 300
     segments[40:55, 50:75] = 70000
-    infos = [
-        Segment(1, 0, False),
-        Segment(300, 1, True, 0.9),
-        Segment(70000, 1, True, 0.8),
-        Segment(5, 0, False, 0.9),
-    ]
+    infos = [Segment(1, 0, False), Segment(300, 1, True, 0.9), Segment(70000, 1, True, 0.8), Segment(5, 0, False, 0.9)]
     return Panoptic(segments, infos, ("grass", "cow"), (60, 80), np.full((60, 80, 3), GREY, np.uint8))
 
 
@@ -314,12 +309,7 @@ def test_panoptic_drawing_tints_segments_and_leaves_void_alone() -> None:
 
 
 def make_graph() -> SceneGraph:
-    relations = [
-        Relation(1, 2, 1, 0.9),
-        Relation(2, 1, 0, 0.8),
-        Relation(1, 3, 0, 0.7),
-        Relation(0, 1, 0, 0.1),
-    ]
+    relations = [Relation(1, 2, 1, 0.9), Relation(2, 1, 0, 0.8), Relation(1, 3, 0, 0.7), Relation(0, 1, 0, 0.1)]
     return SceneGraph(make_panoptic(), relations, ("beside", "looking at"))
 
 

@@ -35,8 +35,7 @@ def test_at_numbers_both_are_torchvisions():
 
 def test_at_what_is_no_number_the_process_lives_on(tmp_path):
     (tmp_path / "at_nothing.py").write_text(AT_NOTHING)
-    done = python(tmp_path / "at_nothing.py", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    python(tmp_path / "at_nothing.py", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["upsnet", "maskrcnn", "refinemask"])
@@ -44,8 +43,7 @@ def test_a_training_that_diverges_ends_with_a_line_that_says_so(name, tmp_path):
     package = "refinemask_psg" if name == "refinemask" else name
     wild = ["--optimizer.lr", "1e20", "--optimizer.clip", "0", "--schedule.warmup", "0", "--steps", "4"]
     more = ["--batch-size", "2", "--workers", "0", "--evaluate-every", "0", "--device", "cpu"]
-    done = run(f"{package}/train.py", *flags(name, tmp_path), *more, *wild, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr[-500:]
+    done = run(f"{package}/train.py", *flags(name, tmp_path), *more, *wild, cwd=tmp_path, status=2)
     assert "error: the loss is not finite" in done.stderr
 
 

@@ -40,8 +40,8 @@ def command(data: list[str], run: Path, *flags: str) -> list[str]:
     return ["-m", "solov2.train", "--run", str(run), *SMALL, *data, *flags]
 
 
-def train(data: list[str], run: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    return python(*command(data, run, *flags), cwd=run.parent)
+def train(data: list[str], run: Path, *flags: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    return python(*command(data, run, *flags), cwd=run.parent, status=status)
 
 
 def assert_same_weights(one: Path, other: Path, tolerance: float = 0.0) -> None:
@@ -57,8 +57,7 @@ EXACT = ["--steps", "7", "--epochs", "3", "--accumulate", "2", "--optimizer.ema"
 @pytest.fixture(scope="session")
 def uninterrupted(data, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "whole"
-    done = train(data, run, *EXACT, "--workers", "0")
-    assert done.returncode == 0, done.stderr
+    train(data, run, *EXACT, "--workers", "0")
     return run
 
 
@@ -73,14 +72,12 @@ def test_a_run_leaves_everything_it_promises(uninterrupted):
 
 
 def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(data, uninterrupted, tmp_path):
-    done = train(data, tmp_path / "run", *EXACT, "--workers", "2")
-    assert done.returncode == 0, done.stderr
+    train(data, tmp_path / "run", *EXACT, "--workers", "2")
     assert_same_weights(uninterrupted, tmp_path / "run")
 
 
 def test_another_seed_gives_other_weights(data, uninterrupted, tmp_path):
-    done = train(data, tmp_path / "run", *EXACT, "--workers", "0", "--seed", "1")
-    assert done.returncode == 0, done.stderr
+    train(data, tmp_path / "run", *EXACT, "--workers", "0", "--seed", "1")
     with pytest.raises(AssertionError):
         assert_same_weights(uninterrupted, tmp_path / "run")
 
@@ -90,11 +87,10 @@ def test_a_killed_and_resumed_run_has_the_weights_of_one_never_killed(data, unin
     program = start(*command(data, run, *flags, "--workers", "1"), cwd=tmp_path)
     wait_for_step(run, 4)
     os.kill(program.processes[0], signal.SIGKILL)
-    assert program.end().returncode == -signal.SIGKILL
+    program.end(-signal.SIGKILL)
     saved = load_state(run / "last.state").step
     assert 3 <= saved < 7
     done = train(data, run, *flags, "--workers", "2", "--resume")
-    assert done.returncode == 0, done.stderr
     assert "workers: 1 before, 2 now" in done.stdout
     assert done.stdout.count(" before, ") == 1
     assert_same_weights(uninterrupted, run)
@@ -108,12 +104,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(data, uninterrupted, tmp_path):
     program = start(*command(data, run, *EXACT, "--workers", "0"), cwd=tmp_path)
     wait_for_step(run, 2)
     os.kill(program.processes[0], signal.SIGINT)
-    stopped = program.end()
-    assert stopped.returncode == 2
-    assert "--resume" in stopped.stderr.splitlines()[-1]
-    assert "Traceback" not in stopped.stderr
-    done = train(data, run, *EXACT, "--workers", "0", "--resume")
-    assert done.returncode == 0, done.stderr
+    assert "--resume" in program.end(2).stderr.splitlines()[-1]
+    train(data, run, *EXACT, "--workers", "0", "--resume")
     assert_same_weights(uninterrupted, run)
 
 
@@ -121,8 +113,7 @@ def test_a_finished_run_that_is_resumed_is_scored_and_reported_again(data, unint
     run = tmp_path / "run"
     shutil.copytree(uninterrupted, run)
     (run / "report.html").unlink(missing_ok=True)
-    done = train(data, run, *EXACT, "--workers", "0", "--resume", "--report")
-    assert done.returncode == 0, done.stderr
+    train(data, run, *EXACT, "--workers", "0", "--resume", "--report")
     assert (run / "report.html").exists()
     assert (run / "metrics.json").read_text() == (uninterrupted / "metrics.json").read_text()
     assert_same_weights(uninterrupted, run)
@@ -137,10 +128,8 @@ def wait_for_step(run: Path, step: int) -> None:
 
 def test_two_processes_give_the_weights_of_one_with_the_same_global_batch(data, tmp_path):
     flags = ["--steps", "3", "--epochs", "3", "--workers", "0", "--optimizer.name", "sgd", "--optimizer.lr", "0.01"]
-    alone = train(data, tmp_path / "alone", *flags)
-    assert alone.returncode == 0, alone.stderr
-    pair = python(*command(data, tmp_path / "pair", *flags), cwd=tmp_path, processes=2)
-    assert pair.returncode == 0, pair.stderr
+    train(data, tmp_path / "alone", *flags)
+    python(*command(data, tmp_path / "pair", *flags), cwd=tmp_path, processes=2)
     assert_same_weights(tmp_path / "alone", tmp_path / "pair", tolerance=1e-5)
     scores = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("alone", "pair")]
     assert scores[0] == scores[1]
@@ -168,8 +157,7 @@ def test_a_run_of_one_process_goes_on_with_two_on_the_same_batches(data, tmp_pat
     with pytest.raises(ConnectionError):
         main(command(data, tmp_path / "run", *flags)[2:], callbacks=[StopsAfter(1)])
     assert load_state(tmp_path / "run/last.state").step == 1
-    done = python(*command(data, tmp_path / "run", *flags, "--resume"), cwd=tmp_path, processes=2)
-    assert done.returncode == 0, done.stderr
+    python(*command(data, tmp_path / "run", *flags, "--resume"), cwd=tmp_path, processes=2)
     assert_same_weights(tmp_path / "alone", tmp_path / "run", tolerance=1e-5)
     losses = [[line["loss"] for line in logged_steps(tmp_path / name)] for name in ("alone", "run")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
@@ -190,9 +178,7 @@ def test_a_worker_of_a_changing_cluster_goes_on_where_there_is_something_to(tmp_
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(data, tmp_path):
     flags = ["--steps", "9", "--workers", "0", "--optimizer.lr", "1e30", "--schedule.warmup", "1"]
-    done = train(data, tmp_path / "run", *flags)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+    done = train(data, tmp_path / "run", *flags, status=2)
     last = done.stderr.strip().splitlines()[-1]
     assert "not finite" in last
     assert ".png" in last
@@ -200,26 +186,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(data, tmp_
 
 def test_steps_whose_loss_is_not_finite_can_be_skipped(data, tmp_path):
     flags = ["--steps", "9", "--workers", "0", "--optimizer.lr", "1e30", "--schedule.warmup", "1"]
-    done = train(data, tmp_path / "run", *flags, "--not-finite", "skip")
-    assert done.returncode == 0, done.stderr
+    train(data, tmp_path / "run", *flags, "--not-finite", "skip")
     lines = logged_steps(tmp_path / "run")
     assert len(lines) == 9
     assert any("skipped" in line for line in lines)
     assert all(math.isfinite(value) for line in lines for value in line.values())
 
 
-@pytest.mark.parametrize("flags", [["--optimizer.lrr", "1"], ["--epoch", "3"]])
-def test_a_wrong_flag_is_answered_with_the_nearest_one(data, tmp_path, flags):
-    done = train(data, tmp_path / "run", *flags)
-    assert done.returncode == 2
-    assert {"--optimizer.lrr": "--optimizer.lr", "--epoch": "--epochs"}[flags[0]] in done.stderr
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precisions_train_and_evaluate(data, tmp_path, precision):
-    done = train(data, tmp_path / "run", "--steps", "2", "--workers", "0", "--precision", precision)
-    assert done.returncode == 0, done.stderr
+    train(data, tmp_path / "run", "--steps", "2", "--workers", "0", "--precision", precision)
     assert all(math.isfinite(line["loss"]) for line in logged_steps(tmp_path / "run"))
     weights = load(tmp_path / "run" / "last.safetensors").weights
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values())
@@ -228,7 +204,6 @@ def test_lower_precisions_train_and_evaluate(data, tmp_path, precision):
 def test_a_second_run_moves_the_first_aside(data, uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path / "run")
     done = train(data, tmp_path / "run", "--steps", "1", "--workers", "0")
-    assert done.returncode == 0, done.stderr
     assert "is now in" in done.stdout
     assert (tmp_path / "run-1" / "best.safetensors").exists()
     assert len(logged_steps(tmp_path / "run")) == 1

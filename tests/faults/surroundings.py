@@ -4,14 +4,11 @@ import os
 import resource
 import shlex
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import pytest
-
 import solov2.train
-from maskworks.command_line import program
+from tests.running import status
 
 SMALL = shlex.split(
     "--model.fpn-channels 32 --model.tower-channels 32 --model.tower-depth 1 --augment.long-side 64 "
@@ -43,18 +40,6 @@ def killed(act: Callable[[], object]) -> bool:
 
 def kill_oneself(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def status(main: Callable[[], None], *arguments: object) -> int:
-    """The exit status of a command that is run here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["command", *map(str, arguments)])
-        try:
-            program.run(main)
-        except SystemExit as end:
-            assert isinstance(end.code, int)
-            return end.code
-    return 0
 
 
 def train(*flags: object) -> int:

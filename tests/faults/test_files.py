@@ -18,8 +18,8 @@ from common.run.runlog import RunLog
 from maskworks.command_line.program import surroundings
 from maskworks.prediction.film import write_video
 from tests.faults.guessing import Guess, contents, guess, pictures, predictions
-from tests.faults.surroundings import full_disk, kill_oneself, killed, only_line, status, train
-from tests.running import small_data
+from tests.faults.surroundings import full_disk, kill_oneself, killed, only_line, train
+from tests.running import small_data, status
 
 
 def example(value: float) -> Checkpoint:

@@ -28,11 +28,11 @@ from maskworks.published.renaming import refusing_fragments
 from scripts import mmdet2pytorch
 from scripts.mmdet2pytorch import package_of
 from tests.faults.mutation import answer, fuzz, junk, mutated
-from tests.faults.surroundings import status
 from tests.glip.test_convert import published as glip_name
 from tests.maskrcnn.test_convert import published_by_benchmark
 from tests.pose2seg.test_convert import published as pose2seg_name
 from tests.refinemask_psg.test_convert import published_name as refinemask_name
+from tests.running import status
 from tests.solov2.test_convert import published_by_solo
 from tests.upsnet.test_convert import published as upsnet_name
 from tests.yolact.test_convert import published_by_dbolya

@@ -14,8 +14,8 @@ import solov2.eval
 from common.data.coco import CocoDataset
 from common.run.checkpoint import load
 from common.run.resume import load_state
-from tests.faults.surroundings import SMALL, kill_oneself, only_line, status, train
-from tests.running import small_data, start
+from tests.faults.surroundings import SMALL, kill_oneself, only_line, train
+from tests.running import small_data, start, status
 
 
 def test_a_loader_worker_that_dies_is_one_line_and_the_run_goes_on(tmp_path, monkeypatch, capfd):
@@ -63,7 +63,7 @@ def test_a_process_of_torchrun_that_dies_stops_the_job_which_then_goes_on(tmp_pa
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(int((tmp_path / "rank1").read_text()), signal.SIGKILL)  # not the one that writes the files
-    stopped = job.end()
+    stopped = job.end(None)
     assert stopped.returncode != 0
     assert "Signal 9 (SIGKILL)" in stopped.stderr
     saved = load_state(run / "last.state").step

@@ -1,12 +1,11 @@
 """A flag of predict.py that nothing would look at is refused by name, before any weights are read."""
 
 import shlex
-import sys
-from importlib import import_module
 
 import pytest
 
 from common.errors import UserError
+from tests.running import call
 
 
 @pytest.mark.parametrize(
@@ -25,7 +24,6 @@ from common.errors import UserError
         ("pose2seg", "--detector d.pth --smallest-confidence 0.5", "--smallest-confidence.*--keypoints"),
     ],
 )
-def test_a_flag_that_nothing_looks_at_is_refused(package, flags, said, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["predict.py", "street.jpg", "--weights", "none.safetensors", *shlex.split(flags)])
+def test_a_flag_that_nothing_looks_at_is_refused(package, flags, said):
     with pytest.raises(UserError, match=said):
-        import_module(f"{package}.predict").main()
+        call(f"{package}.predict", "street.jpg", "--weights", "none.safetensors", *shlex.split(flags))

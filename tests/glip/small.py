@@ -1,7 +1,5 @@
 """A GLIP that is made in a moment, and scenes for it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -14,30 +14,18 @@ from PIL import Image
 import maskrcnn
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
-from maskrcnn import export
 from maskworks import shapes
+from tests import small
 from tests.maskrcnn.test_convert import published_by_benchmark
-from tests.running import evaluation, run, small_data
+from tests.running import call, evaluation, run
+from tests.small import trained
 
-SMALL = shlex.split(
-    "--model.fpn-channels 16 --model.box-channels 16 --model.mask-channels 16 --model.mask-depth 1 "
-    "--proposals.kept 20 --test.score-threshold 0.0 --test.max-instances 10"
-)
-RUN = shlex.split("--batch-size 2 --workers 0 --device cpu")
+SMALL = shlex.split(small.SMALL["maskrcnn"][2] + " --steps 1 --batch-size 2 --workers 0 --device cpu")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A working folder in which a small model was trained for two steps."""
-    folder = tmp_path_factory.mktemp("work")
-    done = run("maskrcnn/train.py", *SMALL, *RUN, "--steps", 2, *small_data(folder), cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture(scope="module")
-def weights(folder) -> Path:
-    return folder / "runs" / "maskrcnn" / "shapes" / "best.safetensors"
+def weights(tmp_path_factory) -> Path:
+    return trained("maskrcnn", tmp_path_factory.mktemp("work"))
 
 
 def test_training_writes_weights_and_a_report(weights):
@@ -51,7 +39,6 @@ def test_training_writes_weights_and_a_report(weights):
 def test_eval_without_arguments_scores_the_default_run(folder, weights):
     trained = json.loads((weights.parent / "metrics.json").read_text())
     done = run("maskrcnn/eval.py", "--workers", "0", cwd=folder)
-    assert done.returncode == 0, done.stderr
     written = evaluation(done.stdout, folder)
     assert json.loads((written / "metrics.json").read_text()) == trained
     predictions = json.loads((written / "predictions.json").read_text())
@@ -69,31 +56,18 @@ def test_a_union_without_masks_starts_from_other_classes(folder, weights, tmp_pa
         files[-1].write_text(json.dumps(content))
     data += ["--data.train.annotations", *files]
     data += ["--data.val.images", made[1].images, "--data.val.annotations", files[1]]
-    flags = ["--steps", "1", "--no-report", "--weights", weights]
-    done = run("maskrcnn/train.py", *SMALL, *RUN, *flags, *data, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run("maskrcnn/train.py", *SMALL, "--no-report", "--weights", weights, *data, cwd=tmp_path)
     assert "the class layers start anew" in done.stderr
     # without masks: Faster R-CNN, scored by its boxes
-    done = run("maskrcnn/train.py", *SMALL, *RUN, "--steps", "1", "--model.no-masks", *data, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    run("maskrcnn/train.py", *SMALL, "--model.no-masks", *data, cwd=tmp_path)
     assert json.loads((tmp_path / "runs" / "maskrcnn" / "shapes" / "metrics.json").read_text()).keys() == {"bbox"}
 
 
 def test_the_demo_draws_confident_objects_only(weights, tmp_path):
     Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(tmp_path / "one.png")
     for confidence, plain in ((0.0, False), (1.0, True)):
-        done = run(
-            "maskrcnn/demo.py",
-            "--weights",
-            weights,
-            "one.png",
-            "--confidence",
-            confidence,
-            "--device",
-            "cpu",
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, done.stderr
+        flags = ["--weights", weights, "--confidence", confidence, "--device", "cpu"]
+        run("maskrcnn/demo.py", *flags, "one.png", cwd=tmp_path)
         drawn = cv2.imread(str(tmp_path / "demo" / "one.jpg")).astype(int)
         assert (np.abs(drawn - 128).max() <= 1) == plain
 
@@ -105,7 +79,6 @@ def test_a_published_checkpoint_is_converted_and_predicts(tmp_path):
     state = {published_by_benchmark(name): value for name, value in model.state_dict().items()}
     torch.save({"model": state}, tmp_path / "e2e_mask_rcnn_R_50_FPN_1x.pth")
     done = run("scripts/mmdet2pytorch.py", "e2e_mask_rcnn_R_50_FPN_1x.pth", "--out", "ours.safetensors", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
     assert "maskrcnn-benchmark, maskrcnn r50_fpn_1x" in done.stdout
     back = maskrcnn.load(tmp_path / "ours.safetensors", trainable=True)
     assert (back.class_names[0], back.category_ids[-1]) == ("person", 90)
@@ -118,10 +91,7 @@ def test_an_exported_file_may_find_nothing(weights, tmp_path, monkeypatch, capsy
     model = maskrcnn.load(weights)
     model.config.test.score_threshold = 1.0
     monkeypatch.setattr("maskrcnn.load", lambda _, device: model)
-    monkeypatch.setattr(
-        "sys.argv", ["export.py", "--weights", "", "--out", f"{tmp_path}/m.onnx", "--size", "192", "192"]
-    )
-    export.main()
+    call("maskrcnn.export", "--weights", "", "--out", tmp_path / "m.onnx", "--size", 192, 192)
     assert "0 found, 0 of them in the file's answer too" in capsys.readouterr().out
     assert (tmp_path / "m.onnx").exists()
 
@@ -131,6 +101,5 @@ def test_a_graph_that_would_cap_proposals_twice_is_refused(weights, tmp_path):
     model.config.proposals.after_nms = 5
     described = Checkpoint("maskrcnn", to_dict(model.config), model.class_names, model.category_ids, model.state_dict())
     save(tmp_path / "odd.safetensors", described)
-    done = run("maskrcnn/export.py", "--weights", "odd.safetensors", cwd=tmp_path)
-    assert done.returncode == 2
+    done = run("maskrcnn/export.py", "--weights", "odd.safetensors", cwd=tmp_path, status=2)
     assert "caps proposals only once" in done.stderr

@@ -31,8 +31,7 @@ def layout(variant: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "variant",
-    [f"detectron2_{name}" for name in ("r50_fpn", "r50_c4", "r50_dc5", "r50_fpn_gn", "x101_32x8d_fpn")],
+    "variant", [f"detectron2_{name}" for name in ("r50_fpn", "r50_c4", "r50_dc5", "r50_fpn_gn", "x101_32x8d_fpn")]
 )
 def test_a_file_is_known_by_its_names_and_its_network_by_its_shapes(variant):
     converted = convert(layout(variant), Origin("model_final.pth"))

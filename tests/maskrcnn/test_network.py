@@ -9,13 +9,13 @@ import torch
 
 from common.data.batches import Target, collate
 from common.data.coco import CocoDataset
-from common.ops.batch_norm_folding import fold_batch_norms
 from maskrcnn import demo
 from maskrcnn.config import VARIANTS, Config
 from maskrcnn.heads import MaskHead
 from maskrcnn.network import MaskRCNN
 from maskrcnn.postprocess import Detections, strongest
 from maskrcnn.proposals import Proposed, best_of_batch
+from tests.tiny import assert_folding_changes_nothing
 
 CLASSES = ("a", "b", "c")
 
@@ -93,9 +93,6 @@ def test_folded_batch_norms_change_nothing(variant, deformable):
     config = small(variant)
     config.model.deformable = deformable
     model, c4 = MaskRCNN(config, CLASSES).eval(), config.model.neck == "c4"
-    for name, value in model.state_dict().items():
-        if "running" in name:
-            value.uniform_(0.5, 1.5)
     images, regions = torch.randn(1, 3, 64, 64), torch.randn(2, *((1024, 14, 14) if c4 else (256, 7, 7)))
 
     def answers():
@@ -103,22 +100,7 @@ def test_folded_batch_norms_change_nothing(variant, deformable):
         stages = model.backbone(images)
         return [*stages, *model.pyramid(stages), head, model.mask_head(head if c4 else regions)]
 
-    with torch.no_grad():
-        before = answers()
-        fold_batch_norms(model)
-        after = answers()
-    assert not any("running" in name for name in model.state_dict())
-    for expected, found in zip(before, after, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
-
-
-def test_images_of_one_size_give_the_same_alone_and_together():
-    torch.manual_seed(0)
-    model = MaskRCNN(small("shapes"), CLASSES).eval()
-    images = [np.random.RandomState(seed).randint(0, 256, (48, 80, 3)).astype(np.uint8) for seed in range(3)]
-    for alone, together in zip((model.predict([image])[0] for image in images), model.predict(images), strict=True):
-        torch.testing.assert_close(alone.boxes, together.boxes)
-        torch.testing.assert_close(alone.scores, together.scores)
+    assert_folding_changes_nothing(model, answers)
 
 
 def test_images_without_objects_train():

@@ -1,9 +1,7 @@
 """Augmentation by name: what windows and pasted objects leave of a picture, and that all follows from the seed."""
 
 import json
-import sys
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,12 @@ from common.errors import UserError
 from common.run.callbacks import Run
 from maskworks import commands, own_data, shapes
 from maskworks.command_line.variants import configure
-from maskworks.own_data import augmentation, fitting, splits
+from maskworks.own_data import augmentation, fitting
 from maskworks.own_data.tiles import Window
 from tests.maskworks.own_data_formats import text
 from tests.maskworks.test_own_data_training import SMALL as MEASURES
 from tests.maskworks.test_own_data_training import data_set
+from tests.running import call
 from tests.small import SMALL, flags, package_of
 
 
@@ -162,9 +161,8 @@ def test_every_package_learns_from_the_strongest_and_says_what_it_leaves_out(
 ) -> None:
     kept: list[Any] = []
     monkeypatch.setattr(commands, "train", lambda *given, **_: kept.extend(given) or Run(tmp_path, False))
-    words = ["--augment", "strong", "--device", "cpu", "--batch-size", "2"]
-    monkeypatch.setattr(sys, "argv", ["train.py", *flags(name, tmp_path), *words])
-    import_module(f"{package_of(name)}.train").main()
+    words = ["--augment", "strong", "--device", "cpu", "--batch-size", 2]
+    call(f"{package_of(name)}.train", *flags(name, tmp_path), *words)
     model, items, divisor = kept[2], kept[4], kept[6]
     total = sum(model.losses(collate([items[0, index] for index in range(2)], divisor)).values())
     total.backward()
@@ -175,9 +173,7 @@ def test_every_package_learns_from_the_strongest_and_says_what_it_leaves_out(
     assert ("nothing is mirrored" in said) == (name == "glip")
 
 
-def test_own_pictures_that_are_seen_often_are_augmented_lightly_unless_the_user_says_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_pictures_that_are_seen_often_are_augmented_lightly_unless_the_user_says_otherwise(tmp_path: Path) -> None:
     small = yolact.VARIANTS["small"]
 
     def recipe(epochs: int) -> Any:
@@ -185,7 +181,6 @@ def test_own_pictures_that_are_seen_often_are_augmented_lightly_unless_the_user_
         return fitting.finetune(MEASURES, asked, small.training, small.optimizer)["data.augment"]
 
     assert [recipe(small.training.epochs), recipe(20), recipe(21)] == ["light", "published", "light"]
-    monkeypatch.setattr(splits, "user_cache", lambda: tmp_path / "cache")
     data = ["--data", str(data_set(tmp_path / "own"))]
 
     def chosen(*words: str) -> Any:

@@ -20,6 +20,7 @@ from maskworks.command_line.allowed import expected, faults
 from maskworks.command_line.table import settings_of
 from maskworks.command_line.variants import configure
 from maskworks.packages import NETWORKS
+from tests.running import status
 from tests.test_house import ROOT, files
 
 PACKAGES = [*NETWORKS, "refinemask_psg.u2net"]
@@ -64,12 +65,9 @@ PREDICTION = {
 NO_RANGE = {"--model.head-identity", "--model.mean", "--test.smallest-joint-score"}  # any number will do
 
 
-def refused(package: str, command: str, words: list[str], monkeypatch: Any, capsys: Any) -> str:
+def refused(package: str, command: str, words: list[str], capsys: Any) -> str:
     """The one line in which a command ends with status 2."""
-    monkeypatch.setattr(sys, "argv", [f"{command}.py", *words])
-    with pytest.raises(SystemExit) as stop:
-        program.run(import_module(f"{package}.{command}").main)
-    assert stop.value.code == 2
+    assert status(import_module(f"{package}.{command}").main, *words) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.count("\n") == 1
@@ -86,19 +84,19 @@ def refused(package: str, command: str, words: list[str], monkeypatch: Any, caps
 )
 @pytest.mark.parametrize("command", RUN)
 def test_a_value_out_of_its_range_is_refused_with_flag_value_and_range(
-    package: str, command: str, flags: str, allowed: str, monkeypatch: Any, capsys: Any
+    package: str, command: str, flags: str, allowed: str, capsys: Any
 ) -> None:
-    line = refused(package, command, shlex.split(flags), monkeypatch, capsys)
+    line = refused(package, command, shlex.split(flags), capsys)
     flag, *values = flags.split()
     assert any(line.startswith(f"error: {flag} {value}") for value in values)
     assert line.endswith(allowed)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_predictions_refuse_values_out_of_their_range(package: str, monkeypatch: Any, capsys: Any) -> None:
+def test_predictions_refuse_values_out_of_their_range(package: str, capsys: Any) -> None:
     for flags, allowed in PREDICTION.items():
         words = ["street.jpg", "--weights", "none.safetensors", *shlex.split(flags)]
-        line = refused(package, "predict", words, monkeypatch, capsys)
+        line = refused(package, "predict", words, capsys)
         assert line.startswith(f"error: {flags}")
         assert line.endswith(allowed)
 
@@ -112,13 +110,13 @@ def test_every_number_has_a_range_and_every_variant_is_within(package: str) -> N
         assert [(s.flag, each) for s in settings for each in faults(s.kind, s.value)] == []
 
 
-def test_a_file_of_settings_is_held_to_the_same_ranges(tmp_path: Any, monkeypatch: Any, capsys: Any) -> None:
+def test_a_file_of_settings_is_held_to_the_same_ranges(tmp_path: Any, capsys: Any) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("optimizer:\n  lr: .nan\n")
-    line = refused("solov2", "train", ["--config", str(file)], monkeypatch, capsys)
+    line = refused("solov2", "train", ["--config", str(file)], capsys)
     assert line == f"error: {file}: --optimizer.lr nan: expected a number, 0 or more"
     file.write_text("variant: r50_3y\n")
-    assert "did you mean r50_3x?" in refused("solov2", "train", ["--config", str(file)], monkeypatch, capsys)
+    assert "did you mean r50_3x?" in refused("solov2", "train", ["--config", str(file)], capsys)
 
 
 def test_a_checkpoint_is_held_to_the_same_ranges() -> None:
@@ -136,6 +134,8 @@ def test_a_checkpoint_is_held_to_the_same_ranges() -> None:
         ("train", "--variant r50_3x", "--variant r50_3x: a variant is named first, without a flag: train.py r50_3x"),
         ("train", "--variant=r50_3", "no variant is called 'r50_3'; did you mean r50_3x?"),
         ("train", "--batch-siz 3", "--batch-siz: no such flag; did you mean --batch-size?"),
+        ("train", "--optimizer.lrr 1", "did you mean --optimizer.lr?"),
+        ("train", "--epoch 3", "did you mean --epochs?"),
         ("train", "--no-repart", "--no-repart: no such flag; did you mean --report?"),
         ("train", "--precision fp61", "--precision fp61: expected one of fp32, bf16, fp16; did you mean fp16?"),
         ("train", "--model.backbone=resnet5", "one of resnet10, resnet18, resnet34, resnet50, resnet101,"),
@@ -151,9 +151,11 @@ def test_a_checkpoint_is_held_to_the_same_ranges() -> None:
     ],
 )
 def test_what_is_not_known_is_named_with_what_was_meant(
-    command: str, words: str, said: str, monkeypatch: Any, capsys: Any
+    command: str, words: str, said: str, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    assert said in refused("solov2", command, shlex.split(words), monkeypatch, capsys)
+    monkeypatch.chdir(tmp_path)
+    assert said in refused("solov2", command, shlex.split(words), capsys)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -173,14 +175,14 @@ def test_help_fits_on_a_screen(package: str, command: str, monkeypatch: Any, cap
     assert [name for name in named if f"  {name} " not in text and f"  {name}\n" not in text] == []
 
 
-def test_the_whole_help_has_every_setting_with_its_range_and_value(monkeypatch: Any, capsys: Any) -> None:
+def test_the_whole_help_has_every_setting_with_its_range_and_value(capsys: Any) -> None:
     variants = import_module("solov2.config").VARIANTS
     with pytest.raises(SystemExit):
         configure(variants, ["r50_3x", "--help-all"])
     text = " ".join(capsys.readouterr().out.split())
     settings = settings_of(type(variants["shapes"]))
     assert [s.flag for s in settings if f" {s.flag} " not in text] == [
-        *("--variant", "--data.path", "--data.recipe", "--data.augment"),
+        *("--variant", "--data.path", "--data.recipe", "--data.augment")
     ]
     assert "--optimizer.lr Learning rate for `batch_size` images. (a number, 0 or more; default 0.01)" in text
 
@@ -191,11 +193,8 @@ def failing() -> None:
 
 def test_what_nobody_foresaw_is_a_line_and_a_private_file(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["train.py"])
-    with pytest.raises(SystemExit) as stop:
-        program.run(failing)
+    assert status(failing) == 70
     (file,) = tmp_path.iterdir()
-    assert stop.value.code == 70
     said = f"error: ZeroDivisionError: division by; the traceback is in {file}, and --traceback prints it\n"
     assert capsys.readouterr().err == said
     assert "in failing" in file.read_text(encoding="utf-8")
@@ -205,37 +204,31 @@ def test_what_nobody_foresaw_is_a_line_and_a_private_file(tmp_path: Path, monkey
 
 def test_without_a_temporary_folder_it_is_a_line_still(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    monkeypatch.setattr(sys, "argv", ["train.py"])
-    with pytest.raises(SystemExit):
-        program.run(failing)
+    assert status(failing) == 70
     assert re.fullmatch(r"error: ZeroDivisionError.*could not be kept \(.+\).*\n", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize(("error", "status"), [(ZeroDivisionError("nothing"), 70), (UserError("no such file"), 2)])
+@pytest.mark.parametrize(("error", "ended"), [(ZeroDivisionError("nothing"), 70), (UserError("no such file"), 2)])
 def test_traceback_shows_it_and_is_no_word_of_the_command(
-    error: Exception, status: int, tmp_path: Path, monkeypatch: Any, capsys: Any
+    error: Exception, ended: int, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     def main() -> None:
-        assert sys.argv == ["train.py", "--steps", "3"]
+        assert sys.argv[1:] == ["--steps", "3"]
         raise error
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["train.py", "--traceback", "--steps", "3"])
-    with pytest.raises(SystemExit) as stop:
-        program.run(main)
+    assert status(main, "--traceback", "--steps", 3) == ended
     said = capsys.readouterr().err
-    assert stop.value.code == status
     assert said.startswith("Traceback") and "in main" in said
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interruption_stays_one(monkeypatch: Any) -> None:
+def test_an_interruption_stays_one() -> None:
     def main() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys, "argv", ["train.py"])
     with pytest.raises(KeyboardInterrupt):
-        program.run(main)
+        status(main)
 
 
 def test_every_program_runs_by_it() -> None:

@@ -25,11 +25,6 @@ HEIGHT, WIDTH = 90, 120
 FORMATS = ["coco", "labelme", "yolo", "cvat", "label-images"]
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, "user_cache", lambda: tmp_path / "cache")
-
-
 def disc(x: float, y: float, radius: float) -> Mask:
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     return np.asarray((columns - x) ** 2 + (rows - y) ** 2 <= radius**2)

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from common.data.coco import CocoDataset
-from common.data.loader import worker_count
 from common.errors import UserError
 from common.run import checkpoint
 from common.run.configuration import from_dict, to_dict
@@ -188,18 +187,6 @@ def test_a_checkpoint_brings_no_settings_of_the_machine_that_made_it(folder: Pat
         training = from_dict(Config, settings, "here").training
         assert (training.run, training.weights, training.device, training.resume) == ("", "", "auto", False)
         assert (training.workers, training.overwrite, training.precision) == (-1, False, "bf16")
-
-
-@pytest.mark.parametrize(
-    ("processors", "processes", "expected"), [(1, 1, 1), (2, 1, 1), (4, 1, 3), (64, 1, 4), (64, 8, 4), (16, 8, 1)]
-)
-def test_without_a_number_the_workers_fit_the_machine(
-    monkeypatch: pytest.MonkeyPatch, processors: int, processes: int, expected: int
-) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(processors)), raising=False)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-    assert worker_count(-1) == expected
-    assert [worker_count(number) for number in (0, 1, 7)] == [0, 1, 7]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

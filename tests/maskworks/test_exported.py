@@ -22,6 +22,7 @@ from maskworks import exported, openvino_export, quantisation
 from maskworks.__main__ import start
 from maskworks.packages import NETWORKS
 from maskworks.shapes.scenes import draw_scene
+from tests.running import call
 from tests.tiny import CLASSES, SIDE, tiny
 
 IDS = (4, 7, 9)
@@ -39,9 +40,8 @@ def files(request, tmp_path_factory):
     torch.manual_seed(3)
     model = getattr(module, NETWORKS[package])(config, CLASSES, IDS)
     save(folder / "m.safetensors", Checkpoint(package, to_dict(config), CLASSES, IDS, model.state_dict()))
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as said:
-        patch.setattr("sys.argv", ["export.py", "--weights", f"{folder}/m.safetensors", "--out", f"{folder}/m.onnx"])
-        import_module(f"{package}.export").main()
+    with redirect_stdout(StringIO()) as said:
+        call(f"{package}.export", "--weights", folder / "m.safetensors", "--out", folder / "m.onnx")
     assert " found, 0 of" not in said.getvalue()
     assert "in the file's answer too" in said.getvalue()
     return package, folder

@@ -29,6 +29,7 @@ from maskworks import command_line
 from maskworks.many import engine, finding, parts, photographs, results, scoring, sources
 from maskworks.many.__main__ import PredictMany
 from solov2 import VARIANTS, SOLOv2, load
+from tests.running import call
 
 pa = pytest.importorskip("pyarrow", reason="pip install 'maskworks[ray]' for these tests")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -189,8 +190,7 @@ def test_results_are_coco_files_again(tmp_path: Path, monkeypatch: pytest.Monkey
     kept(tmp_path / "found", "x", "y")
     for words in ("--to coco --out all.json", "--to folder --out each"):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["results", "found", *words.split()])
-        results.main()
+        call("maskworks.many.results", "found", *words.split())
     content = json.loads((tmp_path / "all.json").read_text())
     assert [image["file_name"] for image in content["images"]] == ["x", "y"]
     assert content["categories"] == MADE_BY["classes"]

@@ -40,11 +40,6 @@ from tests.maskworks.own_data_formats import (
 Make = Callable[[Path], Path]
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, "user_cache", lambda: tmp_path / "cache")
-
-
 def opened(reading: found.Reading, part: str = "train") -> CocoDataset:
     parts = {"train": reading.train} | ({"val": reading.val} if reading.val else {})
     named = splits.written("data", parts)[part]

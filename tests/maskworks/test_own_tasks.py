@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,13 @@ from common.run.callbacks import Run
 from common.run.settings import Data, Training
 from glip.captioned_data import CaptionedDataset, open_data
 from maskworks import commands, own_data, shapes
-from maskworks.own_data import splits
 from maskworks.own_data.checks import wasted_by
 from maskworks.own_data.coco_files import counted_segments
 from pose2seg.config import PeopleData
 from pose2seg.people import open_people
 from refinemask_psg.psg.data import PsgDataset
 from tests.maskworks.own_data_formats import text
+from tests.running import call
 from tests.small import SMALL
 from upsnet.panoptic_data import open_panoptic
 
@@ -33,11 +31,6 @@ OPEN: dict[str, Any] = {
     "captions": lambda data, split: open_data(data, split, Training()),
     "scene_graph": lambda data, split: PsgDataset(*commands.files_of(data, split), split),
 }
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, "user_cache", lambda: tmp_path / "cache")
 
 
 def drawn(folder: Path, split: Any = "train", count: int = 6) -> Path:
@@ -163,9 +156,8 @@ def test_training_starts_from_a_path_with_a_plan_that_follows_from_it(
     root = drawn(tmp_path / "own")
     small = SMALL[name][2].split()
     variant = [] if name == "psg" else ["shapes"]
-    words = ["--data", str(root / file), "--device", "cpu", "--batch-size", "2"]
-    monkeypatch.setattr(sys, "argv", ["train.py", *variant, *small, *words, "--data.check", "say"])
-    import_module(f"{package}.train").main()
+    words = ["--data", root / file, "--device", "cpu", "--batch-size", 2]
+    call(f"{package}.train", *variant, *small, *words, "--data.check", "say")
     config, items, validation = kept[1], kept[4], kept[5]
     assert config.schedule.name == "cosine"
     assert config.data.path == ""

@@ -241,13 +241,7 @@ def test_a_scene_graph_stands_beside_its_drawing(tmp_path: Path) -> None:
 
 def test_the_log_survives_a_crash_and_a_resume(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    lines = [
-        '{"step": 1, "loss": 5}',
-        '{"step": 2, "loss": 9}',
-        '{"step": 2, "loss": 4}',
-        "[]",
-        '{"step": 3, "lo',
-    ]
+    lines = ['{"step": 1, "loss": 5}', '{"step": 2, "loss": 9}', '{"step": 2, "loss": 4}', "[]", '{"step": 3, "lo']
     log.write_text("\n".join(lines), encoding="utf-8")
     steps, evaluations = read_log(log)
     assert [line["loss"] for line in steps] == [5, 4]

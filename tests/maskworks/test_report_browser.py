@@ -117,10 +117,7 @@ def test_the_filters_of_the_gallery_work_in_a_browser(tmp_path: Path) -> None:
     show = "tell([all('.gallery figure:not([hidden]) b').map(b => b.textContent), found.textContent]);"
     answer, seen = browse(path, show)
     assert seen == NOTHING
-    assert json.loads(answer) == [
-        ["a.jpg", "b.jpg", HOSTILE, "empty.jpg"],
-        "4 of 4 images, 4 objects",
-    ]
+    assert json.loads(answer) == [["a.jpg", "b.jpg", HOSTILE, "empty.jpg"], "4 of 4 images, 4 objects"]
     choose = "filter.elements.label.value = '0'; filter.elements.score.value = 0.35; "
     choose += "filter.dispatchEvent(new Event('input'));"
     answer, seen = browse(path, choose + show)

@@ -25,11 +25,7 @@ def test_scenes_are_the_same_on_every_machine() -> None:
     digest = hashlib.sha256()
     for index in range(12):
         scene = draw_scene(0, "train", index)
-        for array in (
-            scene.image,
-            *(thing.mask for thing in scene.things),
-            *(mask for _, mask in scene.stuff),
-        ):
+        for array in (scene.image, *(thing.mask for thing in scene.things), *(mask for _, mask in scene.stuff)):
             digest.update(array.tobytes())
     assert digest.hexdigest() == "a701e5606c9a063977ee2afaacc89bb45b32bd87f5ea0473a7e636a561002b8b"
 
@@ -37,9 +33,7 @@ def test_scenes_are_the_same_on_every_machine() -> None:
 @settings(max_examples=60)
 @given(
     st.lists(
-        st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), min_size=3, max_size=7),
-        min_size=1,
-        max_size=2,
+        st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), min_size=3, max_size=7), min_size=1, max_size=2
     )
 )
 def test_filling_agrees_with_counting_crossings(contours: list[list[tuple[int, int]]]) -> None:

@@ -75,7 +75,7 @@ def test_processes_asking_at_once_get_one_complete_folder(tmp_path: Path) -> Non
     ask = "import sys; from pathlib import Path; from maskworks.shapes.dataset import ensure\n"
     (tmp_path / "ask.py").write_text(ask + "print(ensure('val', 3, 6, Path(sys.argv[1])).root)\n")
     done = python(tmp_path / "ask.py", tmp_path / "cache", cwd=tmp_path, processes=2)
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
+    assert len(done.stdout.splitlines()) == 2
     (root,) = map(Path, set(done.stdout.splitlines()))
     assert list(root.parent.iterdir()) == [root]
     assert len(contents(ShapesFolder(root))) == 2 * 6 + 5
@@ -124,12 +124,7 @@ def test_the_default_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
-    [
-        (("test", 0, 1), "'test'"),
-        (("train", -1, 1), "seed"),
-        (("train", 2**32, 1), "seed"),
-        (("val", 0, 0), "images"),
-    ],
+    [(("test", 0, 1), "'test'"), (("train", -1, 1), "seed"), (("train", 2**32, 1), "seed"), (("val", 0, 0), "images")],
 )
 def test_bad_requests_are_refused(arguments: Any, reason: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=reason):
@@ -160,10 +155,9 @@ def test_the_data_sets_of_a_clone_are_found_from_a_packages_folder(
 
 def test_the_command_writes_a_new_folder_only(tmp_path: Path) -> None:
     command = ["-m", "maskworks.shapes", "--out", tmp_path / "new", "--count", 2, "--seed", 3]
-    assert python(*command, cwd=tmp_path).returncode == 0
+    python(*command, cwd=tmp_path)
     assert len(contents(ShapesFolder(tmp_path / "new"))) == 2 * 2 + 5
-    again = python(*command, cwd=tmp_path)
-    assert again.returncode == 2
+    again = python(*command, cwd=tmp_path, status=2)
     assert again.stderr.count("\n") == 1
     assert "new: exists already" in again.stderr
 

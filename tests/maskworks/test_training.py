@@ -54,8 +54,7 @@ def test_a_training_leaves_what_the_command_does_and_tells_its_callbacks(setting
     monkeypatch.chdir(tmp_path)
     told, quick, before = Listening(), QUICK | {"report": True}, solov2.train
     run = solov2.train(run="one", callbacks=[told, Callbacks()], **quick, **settings)
-    done = python("-m", "solov2.train", *as_flags(quick | settings), "--run", "two", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    python("-m", "solov2.train", *as_flags(quick | settings), "--run", "two", cwd=tmp_path)
     ours, commands = load(run.weights), load(Path("two/best.safetensors"))
     assert ours.config == commands.config
     assert all(torch.equal(value, commands.weights[name]) for name, value in ours.weights.items())

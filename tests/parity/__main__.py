@@ -1,7 +1,5 @@
 """`python -m tests.parity CASE... [--dump DIR] [--freeze] [--measure] [--device D]`: is every network the original?"""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import traceback
@@ -56,9 +54,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--dump", type=Path, metavar="DIR", help="write what was computed: DIR/<case>.npz, by output name"
     )
     parser.add_argument(
-        "--freeze",
-        action="store_true",
-        help="record our own outputs on drawn scenes under tests/parity/cases",
+        "--freeze", action="store_true", help="record our own outputs on drawn scenes under tests/parity/cases"
     )
     parser.add_argument(
         "--measure", action="store_true", help="first measure and record what float32 leaves open (minutes a case)"

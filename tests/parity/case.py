@@ -4,8 +4,6 @@ A case is a folder with spec.json (settings, layout, tolerances) and golden.npz 
 and const/...). It holds no weights: every parameter is a fixed function of its name and shape, `fill`.
 """
 
-from __future__ import annotations
-
 import fnmatch
 import hashlib
 import json
@@ -15,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from common.errors import UserError
 
@@ -94,10 +94,15 @@ class Case:
             for name, entry in self.spec["state_dict"].items()
         }
 
+    def tensor(self, name: str, device: str) -> Tensor:
+        """An input, there."""
+        return torch.from_numpy(self.inputs[name]).to(device)
+
     def unpacked(self, name: str, section: str = "inputs") -> Array:
         """The bool array whose bits are packed in the input or output `name`; its shape is in the spec."""
         packed = self.arrays[("in/" if section == "inputs" else "out/") + name]
-        shape = tuple(self.spec[section][name]["unpacked_shape"])
+        entry = self.spec[section][name.removesuffix("@bits")]
+        shape = tuple(entry["unpacked_shape"] if "unpacked_shape" in entry else entry["shape"])
         return np.unpackbits(packed.reshape(-1), count=int(np.prod(shape))).reshape(shape).astype(bool)
 
 

@@ -3,8 +3,6 @@
 The networks and their made-up checkpoints are those of the given cases, which have to pass first.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The photographs of a case: any number of them, each compared as a case of its own, grey ones in three channels."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,10 +1,9 @@
 """What network cases share: the made-up checkpoint, gradients, and how far float32 leaves those open."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +77,16 @@ def gradient_outputs(found: Gradients, limit: int = 2000) -> dict[str, Array]:
     return computed
 
 
+def part_of(name: str) -> str:
+    """backbone, neck ..., from a published name or an output named after it."""
+    return name.rpartition("/")[2].partition(".")[0]
+
+
 def rounding_of_gradients(
-    case: Case, name: str, gradients_in: Callable[[torch.dtype], Gradients], part_of: Callable[[str], str]
+    case: Case,
+    name: str,
+    gradients_in: Callable[[Case, torch.dtype], Gradients],
+    part_of: Callable[[str], str] = part_of,
 ) -> float:
     """How far float32 leaves the gradients of that part of the network open to which the parameter `name` belongs.
 
@@ -89,7 +96,7 @@ def rounding_of_gradients(
     """
     spread = case.spec.get(RECORDED) or MEASURED.get(case.folder)
     if spread is None:
-        spread = MEASURED[case.folder] = gradient_spread(gradients_in, part_of)
+        spread = MEASURED[case.folder] = gradient_spread(partial(gradients_in, case), part_of)
     return min(2 * spread.get(part_of(name), 0.0), LARGEST_SPREAD)
 
 

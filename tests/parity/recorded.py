@@ -3,8 +3,6 @@
 rounding.json holds it by the digest of a case's arrays, so a case that changed is measured anew.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from functools import cache

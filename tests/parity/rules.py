@@ -3,12 +3,10 @@
 An array of another shape, and a NaN or an infinity where the original has a number, is an infinite error.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +119,11 @@ def mask_bits_except(undecided: Array) -> Rule:
     return Rule("exact mask", 0.0, error)
 
 
+def as_text(value: object) -> Array:
+    """JSON, as arrays hold the texts that some originals write."""
+    return np.array(json.dumps(value))
+
+
 def same_json() -> Rule:
     """UTF-8 JSON in bytes: 0 when both say the same, strings to the last character, else 1."""
 
@@ -128,6 +131,11 @@ def same_json() -> Rule:
         return 0.0 if json.loads(computed.tobytes()) == json.loads(expected.tobytes()) else 1.0
 
     return Rule("same JSON", 0.0, error)
+
+
+def first_of(choices: Iterable[tuple[str, Rule]], name: str) -> Rule | None:
+    """The rule beside the first pattern that is the whole of an output's name."""
+    return next((rule for pattern, rule in choices if re.fullmatch(pattern, name)), None)
 
 
 def largest(errors: Array) -> float:

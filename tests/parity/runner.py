@@ -9,8 +9,6 @@ An adapter is the module tests/parity/<system>/:
                            to learn from
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import math

@@ -1,7 +1,5 @@
 """What a spec states: each entry that decides results is followed, or refused by name, never passed over."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -82,8 +80,18 @@ def one_of(settings: Mapping[str, Any], names: Collection[str], where: str) -> A
     return values[0]
 
 
-# the test settings of a detector with two stages, in MMDetection's terms
+# the settings of a detector with two stages, in MMDetection's terms
 TWO_STAGES: Fixed = {
+    "settings.train_cfg.*.assigner.type": ("MaxIoUAssigner",),
+    "settings.train_cfg.*.ignore_iof_thr": (-1,),
+    "settings.train_cfg.rpn.assigner.match_low_quality": (True,),
+    "settings.train_cfg.rpn.allowed_border": (-1,),
+    "settings.train_cfg.rpn.sampler.type": ("RandomSampler",),
+    "settings.train_cfg.rpn.sampler.add_gt_as_proposals": (False,),
+    "settings.train_cfg.rcnn.sampler.add_gt_as_proposals": (True,),
+    "settings.train_cfg.rcnn.mask_size": (28,),
+    "settings.train_cfg.*.neg_pos_ub": (-1,),
+    "settings.train_cfg.*.pos_weight": (-1,),
     "settings.*_cfg.rpn*.min_bbox_size": (0,),
     "settings.*_cfg.rpn*.nms_across_levels": (False,),
     "settings.*_cfg.*.nms.type": ("nms",),

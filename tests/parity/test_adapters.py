@@ -1,7 +1,5 @@
 """Adapters follow a case's spec: other numbers of images, chunks and stages than the given cases have."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What float32 leaves open of GLIP's boxes is measured where they miss their tolerance, and nothing else is let off."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

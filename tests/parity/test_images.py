@@ -1,7 +1,5 @@
 """Cases with other numbers of photographs, and grey ones: every output is compared, and fails by its own name."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from types import ModuleType

@@ -4,8 +4,6 @@ What is expected is computed by our own code, from the same inputs under the nam
 photograph alone. So these cases prove that a spec is read rightly, not that the numbers are the original's.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from copy import deepcopy

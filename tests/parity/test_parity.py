@@ -1,7 +1,5 @@
 """Every committed case, and every case in the folder that MASKWORKS_PARITY names."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What was recorded of a given case's rounding stands in for measuring it, for that case and no further."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

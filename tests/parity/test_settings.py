@@ -1,7 +1,5 @@
 """A setting that decides results is followed or refused by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path

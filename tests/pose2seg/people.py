@@ -1,7 +1,5 @@
 """Skeletons, photographs and a small network for these tests."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 
 import numpy as np
@@ -37,7 +35,3 @@ def skeletons(count: int, height: int, width: int, seed: int = 0) -> Tensor:
     visibility = np.where(labelled, random.choice([1, 2], size=(count, 17), p=[0.2, 0.8]), 0)
     joints[..., 2] = visibility
     return torch.from_numpy(joints * labelled[..., None]).float()
-
-
-def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)

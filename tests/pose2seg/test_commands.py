@@ -1,9 +1,6 @@
 """The commands as a newcomer types them: train, evaluate, predict, convert, export; OCHuman's own file."""
 
 import json
-import runpy
-import shlex
-import sys
 from pathlib import Path
 
 import cv2
@@ -17,26 +14,15 @@ from common.errors import UserError
 from common.ops import masks as rle
 from maskworks import shapes
 from maskworks.shapes.scene_files import KEYPOINT_NAMES
-from pose2seg.eval import main as evaluate
-from tests import small
+from scripts import prepare_ochuman
 from tests.pose2seg.test_convert import published
-from tests.running import ROOT, evaluation, make_photographs, run, skipped_files, small_data
-
-SMALL = shlex.split(small.SMALL["pose2seg"][2] + " --batch-size 2 --workers 0 --device cpu")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A working folder in which a small model was trained for two steps."""
-    folder = tmp_path_factory.mktemp("work")
-    done = run("pose2seg/train.py", *SMALL, "--steps", 2, *small_data(folder, 6, "keypoints"), cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+from tests.running import call, evaluation, make_photographs, run, skipped_files, status
+from tests.small import trained
 
 
 @pytest.fixture(scope="module")
-def weights(folder) -> Path:
-    return folder / "runs" / "pose2seg" / "shapes" / "best.safetensors"
+def weights(tmp_path_factory) -> Path:
+    return trained("pose2seg", tmp_path_factory.mktemp("work"))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +40,6 @@ def found_people(made: shapes.ShapesFolder, folder: Path) -> Path:
 
 
 def test_training_writes_weights_and_a_report(weights):
-    assert weights.exists()
     assert (weights.parent / "report.html").read_text().count(', ground truth">') == 6
     assert pose2seg.load(weights).class_names == ("person",)
 
@@ -62,7 +47,6 @@ def test_training_writes_weights_and_a_report(weights):
 def test_eval_without_arguments_scores_the_default_run(folder, weights):
     trained = json.loads((weights.parent / "metrics.json").read_text())
     done = run("pose2seg/eval.py", "--workers", 0, "--test.maps", "maps", cwd=folder)
-    assert done.returncode == 0, done.stderr
     assert "AP50" in done.stdout
     written = evaluation(done.stdout, folder)
     scores = json.loads((written / "metrics.json").read_text())
@@ -85,7 +69,6 @@ def test_one_run_scores_cocopersons_and_ochuman(weights, made, tmp_path):
         (tmp_path / "datasets" / name).write_bytes(made.keypoints.read_bytes())
     flags = ["--weights", weights, "--run", "out", "--workers", 0]
     done = run("pose2seg/eval.py", "--coco", "--OCHuman", *flags, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
     written = evaluation(done.stdout, tmp_path)
     scores = json.loads((written / "metrics.json").read_text())
     assert list(scores) == ["COCOPersons val", "OCHuman val", "OCHuman test"]
@@ -95,15 +78,13 @@ def test_one_run_scores_cocopersons_and_ochuman(weights, made, tmp_path):
 
 def test_the_papers_data_sets_lie_where_the_flags_say(weights, made, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    flags = ["eval.py", "--weights", str(weights), "--run", "out", "--workers", "0", "--OCHuman", "--device", "cpu"]
+    flags = ["--weights", weights, "--run", "out", "--workers", 0, "--OCHuman", "--device", "cpu"]
     for part in ("val", "test"):
         flags += [f"--data.ochuman-{part}.annotations", str(made.keypoints)]
-    monkeypatch.setattr("sys.argv", flags)
     with pytest.raises(UserError, match=r"expected OCHuman val's images, which --data\.ochuman-val\.images"):
-        evaluate()
+        call("pose2seg.eval", *flags)
     both = [word for part in ("val", "test") for word in (f"--data.ochuman-{part}.images", str(made.images))]
-    monkeypatch.setattr("sys.argv", [*flags, *both])
-    evaluate()
+    call("pose2seg.eval", *flags, *both)
     assert "OCHuman test" in capsys.readouterr().out
 
 
@@ -111,7 +92,6 @@ def test_eval_takes_joints_that_somebody_else_found(weights, made, tmp_path):
     data = ["--data.val.images", made.images, "--data.val.annotations", made.keypoints]
     flags = ["--weights", weights, "--run", "out", "--workers", 0, "--data.keypoints", found_people(made, tmp_path)]
     done = run("pose2seg/eval.py", *flags, *data, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
     predictions = json.loads((evaluation(done.stdout, tmp_path) / "predictions.json").read_text())
     assert {round(prediction["score"], 4) for prediction in predictions} == {0.9}
     assert len(predictions) == len(json.loads((tmp_path / "found.json").read_text()))
@@ -121,7 +101,6 @@ def test_predict_draws_people_and_reports_who_has_too_few_joints(weights, made, 
     found = found_people(made, tmp_path)
     flags = ["--weights", weights, "--keypoints", found, "--out", "out"]
     done = run("pose2seg/predict.py", *flags, made.images, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
     people = json.loads(found.read_text())
     name = f"{people[0]['image_id']:012d}"
     assert f"{name}.png: person 1: 2 visible keypoints, 3 are needed" in done.stderr
@@ -135,8 +114,7 @@ def test_predict_draws_people_and_reports_who_has_too_few_joints(weights, made, 
 
 
 def test_predict_without_joints_says_what_it_needs(weights, made, tmp_path):
-    done = run("pose2seg/predict.py", "--weights", weights, made.images, cwd=tmp_path)
-    assert done.returncode == 2
+    done = run("pose2seg/predict.py", "--weights", weights, made.images, cwd=tmp_path, status=2)
     assert "expected either --keypoints or --detector" in done.stderr
 
 
@@ -149,7 +127,6 @@ def test_predict_finds_joints_with_torchvisions_detector_also_in_videos(weights,
     flags = ["--detector", "keypointrcnn.pth", "--smallest-score", 0, "--smallest-joint-score", -100]
     files = ["good.jpg", "broken.jpg", "film.mp4"]
     done = run("pose2seg/predict.py", "--weights", weights, *flags, *files, "--out", "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
     assert skipped_files(done.stderr) == {"broken.jpg"}
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [Path(image["file_name"]).name for image in content["images"]] == ["good.jpg"]
@@ -164,8 +141,7 @@ def test_a_published_checkpoint_is_converted_and_predicts_the_same(tmp_path):
     torch.save(
         {published(name): value for name, value in model.state_dict().items()}, tmp_path / "pose2seg_release.pkl"
     )
-    done = run("scripts/mmdet2pytorch.py", "pose2seg_release.pkl", "--out", "here.safetensors", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    run("scripts/mmdet2pytorch.py", "pose2seg_release.pkl", "--out", "here.safetensors", cwd=tmp_path)
     converted = pose2seg.load(tmp_path / "here.safetensors", trainable=True)
     assert converted.class_names == ("person",)
     image, joints = np.zeros((60, 80, 3), np.uint8), np.full((1, 17, 3), 2.0)
@@ -176,7 +152,6 @@ def test_a_published_checkpoint_is_converted_and_predicts_the_same(tmp_path):
 def test_an_exported_file_agrees_with_pytorch(weights, tmp_path):
     pytest.importorskip("onnxscript")
     done = run("pose2seg/export.py", "--weights", weights, "--out", "model.onnx", "--people", 4, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
     assert "in the file's answer too" in done.stdout
     assert (tmp_path / "model.onnx").stat().st_size > 0
 
@@ -196,17 +171,11 @@ def ochuman(people: list[dict[str, object]]) -> dict[str, object]:
     return {"keypoint_names": names, "images": images}
 
 
-def prepare(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """scripts/prepare_ochuman.py, in this process."""
-    monkeypatch.setattr(sys, "argv", ["prepare_ochuman.py", *map(str, arguments)])
-    runpy.run_path(str(ROOT / "scripts" / "prepare_ochuman.py"), run_name="__main__")
-
-
-def test_ochumans_own_file_becomes_coco_files_by_range(tmp_path, monkeypatch):
+def test_ochumans_own_file_becomes_coco_files_by_range(tmp_path):
     people = [{"max_iou": 0.6}, {"max_iou": 0.75}, {"keypoints": None}, {"segms": None}, {"max_iou": 1.0}]
     people += [{"max_iou": 0.1}] * 2500
     (tmp_path / "ochuman.json").write_text(json.dumps(ochuman(people)))
-    prepare(tmp_path / "ochuman.json", "--out", tmp_path / "out", monkeypatch=monkeypatch)
+    assert status(prepare_ochuman.main, tmp_path / "ochuman.json", "--out", tmp_path / "out") == 0
     read = {path.name: json.loads(path.read_text()) for path in (tmp_path / "out").iterdir()}
     counts = {name.removeprefix("ochuman_coco_format_"): len(content["annotations"]) for name, content in read.items()}
     assert counts == {
@@ -226,9 +195,7 @@ def test_ochumans_own_file_becomes_coco_files_by_range(tmp_path, monkeypatch):
     assert rle.area([person["segmentation"]]).tolist() == [1600 - 100]
 
 
-def test_another_json_is_not_taken_for_ochuman(tmp_path, monkeypatch, capsys):
+def test_another_json_is_not_taken_for_ochuman(tmp_path, capsys):
     (tmp_path / "other.json").write_text('{"images": []}')
-    with pytest.raises(SystemExit) as stopped:
-        prepare(tmp_path / "other.json", monkeypatch=monkeypatch)
-    assert stopped.value.code == 2
+    assert status(prepare_ochuman.main, tmp_path / "other.json") == 2
     assert "expected OCHuman's own ochuman.json" in capsys.readouterr().err

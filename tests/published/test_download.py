@@ -1,7 +1,5 @@
 """A file from the web arrives whole and checked, or an error says what to do; a server here breaks in each way."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import multiprocessing

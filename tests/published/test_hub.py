@@ -1,7 +1,5 @@
 """hf:OWNER/REPO is written with a card and read again, against a stand-in of the Hub that speaks what is needed."""
 
-from __future__ import annotations
-
 import base64
 import json
 import shutil
@@ -24,6 +22,7 @@ from maskworks.published import weights
 from maskworks.published.hub import parts
 from maskworks.published.names import local_file
 from tests.published.test_weights import small
+from tests.running import call
 
 constants = pytest.importorskip("huggingface_hub.constants")
 COMMIT = "0123456789" * 4
@@ -102,13 +101,11 @@ def saved(path: Path) -> solov2.SOLOv2:
 
 
 def test_a_checkpoint_is_pushed_with_its_card_and_read_again(
-    files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    files: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = saved(tmp_path / "best.safetensors")
     (tmp_path / "metrics.json").write_text('{"segm": {"AP": 0.25, "AP50": 0.5}}')
-    words = ["weights", "push", "best.safetensors", "hf:me/mine", "--licence", "apache-2.0"]
-    monkeypatch.setattr(sys, "argv", words)
-    weights.main()
+    call("maskworks.published.weights", "push", "best.safetensors", "hf:me/mine", "--licence", "apache-2.0")
     assert f"written: https://huggingface.co/me/mine/commit/{COMMIT}" in capsys.readouterr().out
     assert files["me/mine/model.safetensors"] == (tmp_path / "best.safetensors").read_bytes()
     _, front, page = files["me/mine/README.md"].decode().split("---\n", 2)

@@ -1,11 +1,8 @@
 """Weights by name: fetched and converted once, taken where a weights file may stand; the real lists by their form."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -20,11 +17,13 @@ from PIL import Image
 
 import solov2
 from common.errors import UserError
+from maskworks.packages import NETWORKS
 from maskworks.published import fetching, names, weights
 from maskworks.published.coco_classes import COCO_CLASSES
 from maskworks.published.names import Published, local_file, published
 from solov2.config import VARIANTS
 from solov2.weights import initialise
+from tests.running import call
 from tests.solov2.test_convert import published_by_solo
 from tests.web import Server, serving
 
@@ -174,8 +173,7 @@ def test_the_list_is_printed_and_downloads(
 ) -> None:
     def printed(*arguments: str) -> str:
         monkeypatch.setenv("COLUMNS", "160")
-        monkeypatch.setattr(sys, "argv", ["weights", *arguments])
-        weights.main()
+        call("maskworks.published.weights", *arguments)
         return capsys.readouterr().out
 
     assert re.search(r"solov2:small +│ segm 29.6 +│ COCO val2017 │ COCO train2017 │ MIT +│ +│", printed())
@@ -209,11 +207,18 @@ def test_every_package_has_a_list() -> None:
     assert set(published()) == {path.parent.name for path in Path(solov2.__file__).parents[1].glob("*/convert.py")}
 
 
-def test_photographs_are_predicted_with_a_name(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("package", ["glip", "pose2seg", "solov2", "upsnet", "yolact"])
+def test_a_file_of_another_network_is_refused(package: str) -> None:
+    conversion = import_module(f"{package}.convert")
+    for name in ("backbone.conv1.weight", "roi_head.bbox_head.fc_cls.weight"):
+        assert conversion.recognise({name: torch.zeros(1)}) is None
+        with pytest.raises(UserError, match=f"not a {NETWORKS[package]} checkpoint"):
+            conversion.convert({name: torch.zeros(1)})
+
+
+def test_photographs_are_predicted_with_a_name(server: Server, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "street.png")
-    words = ["--weights", "solov2:small", "street.png", "--out", "found", "--device", "cpu"]
-    monkeypatch.setattr(sys, "argv", ["predict.py", *words])
-    import_module("solov2.predict").main()
+    call("solov2.predict", "--weights", "solov2:small", "street.png", "--out", "found", "--device", "cpu")
     assert (tmp_path / "found/predictions.json").exists()
 
 

@@ -1,7 +1,6 @@
 """Scene graphs as a newcomer makes them: train, evaluate, predict, submit."""
 
 import json
-import shlex
 from copy import deepcopy
 from pathlib import Path
 
@@ -17,29 +16,18 @@ from refinemask_psg.psg.data import PsgDataset
 from refinemask_psg.psg.predict import PredictScenes, submit
 from refinemask_psg.psg.submission_check import check_submission, open_submission
 from tests.running import evaluation, run
-from tests.small import flags
-
-FLAGS = shlex.split("--batch-size 2 --workers 0 --device cpu --steps 2")
+from tests.small import trained
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A working folder in which a small model was trained for two steps."""
-    folder = tmp_path_factory.mktemp("work")
-    done = run("refinemask_psg/train.py", *flags("psg", folder, 6), *FLAGS, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+def weights(tmp_path_factory) -> Path:
+    return trained("psg", tmp_path_factory.mktemp("work"))
 
 
 @pytest.fixture(scope="module")
 def made(folder) -> shapes.ShapesFolder:
     """Its validation set."""
     return shapes.ensure("val", seed=5, count=6, cache=folder)
-
-
-@pytest.fixture(scope="module")
-def weights(folder) -> Path:
-    return folder / "runs" / "refinemask_psg" / "psg_shapes" / "best.safetensors"
 
 
 def test_training_scores_relations_and_the_baseline(weights):
@@ -106,8 +94,7 @@ def test_other_predicates_are_refused_with_both_lists(made):
 
 
 def test_predict_draws_and_writes_relations(made, weights, tmp_path):
-    done = run("refinemask_psg/predict.py", "--weights", weights, made.images, "--limit", "2", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    run("refinemask_psg/predict.py", "--weights", weights, made.images, "--limit", "2", cwd=tmp_path)
     content = json.loads((tmp_path / "predictions" / "predictions.json").read_text())
     assert len(content["annotations"]) == 2
     relation = content["annotations"][0]["relations"][0]

@@ -1,7 +1,6 @@
 """U-2-Net on its own, and its stages as the semantic head."""
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.psg.panoptic_merge import semantic_map
 from refinemask_psg.semantic import SemanticU2Head, semantic_losses, semantic_target
 from refinemask_psg.u2net.network import map_losses, stretch
-from scripts import mmdet2pytorch
+from tests.running import call
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +156,7 @@ def write_onnx(path: Path, convolutions: list[tuple[Tensor, Tensor]]) -> None:
     path.write_bytes(helper.make_model(helper.make_graph(nodes, "g", [], [], values)).SerializeToString())
 
 
-def test_an_onnx_file_without_norms_answers_as_the_network_it_was_made_of(tmp_path, monkeypatch, capsys):
+def test_an_onnx_file_without_norms_answers_as_the_network_it_was_made_of(tmp_path, capsys):
     torch.manual_seed(0)
     model = U2Net(small=True).eval()
     for name, value in model.state_dict().items():
@@ -165,8 +164,7 @@ def test_an_onnx_file_without_norms_answers_as_the_network_it_was_made_of(tmp_pa
             value.uniform_(0.5, 1.5)
     convolutions = convolutions_as_they_run(model)
     write_onnx(tmp_path / "u2netp.onnx", convolutions)
-    monkeypatch.setattr(sys, "argv", ["mmdet2pytorch.py", str(tmp_path / "u2netp.onnx")])
-    mmdet2pytorch.main()
+    call("scripts.mmdet2pytorch", tmp_path / "u2netp.onnx")
     assert "refinemask_psg.u2net u2netp" in capsys.readouterr().out
     image = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from importlib import import_module
 
 import numpy as np
@@ -14,19 +13,12 @@ from common.data.batches import Batch, Target
 from common.errors import UserError
 from common.run.checkpoint import load as load_checkpoint
 from common.run.training import Trainer
-from maskworks.command_line import program
 from refinemask_psg.u2net import U2Net, load
 from refinemask_psg.u2net.network import map_losses
-from tests.running import evaluation, small_data
+from tests.running import call, evaluation, small_data, status
 
+U2NET = "refinemask_psg.u2net"
 SMALL = shlex.split("--augment.size 40 --augment.crop 32 --test.size 32 --batch-size 2 --workers 0 --device cpu")
-
-
-def call(command, *arguments):
-    """main() of one of U-2-Net's commands."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"{command}.py", *map(str, arguments)])
-        import_module(f"refinemask_psg.u2net.{command}").main()
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +30,7 @@ def data(tmp_path_factory):
 def folder(data, tmp_path_factory):
     """A run of three steps."""
     folder = tmp_path_factory.mktemp("work") / "run"
-    call("train", *SMALL, *data, "--steps", 3, "--run", folder)
+    call(f"{U2NET}.train", *SMALL, *data, "--steps", 3, "--run", folder)
     return folder
 
 
@@ -57,8 +49,8 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(folder, data, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_save", save_and_die)
         with pytest.raises(Killed):
-            call("train", *flags)
-    call("train", *flags, "--resume")
+            call(f"{U2NET}.train", *flags)
+    call(f"{U2NET}.train", *flags, "--resume")
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "metrics" not in line] == [1, 2, 3]
     whole, resumed = (load_checkpoint(run / "last.safetensors").weights for run in (folder, tmp_path / "run"))
@@ -74,7 +66,7 @@ def test_a_run_leaves_scores_and_a_report(folder):
 
 
 def test_eval_scores_a_run_as_training_did(folder, data, capsys):
-    call("eval", "--weights", folder / "best.safetensors", "--workers", 0, *data)
+    call(f"{U2NET}.eval", "--weights", folder / "best.safetensors", "--workers", 0, *data)
     written = evaluation(capsys.readouterr().out, folder)
     assert json.loads((written / "metrics.json").read_text()) == json.loads((folder / "metrics.json").read_text())
 
@@ -89,10 +81,11 @@ def test_eval_takes_a_published_file_and_folders_of_masks(tmp_path, capsys):
     Image.fromarray(noise).save(tmp_path / "image/a.png")
     Image.fromarray(np.full((30, 44), 255, np.uint8)).save(tmp_path / "mask/a.png")
     flags = ["--data.val.images", tmp_path / "image", "--data.val.annotations", tmp_path / "mask", "--test.size", 32]
-    call("eval", "--weights", tmp_path / "u2netp.pth", "--run", tmp_path / "run", "--workers", 0, *flags)
+    weights = ["--weights", tmp_path / "u2netp.pth"]
+    call(f"{U2NET}.eval", *weights, "--run", tmp_path / "run", "--workers", 0, *flags)
     scores = json.loads((evaluation(capsys.readouterr().out, tmp_path) / "metrics.json").read_text())["saliency"]
     out = tmp_path / "maps"
-    call("predict", "--weights", tmp_path / "u2netp.pth", tmp_path / "image", "--out", out, "--size", 32)
+    call(f"{U2NET}.predict", *weights, tmp_path / "image", "--out", out, "--size", 32)
     matte = np.asarray(Image.open(out / "a.png")).astype(float)
     stretched = (matte - matte.min()) / (matte.max() - matte.min())
     assert scores["MAE"] == pytest.approx(1 - stretched.mean())
@@ -103,7 +96,7 @@ def test_predict_writes_maps_and_cutouts(folder, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     Image.fromarray(noise).save(tmp_path / "in/a.png")
     out = tmp_path / "out"
-    call("predict", "--weights", folder / "best.safetensors", tmp_path / "in", "--out", out, "--cutouts")
+    call(f"{U2NET}.predict", "--weights", folder / "best.safetensors", tmp_path / "in", "--out", out, "--cutouts")
     assert f"1 maps written: {out.resolve()}" in capsys.readouterr().out
     matte = np.asarray(Image.open(out / "a.png"))
     assert np.array_equal(matte, load(folder / "best.safetensors").predict(noise))
@@ -111,14 +104,11 @@ def test_predict_writes_maps_and_cutouts(folder, tmp_path, capsys):
     assert np.array_equal(cutout, np.dstack((noise, matte)))
 
 
-def test_a_photograph_is_never_replaced_by_its_map(folder, tmp_path, monkeypatch, capsys):
+def test_a_photograph_is_never_replaced_by_its_map(folder, tmp_path, capsys):
     Image.new("RGB", (44, 30), "red").save(tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()
-    line = ["predict.py", "--weights", folder / "best.safetensors", tmp_path / "a.png", "--out", tmp_path]
-    monkeypatch.setattr(sys, "argv", [str(word) for word in line])
-    with pytest.raises(SystemExit) as end:
-        program.run(import_module("refinemask_psg.u2net.predict").main)
-    assert end.value.code == 2
+    line = ["--weights", folder / "best.safetensors", tmp_path / "a.png", "--out", tmp_path]
+    assert status(import_module("refinemask_psg.u2net.predict").main, *line) == 2
     assert "name another folder with --out" in capsys.readouterr().err
     assert (tmp_path / "a.png").read_bytes() == before
 
@@ -128,7 +118,7 @@ def test_an_exported_file_agrees_with_pytorch(folder, tmp_path, capsys):
     pytest.importorskip("onnxscript")
     import onnxruntime
 
-    call("export", "--weights", folder / "best.safetensors", "--out", tmp_path / "model.onnx")
+    call(f"{U2NET}.export", "--weights", folder / "best.safetensors", "--out", tmp_path / "model.onnx")
     assert "largest difference" in capsys.readouterr().out
     image = np.random.RandomState(0).randint(0, 256, (32, 32, 3)).astype(np.uint8)  # needs no scaling
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
@@ -139,9 +129,9 @@ def test_an_exported_file_agrees_with_pytorch(folder, tmp_path, capsys):
 
 def test_a_single_crop_too_small_to_be_normalised_is_one_clear_line(data, tmp_path):
     with pytest.raises(UserError, match=r"--augment\.crop 32: one crop at a time is a single pixel"):
-        call("train", *SMALL, *data, "--steps", 1, "--batch-size", 1, "--run", tmp_path / "run")
+        call(f"{U2NET}.train", *SMALL, *data, "--steps", 1, "--batch-size", 1, "--run", tmp_path / "run")
     larger = shlex.split("--batch-size 1 --augment.crop 33 --no-report --steps 1")
-    call("train", *SMALL, *data, *larger, "--run", tmp_path / "run")
+    call(f"{U2NET}.train", *SMALL, *data, *larger, "--run", tmp_path / "run")
 
 
 def test_training_starts_from_a_published_file(data, tmp_path):
@@ -150,7 +140,7 @@ def test_training_starts_from_a_published_file(data, tmp_path):
     torch.save(published, tmp_path / "u2netp.pth")
     run = tmp_path / "run"
     flags = ["--steps", 1, "--optimizer.lr", 0, "--no-report", "--run", run]
-    call("train", *SMALL, *data, *flags, "--weights", tmp_path / "u2netp.pth")
+    call(f"{U2NET}.train", *SMALL, *data, *flags, "--weights", tmp_path / "u2netp.pth")
     weights = load_checkpoint(run / "last.safetensors").weights
     assert all(torch.equal(weights[name], published[name]) for name, _ in U2Net(small=True).named_parameters())
 

@@ -77,9 +77,7 @@ RAYJOB = {
         "rayClusterSpec": {
             "rayVersion": str,
             "headGroupSpec": PODS,
-            "workerGroupSpecs": [
-                {"groupName": str, "replicas?": int, "minReplicas": int, "maxReplicas": int} | PODS,
-            ],
+            "workerGroupSpecs": [{"groupName": str, "replicas?": int, "minReplicas": int, "maxReplicas": int} | PODS],
         },
     },
 }

@@ -21,7 +21,8 @@ from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
 from maskworks.packages import NETWORKS
 from refinemask_psg.psg.results import Relation, SceneGraph
-from scripts.demo import Demo, Studio, as_json, find_weights, main, package_of, serve, shown, summary
+from scripts.demo import Demo, Studio, as_json, find_weights, package_of, serve, shown, summary
+from tests.running import call
 
 NAMES = ("red circle", "square")
 
@@ -179,9 +180,8 @@ def test_only_this_computer_can_open_the_page_unless_it_is_said() -> None:
 
 def test_without_the_toolkit_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.setattr(sys, "argv", ["demo.py"])
     with pytest.raises(UserError) as caught:
-        main()
+        call("scripts.demo")
     assert str(caught.value) == "the page needs gradio, which is not installed: pip install 'gradio>=6,<7'"
 
 

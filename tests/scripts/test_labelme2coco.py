@@ -11,10 +11,10 @@ import pytest
 
 from common.data.coco import CocoDataset
 from common.errors import UserError
-from maskworks.command_line.program import run
 from maskworks.own_data.labelme import circle
 from scripts.check_dataset import examine
 from scripts.labelme2coco import Convert, convert, main
+from tests.running import status
 
 HEIGHT, WIDTH = 40, 60
 TRIANGLE = [[5, 5], [25, 5], [5, 25]]
@@ -229,12 +229,8 @@ def test_the_command_says_what_it_wrote_and_ends_with_2_for_a_mistake(
 ) -> None:
     save(tmp_path / "photos/a.json", [shape("cat", TRIANGLE)])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["labelme2coco.py", "photos", "--out", "coco.json", "--classes", "dog", "cat"])
-    run(main)
+    assert status(main, "photos", "--out", "coco.json", "--classes", "dog", "cat") == 0
     written = "coco.json: 1 images, 1 objects of 2 classes; file_name starts from photos\n"
     assert capsys.readouterr().out == written
-    monkeypatch.setattr("sys.argv", ["labelme2coco.py", "nowhere", "--out", "coco.json"])
-    with pytest.raises(SystemExit) as stop:
-        run(main)
-    assert stop.value.code == 2
+    assert status(main, "nowhere", "--out", "coco.json") == 2
     assert capsys.readouterr().err == "error: nowhere: no such folder; check the path\n"

@@ -14,6 +14,7 @@ from scripts.fidelity import Summary, deviation, summarize
 from scripts.readme_table import README, read_results, write_between
 from tests.parity.case import read_case
 from tests.parity.runner import Line
+from tests.running import call
 
 CASES = Path(__file__).resolve().parents[1] / "parity" / "cases"
 PLACES = [
@@ -70,20 +71,18 @@ def test_a_case_is_summed_up() -> None:
     assert 0 <= summary.largest <= 1
 
 
-def run_fidelity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *cases: Path) -> str:
+def run_fidelity(tmp_path: Path, *cases: Path) -> str:
     page = tmp_path / "README.md"
     page.write_text(PAGE)
-    flags = ["--results", str(tmp_path / "results.json"), "--readme", str(page)]
-    monkeypatch.setattr("sys.argv", ["fidelity.py", *map(str, cases), *flags])
-    fidelity.main()
+    call(fidelity.__name__, *cases, "--results", tmp_path / "results.json", "--readme", page)
     return page.read_text()
 
 
-def test_cases_may_be_run_in_parts_and_our_own_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = run_fidelity(tmp_path, monkeypatch, CASES / "psg" / "metrics", CASES / "solov2" / "r50_3x_shapes")
+def test_cases_may_be_run_in_parts_and_our_own_are_left_out(tmp_path: Path) -> None:
+    text = run_fidelity(tmp_path, CASES / "psg" / "metrics", CASES / "solov2" / "r50_3x_shapes")
     assert "panoptic scene graphs | 1 |" in text
     assert "SOLOv2" not in text
-    text = run_fidelity(tmp_path, monkeypatch, CASES / "psg" / "submission")
+    text = run_fidelity(tmp_path, CASES / "psg" / "submission")
     assert "panoptic scene graphs | 2 |" in text
     assert set(read_results(tmp_path / "results.json")) == {"psg/metrics", "psg/submission"}
 
@@ -94,7 +93,7 @@ def test_a_case_that_fails_is_said_in_the_table_and_by_the_exit_status(
     bad = Summary("solov2", 2, 10, ["masks"], math.inf, "masks", 1)
     monkeypatch.setattr(fidelity, "summarize", lambda case, device: bad)
     with pytest.raises(SystemExit) as stop:
-        run_fidelity(tmp_path, monkeypatch, CASES / "solov2" / "ops")
+        run_fidelity(tmp_path, CASES / "solov2" / "ops")
     assert stop.value.code == 1
     text = (tmp_path / "README.md").read_text()
     assert "SOLOv2 | 1, **1 fail** | 2 | 10 | inf (ops: masks)" in text

@@ -1,7 +1,5 @@
 """A published score and its reproduction, whole: a made-up file is fetched, converted and scored, and a row written."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -11,9 +11,9 @@ import yaml
 
 from common.data.coco import CocoDataset
 from common.errors import UserError
-from maskworks.command_line.program import run
 from scripts.check_dataset import examine
 from scripts.yolo2coco import Convert, convert, main
+from tests.running import status
 
 HEIGHT, WIDTH = 40, 80
 SQUARE = "0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5"  # 20..40 x 10..20
@@ -224,12 +224,8 @@ def test_the_command_says_what_it_wrote_and_ends_with_2_for_a_mistake(
 ) -> None:
     make(tmp_path, f"0 {SQUARE}")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["yolo2coco.py", "data.yaml", "--out", "coco"])
-    run(main)
+    assert status(main, "data.yaml", "--out", "coco") == 0
     first = "coco/train.json: 1 images, 1 objects of 2 classes; file_name starts from ."
     assert capsys.readouterr().out.splitlines()[0] == first
-    monkeypatch.setattr("sys.argv", ["yolo2coco.py", "none.yaml", "--out", "coco"])
-    with pytest.raises(SystemExit) as stop:
-        run(main)
-    assert stop.value.code == 2
+    assert status(main, "none.yaml", "--out", "coco") == 2
     assert capsys.readouterr().err.startswith("error: none.yaml: cannot be read")

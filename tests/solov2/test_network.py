@@ -1,50 +1,21 @@
-"""The network: any image size, batches like single images, deformable like plain where nothing deforms."""
+"""The network: deformable like plain where nothing deforms, batch norms frozen and folded."""
 
 from copy import deepcopy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from common.ops.batch_norm_folding import fold_batch_norms
 from solov2.backbone import Backbone, DeformableConv2d
 from solov2.config import VARIANTS
 from solov2.network import SOLOv2, with_coordinates, with_waves
+from tests.tiny import CLASSES, assert_folding_changes_nothing, photograph, tiny
 
 
-@pytest.fixture(scope="module")
-def model() -> SOLOv2:
-    torch.manual_seed(0)
-    config = deepcopy(VARIANTS["shapes"])
-    config.test.long_side = config.test.short_side = 96
-    config.test.score_threshold = 0.0098  # an untrained network says 0.01 everywhere
-    config.test.update_threshold = 0.0
-    return SOLOv2(config, ["a", "b", "c"]).eval()
-
-
-def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
-
-
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 300), (96, 96), (97, 31), (333, 500)])
-def test_any_image_size_gives_masks_of_that_size(model, height, width):
-    prepared = model.preprocess(photograph(height, width))
-    assert prepared.tensor.shape[1] % 32 == prepared.tensor.shape[2] % 32 == 0
-    result = model.predict([photograph(height, width)])[0]
-    assert result.size == (height, width)
-    assert result.masks.shape[1:] == (height, width)
-    assert len(result) == len(result.scores) == len(result.labels) == len(result.boxes)
-
-
-def test_images_predicted_together_give_what_each_gives_alone(model):
-    images = [photograph(96, 80, seed) for seed in range(3)] + [photograph(40, 96, 3)]
-    together = model.predict(images)
-    for image, result in zip(images, together, strict=True):
-        alone = model.predict([image])[0]
-        assert len(alone) > 0
-        assert torch.equal(alone.labels, result.labels)
-        torch.testing.assert_close(alone.scores, result.scores, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("size", [(96, 80), (40, 96)])
+def test_a_prepared_photograph_has_sides_that_all_strides_divide(size):
+    prepared = SOLOv2(tiny("solov2"), CLASSES).preprocess(photograph(*size))
+    assert all(side % 32 == 0 for side in prepared.tensor.shape[1:])
 
 
 def test_coordinates_reach_both_ends():
@@ -93,21 +64,8 @@ def test_frozen_stages_and_statistics_stay_as_they_are():
 @pytest.mark.parametrize("variant", ["light_r18_448", "light_r50_dcn_512", "x101_dcn_3x"])
 def test_folding_batch_norms_changes_nothing_but_the_speed(variant):
     torch.manual_seed(0)
-    backbone = Backbone(VARIANTS[variant].model).eval()
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.8, 1.2)
-            nn.init.normal_(module.bias, std=0.2)
-    images = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        before = backbone(images)
-        fold_batch_norms(backbone)
-        after = backbone(images)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
-    for one, other in zip(before, after, strict=True):
-        assert (one - other).norm() / one.norm() < 1e-5
+    backbone, images = Backbone(VARIANTS[variant].model).eval(), torch.randn(1, 3, 64, 64)
+    assert_folding_changes_nothing(backbone, lambda: backbone(images))
 
 
 def test_a_place_is_most_like_itself_by_its_waves_and_the_same_at_any_resolution():
@@ -119,11 +77,11 @@ def test_a_place_is_most_like_itself_by_its_waves_and_the_same_at_any_resolution
     assert torch.allclose(with_waves(torch.zeros(1, 1, 5, 7), 4)[0, 1:], waves[:, 1::3, 1::3], atol=1e-5)
 
 
-def test_a_network_that_knows_places_by_waves_learns_and_predicts(model):
-    config = deepcopy(model.config)
+def test_a_network_that_knows_places_by_waves_learns_and_predicts():
+    config = tiny("solov2")
     config.model.waves = 3
     torch.manual_seed(0)
-    network = SOLOv2(config, ["a", "b", "c"]).eval()
+    network = SOLOv2(config, CLASSES).eval()
     answers = network(torch.zeros(1, 3, 64, 96))
     assert answers.mask_feature.shape[1] == answers.kernels[0].shape[1] == config.model.mask_channels + 12
     assert len(network.predict([photograph(60, 90)])) == 1

@@ -8,7 +8,6 @@ import torch
 import torchvision
 
 import upsnet
-from common.errors import UserError
 from common.run.checkpoint import Checkpoint, save
 from common.run.configuration import to_dict
 from maskworks.published.origin import Origin
@@ -84,12 +83,6 @@ def test_each_decision_and_who_made_it_is_told():
     assert told["variant"] == ("variant", "resnet50_cityscapes", shapes)
     assert told["test.long_side"] == ("test.long_side", 2048, "the recipe of resnet50_cityscapes")
     assert told["model.colours"].value == "bgr"
-
-
-def test_other_files_are_not_recognised():
-    assert recognise({"bbox_head.solo_cate.weight": torch.zeros(1)}) is None
-    with pytest.raises(UserError, match="not a UPSNet checkpoint"):
-        convert({})
 
 
 def test_the_classes_are_cocos_and_cityscapes():

@@ -99,19 +99,6 @@ def test_the_stem_and_first_stage_and_all_batch_norms_stay_as_they_are(variant):
     assert deep not in frozen
 
 
-def test_images_of_a_batch_do_not_see_one_another():
-    model = small(long_side=96).eval()
-    images = [draw_scene(0, "val", index).image for index in range(3)]
-    together = model.predict(images)
-    alone = [model.predict([image])[0] for image in images]
-    for one, other in zip(together, alone, strict=True):
-        assert (one.segments == other.segments).float().mean() > 0.999
-
-
-def test_a_photograph_of_one_pixel_is_answered():
-    assert small().eval().predict([np.zeros((1, 1, 3), np.uint8)])[0].segments.shape == (1, 1)
-
-
 def test_padding_is_zero_and_colours_are_in_the_models_order():
     model = small("resnet50_coco", short_side=50, long_side=100)
     image = np.full((50, 60, 3), (10, 20, 30), np.uint8)

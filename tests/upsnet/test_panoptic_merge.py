@@ -141,10 +141,7 @@ def merged(semantic: np.ndarray, channels: np.ndarray, labels: list[int], smalle
     return unify(maps, torch.tensor(labels), STUFF, smallest)
 
 
-@pytest.mark.parametrize(
-    ("stuff_part", "becomes"),
-    [(4, STUFF), (5, 1), (6, 1)],
-)
+@pytest.mark.parametrize(("stuff_part", "becomes"), [(4, STUFF), (5, 1), (6, 1)])
 def test_an_instance_that_is_mostly_stuff_becomes_stuff(stuff_part, becomes):
     semantic = np.full((1, 10), STUFF)
     semantic[0, :stuff_part] = 1

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.run.checkpoint import load_weights
 from maskworks.published.origin import Origin
 from yolact.config import VARIANTS
 from yolact.convert import backbone_weights, class_count, convert
@@ -199,18 +198,3 @@ def test_a_classifiers_file_becomes_the_backbone(variant):
         torchvisions = {name.removeprefix("backbone."): torch.zeros(1) for name in ours}
         assert (backbone_weights(torchvisions) or {}).keys() == ours
     assert backbone_weights({"proto_net.0.weight": torch.zeros(1)}) is None
-
-
-def test_names_that_belong_to_no_yolact_are_refused():
-    with pytest.raises(UserError, match="not a YOLACT checkpoint"):
-        convert({"roi_head.bbox_head.fc_cls.weight": torch.zeros(81, 1024)})
-
-
-def test_a_missing_and_an_unexpected_weight_are_both_listed():
-    model = YOLACT(VARIANTS["shapes"], ["a", "b"])
-    weights = dict(model.state_dict())
-    weights["extra"] = weights.pop("semantic.bias")
-    with pytest.raises(UserError) as error:
-        load_weights(model, weights, "file.pth")
-    assert "missing: semantic.bias" in str(error.value)
-    assert "unexpected: extra" in str(error.value)

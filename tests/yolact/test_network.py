@@ -1,16 +1,15 @@
-"""The network: every variant runs, any photograph, batches like single images, batch norms frozen and folded."""
+"""The network: every variant runs, batches like single images, batch norms frozen and folded."""
 
 from copy import deepcopy
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from common.data.batches import Batch, Target
 from common.errors import UserError
-from common.ops.batch_norm_folding import fold_batch_norms
+from tests.tiny import assert_folding_changes_nothing, photograph
 from yolact.backbone import DeformableConv2d
 from yolact.config import VARIANTS, Config
 from yolact.export import GridDeformableConv2d
@@ -27,10 +26,6 @@ def small(variant: str) -> Config:
     config.model = replace(config.model, input_size=size, scales=scales)
     config.test.score_threshold = 0.0  # an untrained network is sure of nothing
     return config
-
-
-def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
 
 
 def with_statistics(model: YOLACT) -> YOLACT:
@@ -120,23 +115,6 @@ def test_deformable_convolutions_are_where_the_published_networks_have_them():
     assert where["plus_base"] == [f"backbone.layer{stage}.{block}.conv2" for stage, block in expected]
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 300), (96, 96), (333, 500)])
-def test_any_image_size_gives_masks_of_that_size(model, height, width):
-    result = model.predict([photograph(height, width)])[0]
-    assert result.size == (height, width)
-    assert result.masks.shape[1:] == (height, width)
-    assert len(result) == len(result.scores) == len(result.labels) == len(result.boxes)
-
-
-def test_images_predicted_together_give_what_each_gives_alone(model):
-    images = [photograph(96, 80, seed) for seed in range(3)] + [photograph(40, 96, 3)]
-    for image, result in zip(images, model.predict(images), strict=True):
-        alone = model.predict([image])[0]
-        assert len(alone) > 0
-        torch.testing.assert_close(alone.scores, result.scores, rtol=1e-4, atol=1e-6)
-        assert (alone.labels == result.labels).float().mean() > 0.95
-
-
 def test_frozen_batch_norms_stay_frozen_in_training():
     model = YOLACT(small("resnet50_550"), ["a"])
     assert model.train().backbone.bn1.training
@@ -154,13 +132,7 @@ def test_folding_batch_norms_changes_nothing_but_the_speed(variant):
     torch.manual_seed(0)
     model = with_statistics(YOLACT(small(variant), ["a"]))
     images = model.preprocess(photograph(64, 64, 1)).tensor[None]
-    with torch.no_grad():
-        before = model(images)
-        fold_batch_norms(model)
-        after = model(images)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    for one, other in zip(before[:4], after[:4], strict=True):
-        assert (one - other).norm() / one.norm() < 1e-4
+    assert_folding_changes_nothing(model, lambda: model(images)[:4])
 
 
 def test_photographs_are_stretched_in_floating_point_or_in_bytes(model):

@@ -5,8 +5,6 @@
 - Neighbours in the order of scores may swap by rounding: detections are matched by label and place, not by rank.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -117,7 +115,7 @@ def rule(case: Case, name: str) -> Rule | None:
         ),
     ]
     whole = re.sub(CHUNK.format(r"\d+") + "$", "", name)
-    return next((choice for pattern, choice in choices if re.fullmatch(pattern, whole)), None)
+    return rules.first_of(choices, whole)
 
 
 def build(case: Case, converted: Converted[Config]) -> GLIP:

@@ -1,7 +1,5 @@
 """GLIP's cases without a network: prompts, and detections from made-up answers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ on the order in which a machine adds up. So where boxes miss the tolerance, the 
 in float32 in three orders of sums: with oneDNN's convolutions, without, and with channels last.
 """
 
-from __future__ import annotations
-
 import torch
 
 from glip.convert import convert

@@ -1,7 +1,5 @@
 """GLIP's training cases: targets, assignment, losses and gradients of a batch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -5,10 +5,7 @@ Cases come under maskrcnn-benchmark's names ("rpn/logits/0", "final/boxes") or M
 are in another order (class by class) or count boxes otherwise (to their last pixel), they are put in its form here.
 """
 
-from __future__ import annotations
-
 import json
-import re
 from typing import Any
 
 import cv2
@@ -94,7 +91,7 @@ def rule(case: Case, name: str) -> Rule | None:
             r"grad(_values)?/.+",
             rules.relative(
                 rules.stated(tolerances.get("gradients"), 1e-3),
-                lambda: rounding_of_gradients(case, name, lambda dtype: gradients_in(case, dtype), part_of),
+                lambda: rounding_of_gradients(case, name, gradients_in, part_of),
             ),
         ),
         (
@@ -104,7 +101,7 @@ def rule(case: Case, name: str) -> Rule | None:
             rules.relative(general),
         ),
     ]
-    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
+    return rules.first_of(choices, name)
 
 
 def mask_pixels(case: Case, name: str, tolerance: float) -> Rule:

@@ -1,7 +1,5 @@
 """The settings of Mask R-CNN's cases, in the originals' terms -> ours."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -10,17 +8,9 @@ from maskrcnn.config import Config, Inference, Proposals, Regions
 from tests.parity.settings import TWO_STAGES, Fixed, check_cap, one_of
 
 FIXED: Fixed = TWO_STAGES | {
-    "settings.train_cfg.*.type": ("MaxIoUAssigner", "RandomSampler", "nms"),
-    "settings.train_cfg.rpn.assigner.match_low_quality": (True,),
+    "settings.train_cfg.rcnn.sampler.type": ("RandomSampler",),
     "settings.train_cfg.rcnn.assigner.match_low_quality": (False,),
-    "settings.train_cfg.*.ignore_iof_thr": (-1,),
-    "settings.train_cfg.rpn.allowed_border": (-1,),
-    "settings.train_cfg.rpn.sampler.add_gt_as_proposals": (False,),
-    "settings.train_cfg.rcnn.sampler.add_gt_as_proposals": (True,),
     "settings.train_cfg.rpn_proposal.nms.iou_threshold": (0.7,),
-    "settings.train_cfg.rcnn.mask_size": (28,),
-    "settings.train_cfg.*.neg_pos_ub": (-1,),
-    "settings.train_cfg.*.pos_weight": (-1,),
     "settings.MODEL.RPN.RPN_HEAD": ("SingleConvRPNHead",),
     "settings.MODEL.ROI_HEADS.BG_IOU_THRESHOLD": (0.5,),
     "settings.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS": (False,),

@@ -1,8 +1,5 @@
 """Pose2Seg's cases: from the made-up checkpoint, as a user would, to windows, features, masks, loss and gradients."""
 
-from __future__ import annotations
-
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -85,7 +82,7 @@ def rule(case: Case, name: str) -> Rule | None:
             general,
         ),
     ]
-    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
+    return rules.first_of(choices, name)
 
 
 def mask_pixels(case: Case, name: str, tolerance: float) -> Rule:
@@ -281,9 +278,7 @@ def warped(case: Case, model: Pose2Seg) -> Tensor:
 
 def ground_truth(case: Case, place: int) -> Array:
     """One image's masks [n, H, W]."""
-    name = numbered(case, "gt_masks")[list(numbered(case, "image"))[place]]
-    shape, packed = case.spec["inputs"][name]["shape"], case.inputs[name]
-    return np.unpackbits(packed, count=int(np.prod(shape))).reshape(shape).astype(bool)
+    return case.unpacked(numbered(case, "gt_masks")[list(numbered(case, "image"))[place]])
 
 
 def joined(tensors: list[Tensor]) -> Array:

@@ -3,8 +3,6 @@
 Which skeletons an output is of, the spec says in words ("skeletons 7 and 13 with doubled coordinates, image 256").
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np
@@ -26,7 +24,7 @@ TIED = 2e-7  # templates whose scores differ by less are equally good in float32
 
 def compute(case: Case, device: str) -> dict[str, Array]:
     settings = case.spec["settings"]
-    joints, templates = given(case, "skeletons", device), expanded(case, device)
+    joints, templates = case.tensor("skeletons", device), expanded(case, device)
     found = align(joints, templates, settings["feature"], settings["window"])
     computed = {
         "templates_expanded": array(templates),
@@ -101,13 +99,13 @@ def matrices(case: Case) -> dict[str, Array]:
 def warps(case: Case, device: str) -> dict[str, Array]:
     """Windows cut out of features and probabilities carried back, with the given matrices of the original."""
     best = torch.from_numpy(case.outputs["align/best_matrix"]).to(device)[case.inputs["which"]]
-    features = given(case, "features", device)
+    features = case.tensor("features", device)
     cut = [
         windows_of(features[image], matrix[None], case.spec["settings"]["window"])
         for image, matrix in zip(case.inputs["index"].tolist(), best, strict=True)
     ]
     _, height, width = case.spec["outputs"]["inverse_warp"]["shape"]
-    back = inverse_warp(given(case, "prob", device)[:, 1], best @ scaling(1 / 4).to(best), (height, width))
+    back = inverse_warp(case.tensor("prob", device)[:, 1], best @ scaling(1 / 4).to(best), (height, width))
     return {"affine_align": array(torch.cat(cut)), "inverse_warp": array(back)}
 
 
@@ -133,7 +131,7 @@ def rule(case: Case, name: str) -> Rule | None:
 def tied(case: Case) -> Array:
     """The skeletons that fit two templates equally well, where rounding decides which is used."""
     settings = case.spec["settings"]
-    found = align(given(case, "skeletons", "cpu"), expanded(case, "cpu"), settings["feature"], settings["window"])
+    found = align(case.tensor("skeletons", "cpu"), expanded(case, "cpu"), settings["feature"], settings["window"])
     close = (found.template_scores - found.scores[:, None]).abs() < TIED
     return array((close & (found.scores > 0)[:, None]).sum(dim=1) > 1)
 
@@ -167,10 +165,6 @@ def category(found: Alignment) -> Tensor:
 
 def expanded(case: Case, device: str) -> Tensor:
     return expand(torch.from_numpy(case.inputs["templates"])).float().to(device)
-
-
-def given(case: Case, name: str, device: str) -> Tensor:
-    return torch.from_numpy(case.inputs[name]).to(device)
 
 
 def numbers(case: Case, name: str, before: str) -> list[int]:

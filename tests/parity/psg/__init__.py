@@ -1,7 +1,5 @@
 """The scene graph cases: relation heads, data preparation, submissions and scores."""
 
-from __future__ import annotations
-
 from types import ModuleType
 
 from common.errors import UserError

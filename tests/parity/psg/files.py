@@ -1,7 +1,5 @@
 """The cases of files: data preparation with the original's faults, and submissions."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 import zipfile
@@ -44,10 +42,6 @@ def differs(computed: Array, expected: Array) -> float:
     return float(texts[0] != texts[1])
 
 
-def as_text(value: object) -> Array:
-    return np.array(json.dumps(value))
-
-
 # --- data preparation ---
 
 
@@ -63,7 +57,7 @@ def compute_preparation(case: Case, folder: Path) -> dict[str, Array]:
             original_faults=True,
         )
     )
-    computed = {path.name: as_text(json.loads(path.read_text())) for path in folder.glob("*.json")}
+    computed = {path.name: rules.as_text(json.loads(path.read_text())) for path in folder.glob("*.json")}
     for name, picture in case.inputs.items():
         path = folder / name.removeprefix(PNG)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +98,7 @@ def parsed(folder: Path, split: str) -> dict[str, Array]:
         )
         computed[f"{split}/{image_id}/gt_semantic_seg"] = dataset.semantic(table, segment_map)
         computed[f"{split}/{image_id}/gt_masks"] = np.packbits(masks.reshape(-1))
-    return computed | {f"parsed_{split}.json": as_text(listed)}
+    return computed | {f"parsed_{split}.json": rules.as_text(listed)}
 
 
 # --- submissions ---
@@ -126,7 +120,7 @@ def compute_submissions(case: Case, folder: Path) -> dict[str, Array]:
             if sorted(archive.namelist()) != sorted(case.spec["settings"]["files_in_zip"][mode]):
                 raise AssertionError(f"{mode}: the zip has other files than the original's: {archive.namelist()}")
         written = folder / mode / "submission"
-        computed[f"relation_{mode}.json"] = as_text(json.loads((written / "relation.json").read_text()))
+        computed[f"relation_{mode}.json"] = rules.as_text(json.loads((written / "relation.json").read_text()))
         for path in (written / "panseg").iterdir():
             computed[f"{mode}/panseg/{path.name}"] = read_image(path)
     return computed

@@ -1,13 +1,10 @@
 """The relation head's cases: merge, entities, logits and triplets of one image; loss and gradients of a batch."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from common.data.batches import Prepared
 from common.errors import UserError
@@ -72,12 +69,12 @@ def infer(case: Case, head: RelationHead, device: str) -> dict[str, Array]:
         raise UserError(f"{case.name}: the detections are of one image, the features of {len(case.inputs['feature'])}")
     classes, things = stated["num_classes"], stated["num_things"]
     prepared = prepared_of(stated["infer_meta"])
-    semantic = semantic_map(tensor(case, "semantic_logits", device)[0].float(), prepared)
+    semantic = semantic_map(case.tensor("semantic_logits", device)[0].float(), prepared)
     instances = detections(case, classes, device)
     submitted = merge(semantic, instances, things, stated["score_threshold"], original_faults=True)
     in_turn = merge(semantic, instances, things, VAL_THRESHOLD, by_area=False, original_faults=True)
     ids, scores = entities(submitted, classes)
-    feature = tensor(case, "feature", device)[0].float()
+    feature = case.tensor("feature", device)[0].float()
     masks = entity_masks(submitted.ids, ids, prepared, (feature.shape[1], feature.shape[2]))
     tokens = head.tokens(feature, Entities(masks, (ids % stated["instance_offset"]).long()))
     logits = head(tokens[None], torch.ones(1, len(tokens), dtype=torch.bool, device=device))
@@ -101,9 +98,9 @@ def prepared_of(meta: dict[str, list[int]]) -> Prepared:
 
 
 def detections(case: Case, classes: int, device: str) -> Instances:
-    boxes = tensor(case, "det_boxes", device)
+    boxes = case.tensor("det_boxes", device)
     masks = torch.from_numpy(case.unpacked("det_masks")).to(device)
-    labels = tensor(case, "det_labels", device)
+    labels = case.tensor("det_labels", device)
     names = tuple(f"class {index}" for index in range(classes))
     return Instances(boxes[:, 4], labels, boxes[:, :4], masks, (masks.shape[1], masks.shape[2]), names)
 
@@ -117,7 +114,7 @@ def numbered(merged: Merged, void: int, spare: int | None = None) -> Array:
 def train(case: Case, head: RelationHead, names: dict[str, str], device: str) -> dict[str, Array]:
     """Tokens, logits, loss, statistics and gradients of the training batch."""
     stated = case.spec["settings"]
-    feature = tensor(case, "train_feature", device).float().requires_grad_()
+    feature = case.tensor("train_feature", device).float().requires_grad_()
     rows, relations = [], []
     if len(stated["train_metas"]) != len(feature):
         raise UserError(f"{case.name}: train_metas tells of {len(stated['train_metas'])} of {len(feature)} images")
@@ -125,13 +122,13 @@ def train(case: Case, head: RelationHead, names: dict[str, str], device: str) ->
         masks = torch.from_numpy(case.unpacked(f"gt_masks/{image}")).to(device)
         found = original_training_entities(
             masks,
-            tensor(case, f"gt_labels/{image}", device),
-            tensor(case, f"gt_segment_categories/{image}", device),
-            tensor(case, "gt_semantic_seg", device)[image, 0].long(),
+            case.tensor(f"gt_labels/{image}", device),
+            case.tensor(f"gt_segment_categories/{image}", device),
+            case.tensor("gt_semantic_seg", device)[image, 0].long(),
             (meta["img_shape"][0], meta["img_shape"][1]),
         )
         rows.append(head.tokens(feature[image], found))
-        relations.append(tensor(case, f"gt_relations/{image}", device))
+        relations.append(case.tensor(f"gt_relations/{image}", device))
     tokens, present = padded(rows, stated["num_entity_max"])
     logits = head(tokens, present)
     targets = relation_targets(relations, head.predicates, tokens.shape[1])
@@ -156,10 +153,6 @@ def train(case: Case, head: RelationHead, names: dict[str, str], device: str) ->
 def gradient_outputs(name: str, gradient: Array, limit: int) -> dict[str, Array]:
     norm = torch.from_numpy(gradient).norm()  # in float32 like the case's, which is off by 2e-4 for large matrices
     return {f"grad/{name}": array(norm), f"grad_sample/{name}": sample(gradient, limit)}
-
-
-def tensor(case: Case, name: str, device: str) -> Tensor:
-    return torch.from_numpy(case.inputs[name]).to(device)
 
 
 def rule(case: Case, name: str) -> Rule | None:

@@ -1,7 +1,5 @@
 """The case of scores: a submission as the challenge grades it, and full predictions on masks and boxes."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 import zipfile
@@ -13,14 +11,7 @@ import cv2
 import numpy as np
 
 from refinemask_psg.psg.files import read_psg
-from refinemask_psg.psg.metrics import (
-    KS,
-    Graph,
-    Recalls,
-    final_score,
-    recall_of,
-    recalls,
-)
+from refinemask_psg.psg.metrics import KS, Graph, Recalls, final_score, recall_of, recalls
 from refinemask_psg.psg.submission_check import ids_of, open_submission
 from refinemask_psg.psg.submission_score import Graded, grade, true_graph
 from tests.parity import rules
@@ -37,14 +28,10 @@ def compute(case: Case, device: str) -> dict[str, Array]:
     with tempfile.TemporaryDirectory() as folder:
         graded = grade_submission(case, Path(folder))
     return {
-        "submission_scores.json": as_text(submission_scores(graded, case)),
+        "submission_scores.json": rules.as_text(submission_scores(graded, case)),
         "scores.txt": np.array(scores_text(graded)),
-        "direct_scores.json": as_text(direct_scores(case)),
+        "direct_scores.json": rules.as_text(direct_scores(case)),
     }
-
-
-def as_text(value: object) -> Array:
-    return np.array(json.dumps(value))
 
 
 # --- the submission ---

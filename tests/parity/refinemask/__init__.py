@@ -4,9 +4,6 @@ Detector cases come under the names of MMDetection 2 ("neck_p2", "det_boxes") or
 what is computed is the same, so every quantity is simply given under both.
 """
 
-from __future__ import annotations
-
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -52,22 +49,12 @@ from tests.parity.settings import TWO_STAGES, Fixed, check_cap, one_of
 INPUTS = ("tensor", "train_tensor")
 FIXED: Fixed = TWO_STAGES | {
     "settings.normalise.channel_order": ("RGB",),
-    "settings.train_cfg.*.assigner.type": ("MaxIoUAssigner",),
-    "settings.train_cfg.*.assigner.ignore_iof_thr": (-1,),
     "settings.train_cfg.rpn.assigner.pos_iou_thr": (0.7,),
     "settings.train_cfg.rpn.assigner.*_iou*": (0.3,),
-    "settings.train_cfg.rpn.assigner.match_low_quality": (True,),
-    "settings.train_cfg.rpn.sampler.type": ("RandomSampler",),
     "settings.train_cfg.rpn.sampler.pos_fraction": (0.5,),
-    "settings.train_cfg.rpn.sampler.add_gt_as_proposals": (False,),
     "settings.train_cfg.rpn_proposal.nms*.iou_threshold": (TRAINING_NMS,),
     "settings.train_cfg.rpn_proposal.nms_thr": (TRAINING_NMS,),
-    "settings.train_cfg.rpn.allowed_border": (-1,),
     "settings.train_cfg.rcnn.sampler.pos_fraction": (0.25,),
-    "settings.train_cfg.rcnn.sampler.add_gt_as_proposals": (True,),
-    "settings.train_cfg.rcnn.mask_size": (28,),
-    "settings.train_cfg.*.neg_pos_ub": (-1,),
-    "settings.train_cfg.*.pos_weight": (-1,),
     "settings.mean": ([0.485, 0.456, 0.406],),
     "settings.std": ([0.229, 0.224, 0.225],),
     "settings.ignore_index": (255,),
@@ -137,7 +124,13 @@ def rule(case: Case, name: str) -> Rule | None:
         (r"det_labels|labels|train/(pos_gt\d+|(stage|mask|semantic)_?\w*target\d*@bits)", rules.exact()),
         (r"masks@bits|masks", rules.mask_bits(masks)),
         (r"mask_fused", rules.relative(rules.stated(tolerances.get("mask_fused"), 1e-2))),
-        (r"grad/.+", rules.relative(rules.stated(tolerances.get("gradients"), 1e-3), lambda: rounding(case, name))),
+        (
+            r"grad/.+",
+            rules.relative(
+                rules.stated(tolerances.get("gradients"), 1e-3),
+                lambda: rounding_of_gradients(case, name, gradients_in, part_of),
+            ),
+        ),
         (
             r"backbone\d?(_stage)?\d|(neck_p|fpn)\d|rpn_(cls|reg)_p\d|rpn_(logits|deltas)\d|proposals(/(boxes|scores))?"
             r"|roi_feat_(bbox\d|mask)|(cls_score|bbox_pred)\d|rois_last|det_(boxes|scores)|boxes|scores"
@@ -146,7 +139,7 @@ def rule(case: Case, name: str) -> Rule | None:
             rules.relative(general),
         ),
     ]
-    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
+    return rules.first_of(choices, name)
 
 
 def build(case: Case, converted: Converted[Config]) -> RefineMask:
@@ -164,11 +157,7 @@ def with_settings(case: Case, variant: Config) -> Config:
     colours = settings.get("normalise") or settings["preprocess"]
     mean, std = (tuple(one_of(colours, (name, f"{name}_rgb"), "settings")) for name in ("mean", "std"))
     model = replace(variant.model, drop_path=0.0, rpn_sampling="even", mean=mean, std=std)
-    return replace(
-        variant,
-        model=with_training_settings(case, model),
-        test=with_test_settings(variant.test, settings),
-    )
+    return replace(variant, model=with_training_settings(case, model), test=with_test_settings(variant.test, settings))
 
 
 def with_test_settings(test: Inference, settings: dict[str, Any]) -> Inference:
@@ -308,9 +297,7 @@ def masks_of(case: Case, number: int, height: int, width: int) -> tuple[Array, l
     """One image's ground truth [n, H, W], and its outlines where it is given as those."""
     bitmaps, entries = numbered(case, "gt_masks"), case.spec["inputs"]
     if number in bitmaps:
-        shape = entries[bitmaps[number].removesuffix("@bits")]["shape"]
-        bits = np.unpackbits(case.inputs[bitmaps[number]], count=int(np.prod(shape)))
-        return bits.reshape(shape).astype(bool), None
+        return case.unpacked(bitmaps[number]), None
     name = numbered(case, "gt_boxes")[number].replace("boxes", "polygons")
     if "value" not in entries.get(name, {}):
         raise UserError(
@@ -399,10 +386,6 @@ def targets(model: RefineMask, batch: Batch, step: TrainingStep) -> dict[str, Ar
             wanted = foreground_target(batch.targets, *answers.foreground.shape[2:])
             computed["train/semantic_target@bits"] = np.packbits(array(wanted).astype(bool).reshape(-1))
     return computed
-
-
-def rounding(case: Case, name: str) -> float:
-    return rounding_of_gradients(case, name, lambda dtype: gradients_in(case, dtype), part_of)
 
 
 def gradients_in(case: Case, dtype: torch.dtype) -> Gradients:

@@ -1,7 +1,5 @@
 """RefineMask's cases on scenes of the built-in dataset, instead of on photographs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

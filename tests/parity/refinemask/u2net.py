@@ -1,7 +1,5 @@
 """U-2-Net's cases, and those of the semantic head that is made of its stages."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -57,7 +55,7 @@ def rule(case: Case, name: str) -> Rule | None:
         (r"loss/.+", rules.relative(maps, lambda: rounding(case, name))),
         (r"stage\dd?|d\d|normpred|after/.+", rules.relative(maps)),
     ]
-    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
+    return rules.first_of(choices, name)
 
 
 def differing(share: float) -> Rule:

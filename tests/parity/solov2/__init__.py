@@ -4,9 +4,6 @@ Network cases come under the names of WXinlong/SOLO ("backbone/c2", "final/score
 ("fpn0", "scores"); what is computed is the same, so every quantity is simply given under both.
 """
 
-from __future__ import annotations
-
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -110,22 +107,15 @@ def network_rule(case: Case, name: str) -> Rule | None:
         (r"(final/)?scores", measured(rules.absolute(rules.stated(tolerances.get("final_scores_abs"), 1e-4)))),
         (r"post/(pre_nms_mask_areas|nms_scores)|final/mask_areas", measured(rules.relative(general))),
         (r"final/masks_packed|masks", rules.mask_bits(rules.stated(tolerances.get("masks"), 1e-3))),
-        (
-            r"(final/|post/pre_nms_)?labels|target/(cate|ins_ind|grid_order|ins_masks)_\d+_\d+(_packed)?",
-            rules.exact(),
-        ),
-        (r"grad(_sample)?/.+", rules.relative(general, lambda: rounding(case, name))),
+        (r"(final/|post/pre_nms_)?labels|target/(cate|ins_ind|grid_order|ins_masks)_\d+_\d+(_packed)?", rules.exact()),
+        (r"grad(_sample)?/.+", rules.relative(general, lambda: rounding_of_gradients(case, name, gradients_in))),
         (
             r"backbone(/c)?\d|fpn(/p)?\d|(cate_logits|category_logits|kernel|cate_scores_nms)/?\d|mask_feat(ure)?"
             r"|post/pre_nms_scores|loss/loss_(ins|cate)",
             rules.relative(general),
         ),
     ]
-    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
-
-
-def rounding(case: Case, name: str) -> float:
-    return rounding_of_gradients(case, name, lambda dtype: gradients_in(case, dtype), part_of)
+    return rules.first_of(choices, name)
 
 
 def build(case: Case, converted: Converted[Config]) -> SOLOv2:
@@ -142,9 +132,7 @@ def build(case: Case, converted: Converted[Config]) -> SOLOv2:
 def with_settings(variant: Config, settings: dict[str, Any]) -> Config:
     """The variant with what a case may choose differently from the published configuration."""
     return replace(
-        variant,
-        model=with_model_settings(variant.model, settings),
-        test=with_test_settings(variant.test, settings),
+        variant, model=with_model_settings(variant.model, settings), test=with_test_settings(variant.test, settings)
     )
 
 
@@ -306,11 +294,6 @@ def gradients_in(case: Case, dtype: torch.dtype) -> Gradients:
     losses = solov2_losses(category_logits, kernels, mask_feature, batch.targets, settings)
     total(losses).backward()  # type: ignore[no-untyped-call]
     return gradients(model, converted.names)
-
-
-def part_of(name: str) -> str:
-    """backbone, neck, mask_feat_head or bbox_head, from a published name or an output named after it."""
-    return name.rpartition("/")[2].partition(".")[0]
 
 
 def on_scene(case: Case, seed: int, images: int = 2) -> tuple[dict[str, Any], dict[str, Array]]:

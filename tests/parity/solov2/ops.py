@@ -1,7 +1,5 @@
 """SOLOv2's cases without a network: its operators (kind "ops") and COCO's scores (kind "coco_eval")."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable
@@ -62,17 +60,17 @@ def compute_nms(case: Case, name: str, device: str) -> dict[str, Array]:
     folder, settings = name.split("/")
     kernel, sigma = settings.split("_")
     masks = torch.from_numpy(case.unpacked(f"{folder}/masks_packed")).to(device)
-    labels, scores = tensor(case, f"{folder}/labels", device), tensor(case, f"{folder}/scores", device)
+    labels, scores = case.tensor(f"{folder}/labels", device), case.tensor(f"{folder}/scores", device)
     return {name: array(matrix_nms(masks, labels, scores, kernel=kernel, sigma=float(sigma)))}  # type: ignore[arg-type]
 
 
 def compute_points_nms(case: Case, name: str, device: str) -> dict[str, Array]:
-    return {name: array(points_nms(tensor(case, "points_nms/heat", device)))}
+    return {name: array(points_nms(case.tensor("points_nms/heat", device)))}
 
 
 def compute_focal(case: Case, name: str, device: str) -> dict[str, Array]:
     """The focal loss; the case's targets are SOLO's (0 is background, negative is ignored)."""
-    logits, targets = tensor(case, "focal/logits", device), tensor(case, "focal/targets", device)
+    logits, targets = case.tensor("focal/logits", device), case.tensor("focal/targets", device)
     classes = logits.shape[1]
     ours = convert_targets(targets, "zero_is_background", classes)
     if name == "focal/misuse_rows":
@@ -127,8 +125,8 @@ def focal_rule(case: Case, name: str, tolerance: float) -> Rule | None:
 
 
 def compute_dice(case: Case, name: str, device: str) -> dict[str, Array]:
-    probabilities = tensor(case, "dice/input", device).requires_grad_()
-    losses = dice_loss(probabilities.flatten(1), tensor(case, "dice/target", device).flatten(1).float())
+    probabilities = case.tensor("dice/input", device).requires_grad_()
+    losses = dice_loss(probabilities.flatten(1), case.tensor("dice/target", device).flatten(1).float())
     losses.sum().backward()  # type: ignore[no-untyped-call]
     assert probabilities.grad is not None
     return {"dice/loss": array(losses), "dice/grad": array(probabilities.grad)}
@@ -137,7 +135,7 @@ def compute_dice(case: Case, name: str, device: str) -> dict[str, Array]:
 def compute_resize(case: Case, name: str, device: str) -> dict[str, Array]:
     """Soft masks at stride 4 -> masks of the photograph's size, and what COCO's format says of them."""
     folder = name.split("/", maxsplit=1)[0]
-    soft = tensor(case, f"{folder}/soft", device)
+    soft = case.tensor(f"{folder}/soft", device)
     _, _, *sizes = case.inputs[f"{folder}/sizes"].tolist()
     resized, original = (sizes[0], sizes[1]), (sizes[2], sizes[3])
     masks = enlarge(soft, resized, original, threshold=0.5)
@@ -174,7 +172,7 @@ def compute_rle(case: Case, name: str, device: str) -> dict[str, Array]:
 
 
 def compute_quarter(case: Case, name: str, device: str) -> dict[str, Array]:
-    return {name: array(quarter(tensor(case, "quarter/masks", device).bool())).astype(np.uint8)}
+    return {name: array(quarter(case.tensor("quarter/masks", device).bool())).astype(np.uint8)}
 
 
 OPERATORS: dict[str, Callable[[Case, str, str], dict[str, Array]]] = {
@@ -221,10 +219,6 @@ def score_rule(case: Case, name: str) -> Rule | None:
     if not re.fullmatch(r"(stats|per_category_ap)_(segm|bbox)", name):
         return None
     return rules.absolute(rules.stated(case.spec.get("tolerance", {}).get("stats"), 1e-9))
-
-
-def tensor(case: Case, name: str, device: str) -> Tensor:
-    return torch.from_numpy(case.inputs[name]).to(device)
 
 
 def as_bytes(value: object) -> Array:

@@ -5,8 +5,6 @@ to another; matrix NMS then decays hundreds of scores by the overlaps of these m
 their tolerance, the case is computed again in float64, and in float32 in two orders of sums.
 """
 
-from __future__ import annotations
-
 import torch
 
 from solov2.convert import convert

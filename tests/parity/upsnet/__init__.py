@@ -4,9 +4,6 @@ As neighbouring proposals differ by less than rounding and may change places, th
 proposals, and what is learned is taken from the case's own samples; `proposals` themselves are compared row by row.
 """
 
-from __future__ import annotations
-
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -108,7 +105,7 @@ def rule(case: Case, name: str) -> Rule | None:
         return rules.stated(stated.get(kind) if isinstance(stated, dict) else stated, most)
 
     def rounding() -> float:
-        return rounding_of_gradients(case, name, lambda dtype: gradients_in(case, dtype), part_of)
+        return rounding_of_gradients(case, name, gradients_in)
 
     pixels = 1e-3  # of maps and masks, at least 99.9 % are equal
     choices = [
@@ -133,7 +130,7 @@ def rule(case: Case, name: str) -> Rule | None:
         (r"grad/.+", rules.relative(limit("gradients", 1e-3), rounding)),
         (r"gradval/.+", rules.relative(limit("gradient_values", 1e-2), rounding)),
     ]
-    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
+    return rules.first_of(choices, name)
 
 
 def matched_rows(tolerance: float) -> Rule:
@@ -377,9 +374,7 @@ def recorded_lesson(model: UPSNet, case: Case, answers: Answers) -> Lesson:
         MaskTargets(inputs["sampled/mask_rois"][:, 1:], sampled[:positives], inputs["sampled/mask_target"] == 1),
         SemanticTargets(inputs["gt_semantic_net"][0].long(), boxes, semantic_regions.long()),
         PanopticTargets(
-            boxes[kept],
-            labels[kept],
-            panoptic_target(quarter, inputs["gt_masks_4x"][kept] == 1, model.stuff),
+            boxes[kept], labels[kept], panoptic_target(quarter, inputs["gt_masks_4x"][kept] == 1, model.stuff)
         ),
     )
 
@@ -428,8 +423,3 @@ def gradients_in(case: Case, dtype: torch.dtype) -> Gradients:
     answers = model(torch.from_numpy(case.inputs["tensor"]).to(dtype))
     total(model.losses_from(answers, [recorded_lesson(model, case, answers)])).backward()  # type: ignore[no-untyped-call]
     return gradients(model, converted.names)
-
-
-def part_of(name: str) -> str:
-    """resnet_backbone, fpn, rpn, rcnn, mask_branch or fcn_head, from a published name or an output named after it."""
-    return name.rpartition("/")[2].partition(".")[0]

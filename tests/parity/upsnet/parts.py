@@ -3,8 +3,6 @@
 Panoptic quality (kind "pq_eval") comes as scenarios of PNGs and JSON with panopticapi's answers.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import tempfile
@@ -55,7 +53,7 @@ def rule(case: Case, name: str) -> Rule | None:
         (r"\d+/pan_2ch|head_\w+/(kept|argmax)", rules.exact()),
         (r"head_\w+/(mask_term|seg_inst_term)", rules.relative(rules.stated(tolerance, 1e-5))),
     ]
-    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
+    return rules.first_of(choices, name)
 
 
 def same_segments(tolerance: float) -> Rule:

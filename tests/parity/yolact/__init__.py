@@ -4,9 +4,6 @@ Network cases come under the names of dbolya/yolact ("c3", "conf_logits", "final
 ("backbone1", "class_logits0", "masks").
 """
 
-from __future__ import annotations
-
-import re
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -88,14 +85,14 @@ def network_rule(case: Case, name: str) -> Rule | None:
         (r"final/masks", mean_mask_iou(len(case.outputs.get("final/class", ())))),
         (r"masks", rules.mask_bits(general)),
         (r"loss(_first\d+)?/\w+", rules.relative(rules.stated(tolerances.get("losses"), 1e-4))),
-        (r"grad/.+", rules.relative(gradient, lambda: rounding(case, name))),
+        (r"grad/.+", rules.relative(gradient, lambda: rounding_of_gradients(case, name, gradients_in))),
         (
             r"c\d|p\d|proto|prototypes|segm|priors|loc(_tail|_planes)?|(conf_logits|coef)(_tail)?|det/coef|maskiou_all"
             r"|match/loc_pos|(backbone|fpn|class_logits|deltas|coefficients)\d|boxes|det/(boxes|coefficients)",
             rules.relative(general),
         ),
     ]
-    return next((choice for pattern, choice in choices if re.fullmatch(pattern, name)), None)
+    return rules.first_of(choices, name)
 
 
 def boxes_in_whole_pixels() -> Rule:
@@ -258,9 +255,7 @@ def training_batch(case: Case, model: YOLACT) -> tuple[Tensor, list[Target]]:
     targets = []
     for (boxes_name, masks_name), crowds in zip(truths, case.inputs["gt_num_crowds"].tolist(), strict=True):
         rows = torch.from_numpy(case.inputs[boxes_name])
-        shape = case.spec["inputs"][masks_name]["shape"]
-        bits = np.unpackbits(case.inputs[masks_name], count=int(np.prod(shape)))
-        masks = torch.from_numpy(bits.reshape(shape).astype(bool))
+        masks = torch.from_numpy(case.unpacked(masks_name))
         own = len(rows) - crowds
         boxes = rows[:, :4] * size
         target = Target(boxes[:own], rows[:own, 4].long(), masks[:own], crowd_boxes=boxes[own:])
@@ -303,10 +298,6 @@ def matches(model: YOLACT, targets: list[Target]) -> dict[str, Array]:
     }
 
 
-def rounding(case: Case, name: str) -> float:
-    return rounding_of_gradients(case, name, lambda dtype: gradients_in(case, dtype), part_of)
-
-
 def gradients_in(case: Case, dtype: torch.dtype) -> Gradients:
     """One training step's gradients, computed in a number format."""
     converted = convert(published_checkpoint(case))
@@ -318,11 +309,6 @@ def gradients_in(case: Case, dtype: torch.dtype) -> Gradients:
     losses = yolact_losses(answers, targets, model.priors, score, model.config.losses)
     total(losses).backward()  # type: ignore[no-untyped-call]
     return gradients(model, converted.names)
-
-
-def part_of(name: str) -> str:
-    """backbone, fpn, proto_net ..., from a published name or an output named after it."""
-    return name.rpartition("/")[2].partition(".")[0]
 
 
 def on_scene(case: Case, seed: int, images: int = 2) -> tuple[dict[str, Any], dict[str, Array]]:

@@ -1,7 +1,5 @@
 """YOLACT's cases without a network: box codec, matching, cropping, three kinds of NMS, and the losses' parts."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The settings of YOLACT's cases, in the originals' terms -> ours."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
