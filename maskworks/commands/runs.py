@@ -332,7 +332,7 @@ def evaluate(
 def model_to_evaluate(
     package: str, variants: Mapping[str, Any], load: Callable[[str], M], arguments: Sequence[str] | None = None
 ) -> tuple[M, Any]:
-    """The checkpoint that the command line names; its own settings changed by the file's, changed by the flags'.
+    """The checkpoint that the command line names, on its device; its own settings changed by the file's and the flags'.
 
     `training.weights` then says which file it is, `training.run` where its evaluations go.
     """
@@ -350,7 +350,7 @@ def model_to_evaluate(
     ):
         config.training.run = str(path.parent)  # a run's checkpoint is evaluated in the run's folder
     model.config = config
-    return model, config
+    return model.to(start(config.training)).to(memory_format=torch.channels_last), config
 
 
 def evaluation_folder(package: str, config: Config, data: str = "", scoring: Scoring | None = None) -> Path:

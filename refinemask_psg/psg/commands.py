@@ -110,9 +110,7 @@ def described(config: Config, training_data: PsgDataset) -> Relations:
 
 def evaluate(model: RefineMask, config: Config) -> None:
     """Print the tables, the baseline in them, and write metrics.json."""
-    device = commands.start(config.training)
     config.data = own_data.located(config.data, sys.argv[1:], "scene_graph")
     dataset = open_psg(config, "val")
     refuse_other_data(dataset, model.class_names, config.relations.predicates)
-    model = model.to(device).to(memory_format=torch.channels_last)
     commands.evaluate("refinemask_psg", config, model, dataset, SCORING)
