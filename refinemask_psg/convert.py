@@ -15,7 +15,7 @@ from torch import Tensor
 from common.errors import UserError
 from maskworks.published import reading
 from maskworks.published.coco_classes import COCO_CLASSES, COCO_STUFF
-from maskworks.published.mmdetection import caffe_style, inputs, lvis, tested
+from maskworks.published.mmdetection import caffe_style, inputs, lvis, pixels_before_channels, tested
 from maskworks.published.origin import Classes, Origin, Said, at, choose_recipe, plain_dict, settle
 from maskworks.published.reading import four_numbers
 from maskworks.published.renaming import Converted, Rules, count, missing_counters, refuse_other_layers, rename, whole
@@ -115,7 +115,8 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     weights = {names[name]: state[name] for name in names}
     weights |= missing_counters(weights)
     if source == "MMDetection 3, Swin":
-        weights = {name: position_major(name, value) for name, value in weights.items()}
+        merges = [name for name in weights if ".downsample." in name]
+        weights |= {name: pixels_before_channels(weights[name]) for name in merges}
     relations = relation_settings(state)
     told = lvis(class_count(weights))
     if origin is not None and source == detectron2.SOURCE:
@@ -147,17 +148,6 @@ def published_classes(config: Config, count: int) -> Classes | None:
     if config.relations.head == "none" or config.relations.predicates != PSG_PREDICATES or count != len(PSG_CLASSES):
         return None
     return Classes(PSG_CLASSES, tuple(range(1, count + 1)), "wangqixun/psg, whose relation head it has")
-
-
-def position_major(name: str, value: Tensor) -> Tensor:
-    """MMDetection 3's patch merging lists the four pixels within each channel, Swin's own the channels of each pixel.
-
-    And its second and third pixel are the other way round.
-    """
-    if ".downsample." not in name:
-        return value
-    by_pixel = value.reshape(*value.shape[:-1], -1, 4)[..., [0, 2, 1, 3]]
-    return by_pixel.transpose(-1, -2).flatten(-2)
 
 
 def config_of(weights: Mapping[str, Tensor], variant: str) -> Config:
