@@ -12,7 +12,7 @@ from common.errors import UserError
 from glip.config import VARIANTS, Config
 from maskworks.published.coco_classes import COCO_CLASSES
 from maskworks.published.mmdetection import inputs, pixels_before_channels
-from maskworks.published.origin import Decision, Origin, Said, choose_recipe, settle
+from maskworks.published.origin import Decision, Origin, Said, choose_recipe, nearest, settle
 from maskworks.published.reading import Settings, number, refuse_others, said, three_numbers, whole_number
 from maskworks.published.renaming import Converted, Rules, count, rename, whole
 
@@ -182,14 +182,8 @@ def config_of(
 ) -> tuple[Config, list[Decision]]:
     """The published variant with this network, or the one named, with what the shapes and the file say."""
     model, text = model_of(weights), text_of(weights)
-
-    def differences(name: str) -> int:
-        sections = (VARIANTS[name].model, model), (VARIANTS[name].text, text)
-        return sum(getattr(theirs, key) != value for theirs, told in sections for key, value in told.items())
-
-    published = [name for name in VARIANTS if name != "shapes"]
-    nearest = min(map(differences, published))
-    fitting = [name for name in published if differences(name) == nearest]
+    published = {name: each for name, each in VARIANTS.items() if name != "shapes"}
+    fitting = nearest(published, {"model": model, "text": text})
     recipe = choose_recipe({name: VARIANTS[name].test for name in fitting}, variant, origin)
     config = deepcopy(VARIANTS[recipe.value])
     config.model, config.text = replace(config.model, **model), replace(config.text, **text)
