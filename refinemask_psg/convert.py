@@ -15,6 +15,7 @@ from torch import Tensor
 from common.errors import UserError
 from maskworks.published import reading
 from maskworks.published.coco_classes import COCO_CLASSES, COCO_STUFF
+from maskworks.published.detectron2 import of_detectron2
 from maskworks.published.mmdetection import caffe_style, inputs, lvis, pixels_before_channels, tested
 from maskworks.published.origin import Classes, Origin, Said, at, choose_recipe, plain_dict, settle
 from maskworks.published.reading import four_numbers
@@ -120,7 +121,7 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     relations = relation_settings(state)
     told = lvis(class_count(weights))
     if origin is not None and source == detectron2.SOURCE:
-        told |= detectron2.said_by(origin)
+        told |= of_detectron2(origin, detectron2.ONLY, detectron2.SETTINGS, "refinemask_psg")
     elif origin is not None:
         told |= recipe_32x8d(weights) | of_mmdetection(origin)
     if source == SWINS_OWN:
@@ -188,18 +189,14 @@ def fitting_recipes(weights: Mapping[str, Tensor], source: str, relations: Relat
     if source == "refine_caslm":
         cascade = "box_heads.2.classes.weight" in weights
         return ["refine_cbv2_swin_tiny_cascade_last" if cascade else "refine_cbv2_swin_tiny_mask_rcnn"]
+    published_in_both = backbone_of(weights) in ("resnet50", "resnet101") and deformable_of(weights) == "none"
     return {
         "CBNetV2": ["mask_rcnn_cbv2_swin_tiny"],
         "MMDetection 3, Swin": [f"mmdet_mask_rcnn_{backbone_of(weights)}"],
         SWINS_OWN: [f"mmdet_mask_rcnn_{backbone_of(weights)}"],
-        CASCADE_OF_MMDETECTION: [CAFFE, PYTORCH] if published_by_both(weights) else [PYTORCH],
+        CASCADE_OF_MMDETECTION: [CAFFE, PYTORCH] if published_in_both else [PYTORCH],
         detectron2.SOURCE: ["detectron2_cascade_mask_rcnn_r50_1x", "detectron2_cascade_mask_rcnn_r50_3x"],
     }[source]
-
-
-def published_by_both(weights: Mapping[str, Tensor]) -> bool:
-    """Whether cascades on such a backbone are published in the manner of Caffe too."""
-    return backbone_of(weights) in ("resnet50", "resnet101") and deformable_of(weights) == "none"
 
 
 def recipe_32x8d(weights: Mapping[str, Tensor]) -> dict[str, Said]:
