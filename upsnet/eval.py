@@ -11,7 +11,7 @@ from functools import partial
 import upsnet
 from common.files import write_text
 from common.run.distributed import barrier, is_main
-from maskworks import commands, own_data, shapes
+from maskworks import commands, own_data
 from maskworks.command_line import program
 from upsnet.config import VARIANTS
 from upsnet.panoptic_data import open_panoptic
@@ -21,8 +21,7 @@ from upsnet.scoring import SCORING, PanopticEvaluation, evaluate_panoptic_model
 def main() -> None:
     model, config = commands.model_to_evaluate("upsnet", VARIANTS, upsnet.load)
     config.data = own_data.located(config.data, sys.argv[1:], "panoptic")
-    data = shapes.fill_in(config.data, "val", annotations="panoptic")
-    dataset = open_panoptic(data, "val", config.training)
+    dataset = open_panoptic(config.data, "val", config.training)
     commands.refuse_other_classes(dataset, model.class_names)
     folder = commands.evaluation_folder("upsnet", config)
     barrier()  # all have looked into the folder before one writes into it

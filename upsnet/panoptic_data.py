@@ -6,7 +6,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,7 +25,8 @@ from common.files import leads_inside
 from common.metrics.panoptic import IDS, VOID
 from common.ops import masks as rle
 from common.run.settings import Data, Training
-from maskworks.commands import files_of
+from maskworks import shapes
+from maskworks.commands import open_as
 
 
 class SegmentEntry(Struct, gc=False):
@@ -283,8 +284,6 @@ def _repeated(ids: Sequence[int]) -> list[int]:
     return [int(value) for value in values[counts > 1]]
 
 
-def open_panoptic(data: Data, split: Literal["train", "val"], settings: Training) -> PanopticDataset:
-    """The training or validation set that the configuration names."""
-    images, annotations = files_of(data, split)
-    keep_empty = data.keep_empty or split == "val"
-    return PanopticDataset(images, annotations, limit=settings.limit or None, keep_empty=keep_empty)
+def open_panoptic(data: Data, split: shapes.Split, settings: Training) -> PanopticDataset:
+    """The training or validation set that the configuration names; without annotations, the built-in one."""
+    return open_as(PanopticDataset, shapes.fill_in(data, split, annotations="panoptic"), split, settings)

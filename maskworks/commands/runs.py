@@ -45,6 +45,7 @@ from maskworks.training.batch_size import fit_batch_size
 
 EXAMPLES_IN_REPORT = 16
 M = TypeVar("M", bound=Learner)
+D = TypeVar("D", bound=LabelledImages)
 
 
 class Config(Protocol):
@@ -119,9 +120,13 @@ def build_network(network: Callable[[Any, tuple[str, ...]], M], config: Any, cla
 
 
 def open_dataset(data: Data, split: Literal["train", "val"], settings: Training) -> CocoDataset:
-    """The training or validation set that the configuration names."""
+    return open_as(CocoDataset, data, split, settings)
+
+
+def open_as(kind: Callable[..., D], data: Data, split: Literal["train", "val"], settings: Training) -> D:
+    """The training or validation set that the configuration names, as a data set of this kind."""
     images, annotations = files_of(data, split)
-    return CocoDataset(images, annotations, limit=settings.limit or None, keep_empty=data.keep_empty or split == "val")
+    return kind(images, annotations, limit=settings.limit or None, keep_empty=data.keep_empty or split == "val")
 
 
 def files_of(data: Data, split: Literal["train", "val"]) -> tuple[list[str], list[str]]:

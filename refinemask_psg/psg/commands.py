@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,15 +28,9 @@ SCORING = commands.Scoring(
 
 def open_psg(config: Config, split: shapes.Split) -> PsgDataset:
     """The training or validation set that the configuration names; without annotations, the built-in one."""
-    images, files = commands.files_of(shapes.fill_in(config.data, split, annotations="scene_graph"), split)
-    return PsgDataset(
-        images,
-        files,
-        split,
-        limit=config.training.limit or None,
-        keep_empty=config.data.keep_empty or split == "val",
-        original_faults=config.relations.original_faults,
-    )
+    kind = partial(PsgDataset, split=split, original_faults=config.relations.original_faults)
+    data = shapes.fill_in(config.data, split, annotations="scene_graph")
+    return commands.open_as(kind, data, split, config.training)
 
 
 def refuse_other_predicates(dataset: PsgDataset, predicates: tuple[str, ...]) -> None:
