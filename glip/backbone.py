@@ -42,11 +42,8 @@ class Swin(nn.Module):
             channels = width * 2**stage
             own = rates[sum(depths[:stage]) : sum(depths[: stage + 1])]
             shifts = [window // 2 * (index % 2) for index in range(depth)]
-            self.stages.append(
-                nn.ModuleList(
-                    SwinBlock(channels, heads[stage], window, *each) for each in zip(shifts, own, strict=True)
-                )
-            )
+            blocks = (SwinBlock(channels, heads[stage], window, *each) for each in zip(shifts, own, strict=True))
+            self.stages.append(nn.ModuleList(blocks))
             if stage > 0:
                 self.merges.append(PatchMerging(channels // 2))
                 self.norms.append(nn.LayerNorm(channels))

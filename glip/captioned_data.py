@@ -17,8 +17,7 @@ from common.errors import UserError
 from common.files import read_text
 from common.run.settings import Data, Training
 from glip.prompts import Caption, Phrase
-from maskworks import shapes
-from maskworks.commands import files_of
+from maskworks import commands, shapes
 
 IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "feet": "foot"}
 
@@ -128,11 +127,10 @@ class PhraseClasses:
 
 def open_data(data: Data, split: shapes.Split, settings: Training) -> CocoDataset | CaptionedDataset:
     """The training or validation set that the configuration names; without annotations, the built-in captions."""
-    images, annotations = files_of(shapes.fill_in(data, split, annotations="captions"), split)
-    keep_empty, limit = data.keep_empty or split == "val", settings.limit or None
-    if any(has_captions(Path(file)) for file in annotations):
-        return CaptionedDataset(images, annotations, limit=limit, keep_empty=keep_empty)
-    return CocoDataset(images, annotations, limit=limit, keep_empty=keep_empty)
+    data = shapes.fill_in(data, split, annotations="captions")
+    if any(has_captions(Path(file)) for file in commands.files_of(data, split)[1]):
+        return commands.open_as(CaptionedDataset, data, split, settings)
+    return commands.open_dataset(data, split, settings)
 
 
 def has_captions(file: Path) -> bool:

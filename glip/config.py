@@ -237,10 +237,13 @@ _LARGE = Model(
 )
 
 VARIANTS: dict[str, Config] = {
-    "shapes": _shapes(),
-    "glip_a_tiny_o365": _published("glip_a_tiny_o365", replace(_TINY, early_fusion=False)),
-    "glip_tiny_o365": _published("glip_tiny_o365", _TINY),
-    "glip_tiny_goldg": _published("glip_tiny_goldg", _TINY),
-    "glip_tiny": _published("glip_tiny", _TINY),
-    "glip_large": _published("glip_large", _LARGE),
+    config.variant: config
+    for config in (
+        _shapes(),
+        _published("glip_a_tiny_o365", replace(_TINY, early_fusion=False)),
+        _published("glip_tiny_o365", _TINY),
+        _published("glip_tiny_goldg", _TINY),
+        _published("glip_tiny", _TINY),
+        _published("glip_large", _LARGE),
+    )
 }

@@ -11,22 +11,27 @@ from torch import Tensor
 from common.errors import UserError
 from glip.config import VARIANTS, Config
 from maskworks.published.coco_classes import COCO_CLASSES
-from maskworks.published.mmdetection import inputs
-from maskworks.published.origin import Decision, Origin, Said, choose_recipe, settle
+from maskworks.published.mmdetection import inputs, pixels_before_channels
+from maskworks.published.origin import Decision, Origin, Said, choose_recipe, nearest, settle
 from maskworks.published.reading import Settings, number, refuse_others, said, three_numbers, whole_number
 from maskworks.published.renaming import Converted, Rules, count, rename, whole
 
 PARTS = ("backbone.", "pyramid.", "text.", "head.")  # of our network; what gets no such name has no place in it
 DROPPED = (".cls_logits.", ".pooler.", ".position_ids", ".relative_position_index")  # not used by the originals either
 
-SWIN_BLOCK: Rules = [
+SWIN: Rules = [  # also torchvision's blocks
+    (r"^backbone\.(?:body\.)?patch_embed\.proj(?:ection)?\.", "backbone.patch_embedding."),
+    (r"^backbone\.(?:body\.)?patch_embed\.norm\.", "backbone.patch_norm."),
+    (r"^backbone\.(?:body\.layers|stages)\.(\d+)\.blocks\.", r"backbone.stages.\1."),
+    (r"^backbone\.(?:body\.layers|stages)\.(\d+)\.downsample\.", r"backbone.merges.\1."),
+    *((rf"^backbone\.(?:body\.)?norm{stage}\.", f"backbone.norms.{stage - 1}.") for stage in (1, 2, 3)),
     (r"\.norm1\.", ".attention_norm."),
     (r"\.norm2\.", ".perceptron_norm."),
     (r"\.attn\.(?:w_msa\.)?qkv\.", ".attention.qkv."),
     (r"\.attn\.(?:w_msa\.)?proj\.", ".attention.projection."),
     (r"\.attn\.(?:w_msa\.)?relative_position_bias_table$", ".attention.position_bias"),
-    (r"\.(?:mlp\.fc1|ffn\.layers\.0\.0)\.", ".perceptron.0."),
-    (r"\.(?:mlp\.fc2|ffn\.layers\.1)\.", ".perceptron.2."),
+    (r"\.(?:mlp\.(?:fc1|0)|ffn\.layers\.0\.0)\.", ".perceptron.0."),
+    (r"\.(?:mlp\.(?:fc2|3)|ffn\.layers\.1)\.", ".perceptron.2."),
 ]
 BERT_LAYER: Rules = [
     (r"\.attention\.self\.(query|key|value)\.", r".\1."),
@@ -65,11 +70,6 @@ FUSION: Rules = [
     (r"\.b_attn\.attn\.out_l_proj\.", ".attention.text_output."),
 ]
 MICROSOFT: Rules = [
-    (r"^backbone\.body\.patch_embed\.proj\.", "backbone.patch_embedding."),
-    (r"^backbone\.body\.patch_embed\.norm\.", "backbone.patch_norm."),
-    (r"^backbone\.body\.layers\.(\d+)\.blocks\.", r"backbone.stages.\1."),
-    (r"^backbone\.body\.layers\.(\d+)\.downsample\.", r"backbone.merges.\1."),
-    *((rf"^backbone\.body\.norm{stage}\.", f"backbone.norms.{stage - 1}.") for stage in (1, 2, 3)),
     *((rf"^backbone\.fpn\.fpn_inner{level}\.", f"pyramid.lateral.{level - 2}.") for level in (2, 3, 4)),
     *((rf"^backbone\.fpn\.fpn_layer{level}\.", f"pyramid.output.{level - 2}.") for level in (2, 3, 4)),
     (r"^backbone\.fpn\.top_blocks\.(p6|p7)\.", r"pyramid.\1."),
@@ -78,11 +78,6 @@ MICROSOFT: Rules = [
     (r"^rpn\.head\.", "head."),
 ]
 MMDETECTION: Rules = [
-    (r"^backbone\.patch_embed\.projection\.", "backbone.patch_embedding."),
-    (r"^backbone\.patch_embed\.norm\.", "backbone.patch_norm."),
-    (r"^backbone\.stages\.(\d+)\.blocks\.", r"backbone.stages.\1."),
-    (r"^backbone\.stages\.(\d+)\.downsample\.", r"backbone.merges.\1."),
-    *((rf"^backbone\.norm{stage}\.", f"backbone.norms.{stage - 1}.") for stage in (1, 2, 3)),
     (r"^neck\.lateral_convs\.(\d)\.conv\.", r"pyramid.lateral.\1."),
     (r"^neck\.fpn_convs\.([012])\.conv\.", r"pyramid.output.\1."),
     (r"^neck\.fpn_convs\.3\.conv\.", "pyramid.p6."),
@@ -153,7 +148,7 @@ def arranged(value: Tensor, name: str, source: str) -> Tensor:
     if name.startswith("head.box_scales."):
         return value.reshape(1)
     if name.startswith("backbone.merges.") and source.startswith("MMDetection"):
-        return in_our_order(value)
+        return pixels_before_channels(value)
     return value
 
 
@@ -163,7 +158,7 @@ def our_name(name: str, rules: Rules, fused: bool) -> str | None:
         return None
     renamed = rename(name.removeprefix("module."), rules)
     if renamed.startswith("backbone."):
-        return rename(renamed, SWIN_BLOCK)
+        return rename(renamed, SWIN)
     if renamed.startswith("head.dyhead_tower."):
         return tower_name(renamed, fused)
     if renamed.startswith("head."):
@@ -182,25 +177,13 @@ def tower_name(name: str, fused: bool) -> str:
     return rename(f"head.blocks.{block}.{rest}", HEAD)
 
 
-def in_our_order(values: Tensor) -> Tensor:
-    """MMDetection merges patches channel by channel, with a row's neighbour first; the original does neither."""
-    grouped = values.reshape(*values.shape[:-1], -1, 4)[..., [0, 2, 1, 3]]
-    return grouped.transpose(-1, -2).flatten(-2)
-
-
 def config_of(
     weights: Mapping[str, Tensor], source: str, origin: Origin | None, variant: str | None
 ) -> tuple[Config, list[Decision]]:
     """The published variant with this network, or the one named, with what the shapes and the file say."""
     model, text = model_of(weights), text_of(weights)
-
-    def differences(name: str) -> int:
-        sections = (VARIANTS[name].model, model), (VARIANTS[name].text, text)
-        return sum(getattr(theirs, key) != value for theirs, told in sections for key, value in told.items())
-
-    published = [name for name in VARIANTS if name != "shapes"]
-    nearest = min(map(differences, published))
-    fitting = [name for name in published if differences(name) == nearest]
+    published = {name: each for name, each in VARIANTS.items() if name != "shapes"}
+    fitting = nearest(published, {"model": model, "text": text})
     recipe = choose_recipe({name: VARIANTS[name].test for name in fitting}, variant, origin)
     config = deepcopy(VARIANTS[recipe.value])
     config.model, config.text = replace(config.model, **model), replace(config.text, **text)

@@ -40,12 +40,8 @@ class DynamicHead(nn.Module):
         self.checkpointing = model.checkpointing
         self.blocks = nn.ModuleList(DynamicBlock(model) for _ in range(model.blocks))
         fusions = model.blocks if model.early_fusion else 0
-        self.fusions = nn.ModuleList(
-            Fusion(
-                model.channels, text.width, model.fusion_width, model.fusion_heads, model.fusion_dropout, model.blocks
-            )
-            for _ in range(fusions)
-        )
+        sizes = model.channels, text.width, model.fusion_width, model.fusion_heads
+        self.fusions = nn.ModuleList(Fusion(*sizes, model.fusion_dropout, model.blocks) for _ in range(fusions))
         self.text_layers = nn.ModuleList(TextLayer(text) for _ in range(fusions))
         self.box = nn.Conv2d(model.channels, 4, 1)
         self.box_scales = nn.ParameterList(torch.full((1,), model.box_scale) for _ in range(LEVELS))

@@ -24,11 +24,9 @@ from maskworks.commands import Scoring
 
 def main() -> None:
     model, config = commands.model_to_evaluate("glip", glip.VARIANTS, glip.load)
-    device = commands.start(config.training)
-    model = model.to(device)
     if config.odinw:
         folder = commands.evaluation_folder("glip", config, Path(config.odinw).name)
-        with autocast(device, config.training.precision):
+        with autocast(next(model.parameters()).device, config.training.precision):
             metrics, classes = evaluate_folder(model, Path(config.odinw), config.training)
         if is_main():
             print(f"written: {commands.write_scores(folder, metrics, classes)}")

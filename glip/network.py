@@ -53,14 +53,8 @@ class GLIP(nn.Module):
         self.config, self.class_names = config, tuple(class_names)
         self.category_ids = tuple(category_ids) or tuple(range(1, len(self.class_names) + 1))  # in COCO JSON
         model = config.model
-        self.backbone = Swin(
-            model.swin_width,
-            model.swin_depths,
-            model.swin_heads,
-            model.window,
-            model.drop_path,
-            model.checkpointing,
-        )
+        shape = model.swin_width, model.swin_depths, model.swin_heads, model.window
+        self.backbone = Swin(*shape, model.drop_path, model.checkpointing)
         self.pyramid = Pyramid(self.backbone.channels, model.channels, model.drop_block)
         self.text = TextEncoder(config.text, model.checkpointing)
         self.head = DynamicHead(model, config.text)
@@ -172,9 +166,8 @@ class GLIP(nn.Module):
     def ask(self, levels: Sequence[Tensor], caption: ReadCaption) -> Answers:
         """The head's answers for a batch of images and one caption."""
         count = len(levels[0])
-        answers: Answers = self.head(
-            levels, caption.hidden.expand(count, -1, -1), caption.tokens.mask.expand(count, -1)
-        )
+        hidden, mask = caption.hidden.expand(count, -1, -1), caption.tokens.mask.expand(count, -1)
+        answers: Answers = self.head(levels, hidden, mask)
         return answers
 
     def found(self, answers: Answers, row: int, caption: ReadCaption, prepared: Prepared) -> Candidates:

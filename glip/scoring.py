@@ -14,9 +14,8 @@ from common.data.coco import CocoDataset
 from common.metrics import coco_details
 from common.metrics.coco import LIMIT
 from common.results import Instances
-from common.run.distributed import gather, is_main, process_count, process_index
+from common.run.distributed import gather
 from common.run.evaluation import Evaluation, Finder, evaluate_answers, photographs
-from common.run.runlog import Bar
 from glip.captioned_data import CaptionedDataset, PhraseClasses
 from glip.network import GLIP
 from glip.prompts import Caption, Prompt, class_prompt
@@ -94,17 +93,14 @@ def score_of(annotations: dict[str, Any], detections: list[dict[str, Any]], cate
 def recall(model: GLIP, dataset: CaptionedDataset, workers: int) -> dict[str, float]:
     """Of the phrases, how many have a box that overlaps one of theirs among the best 1, 5, 10: Flickr30k's R@k."""
     hits: list[NDArray[np.bool_]] = []
-    indices = range(process_index(), len(dataset), process_count())
-    with Bar("grounding", len(dataset), show=is_main()) as bar:
-        for numbers, images in photographs(dataset.boxes, indices, 1, workers):
-            caption = dataset.caption(numbers[0])
-            scored = dataset.scored[numbers[0]] or list(caption.phrases)
-            phrases = [phrase for phrase in caption.phrases if phrase in scored]
-            if phrases:
-                asked = Prompt(tuple(map(str, phrases)), (Caption.naming(caption.text, phrases),))
-                found = model.predict(images, asked)[0]
-                hits += [np.array(hit) for hit in ranks_hit(found, boxes_of(dataset, numbers[0], phrases))]
-            bar.advance(process_count())
+    for (number,), images in photographs(dataset.boxes, 1, workers, "grounding"):
+        caption = dataset.caption(number)
+        scored = dataset.scored[number] or list(caption.phrases)
+        phrases = [phrase for phrase in caption.phrases if phrase in scored]
+        if phrases:
+            asked = Prompt(tuple(map(str, phrases)), (Caption.naming(caption.text, phrases),))
+            found = model.predict(images, asked)[0]
+            hits += [np.array(hit) for hit in ranks_hit(found, boxes_of(dataset, number, phrases))]
     every = np.array(gather(hits)).reshape(-1, len(RANKS))
     return {f"R@{rank}": float(every[:, place].mean()) if len(every) else -1.0 for place, rank in enumerate(RANKS)}
 

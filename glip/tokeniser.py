@@ -46,14 +46,13 @@ class Tokeniser:
 
     def tokens(self, captions: Sequence[str], length: int = 0) -> Tokens:
         """Captions cut at the longest length there is and padded to `length`, or to the longest among them."""
-        rows = [self._cut(self.encode(caption).ids) for caption in captions]
+        whole = [self.encode(caption).ids for caption in captions]
+        most = self.max_tokens
+        rows = [ids if len(ids) <= most else [*ids[: most - 1], self.end] for ids in whole]
         length = length or max(len(row) for row in rows)
         ids = torch.tensor([row + [self.padding] * (length - len(row)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows])
         return Tokens(ids, torch.arange(length) < lengths[:, None])
-
-    def _cut(self, ids: list[int]) -> list[int]:
-        return ids if len(ids) <= self.max_tokens else [*ids[: self.max_tokens - 1], self.end]
 
     def positions(self, caption: str, spans: Sequence[Sequence[tuple[int, int]]]) -> list[list[int]]:
         """For each phrase, given as the characters [start, end) of its parts, the places of its tokens."""
@@ -97,7 +96,10 @@ def read_vocabulary(path: Path) -> "Tokenizer":
 
     try:
         if path.suffix == ".json":
-            return plain(Tokenizer.from_file(str(path)))
+            tokenizer = Tokenizer.from_file(str(path))
+            tokenizer.no_truncation()  # a file may ask for cutting and padding: both are done here
+            tokenizer.no_padding()
+            return tokenizer
         lines = read_text(path).splitlines()
     except Exception as error:  # the tokenizers library raises plain exceptions
         raise UserError(f"{path}: not read as a vocabulary ({error}); expected BERT's vocab.txt") from error
@@ -117,13 +119,6 @@ def word_pieces(vocabulary: dict[str, int], source: str) -> "Tokenizer":
     tokenizer.decoder = decoders.WordPiece()
     ends = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    return tokenizer
-
-
-def plain(tokenizer: "Tokenizer") -> "Tokenizer":
-    """Without the cutting and padding that a file may ask for: both are done here."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     return tokenizer
 
 

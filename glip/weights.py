@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from common.run.checkpoint import load_weights
-from glip.convert import convert, recognise
+from glip.convert import SWIN, convert, recognise
 from glip.network import GLIP
 from maskworks.published.formats import read_checkpoint_or_published
 from maskworks.published.names import BACKBONE, local_file
@@ -18,13 +18,7 @@ TORCHVISION: Rules = [
     (r"^features\.0\.2\.", "backbone.patch_norm."),
     *((rf"^features\.{2 * stage + 1}\.", f"backbone.stages.{stage}.") for stage in range(4)),
     *((rf"^features\.{2 * stage}\.", f"backbone.merges.{stage - 1}.") for stage in range(1, 4)),
-    (r"\.norm1\.", ".attention_norm."),
-    (r"\.norm2\.", ".perceptron_norm."),
-    (r"\.attn\.qkv\.", ".attention.qkv."),
-    (r"\.attn\.proj\.", ".attention.projection."),
-    (r"\.attn\.relative_position_bias_table$", ".attention.position_bias"),
-    (r"\.mlp\.0\.", ".perceptron.0."),
-    (r"\.mlp\.3\.", ".perceptron.2."),
+    *SWIN,
 ]
 
 

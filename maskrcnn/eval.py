@@ -2,8 +2,6 @@
 
 import sys
 
-import torch
-
 import maskrcnn
 from maskworks import commands, own_data, shapes
 from maskworks.command_line import program
@@ -11,11 +9,9 @@ from maskworks.command_line import program
 
 def main() -> None:
     model, config = commands.model_to_evaluate("maskrcnn", maskrcnn.VARIANTS, maskrcnn.load)
-    device = commands.start(config.training)
     config.data = own_data.located(config.data, sys.argv[1:])
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     commands.refuse_other_classes(dataset, model.class_names)
-    model = model.to(device).to(memory_format=torch.channels_last)
     scoring = commands.INSTANCES if model.config.model.masks else commands.BOXES
     commands.evaluate("maskrcnn", config, model, dataset, own_data.scored_in_tiles(scoring))
 

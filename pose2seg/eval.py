@@ -31,8 +31,6 @@ from pose2seg.scoring import people_scoring, write_maps
 def main() -> None:
     model, config = commands.model_to_evaluate("pose2seg", VARIANTS, pose2seg.load)
     config.data = own_data.located(config.data, sys.argv[1:], "keypoints")
-    device = commands.start(config.training)
-    model = model.to(device).to(memory_format=torch.channels_last)
     asked = [name for name in ("coco", "OCHuman") if getattr(config, name)]
     sets = {name: images for each in asked for name, images in named(config.data, each).items()} or {
         "": config.data.val
@@ -48,7 +46,7 @@ def main() -> None:
     for number, (name, images) in enumerate(sets.items()):
         dataset = open_people(replace(config.data, val=images), "val", config.training)
         commands.refuse_other_classes(dataset, model.class_names)
-        source = source_of_joints(config, dataset, number, device)
+        source = source_of_joints(config, dataset, number, model.templates.device)
         scoring = people_scoring(config.test.occlusion, source)
         evaluation = commands.score(model, dataset, config.training, scoring)
         metrics |= {name: evaluation.metrics} if name else evaluation.metrics

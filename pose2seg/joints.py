@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
+from common.data.annotation_files import read_as
 from common.data.coco import CocoDataset
 from common.errors import UserError
 from common.files import read_bytes
@@ -21,7 +22,7 @@ from maskworks.published.names import local_file
 from pose2seg.people import true_joints
 from pose2seg.templates import JOINT_NAMES
 
-T = TypeVar("T")
+EXPECTED = "COCO keypoint results or annotations"
 SEEN = 2.0  # COCO's visibility of a joint that is labelled and not hidden
 
 
@@ -73,7 +74,7 @@ def read_results(file: Path, smallest_confidence: float) -> Mapping[int, Found]:
     The third number of a joint is the estimator's confidence in it there: it says whether the joint was found, and
     nothing about whether it is hidden.
     """
-    return by_image(decoded(file, list[Person]), file, smallest_confidence)
+    return by_image(read_as(file, list[Person], EXPECTED), file, smallest_confidence)
 
 
 def read_for_files(file: Path, smallest_confidence: float) -> Callable[[Path], Found]:
@@ -84,20 +85,11 @@ def read_for_files(file: Path, smallest_confidence: float) -> Callable[[Path], F
     if file.is_file() and read_bytes(file)[:1] == b"[":
         by_number = read_results(file, smallest_confidence)
         return lambda path: by_number.get(int("".join(filter(str.isdigit, path.stem)) or -1), nobody())
-    content = decoded(file, Annotations)
+    content = read_as(file, Annotations, EXPECTED)
     estimated = any(person.score is not None for person in content.annotations)
     people = by_image(content.annotations, file, smallest_confidence if estimated else None)
     by_name = {Path(image.file_name).name: people.get(image.id, nobody()) for image in content.images}
     return lambda path: by_name.get(path.name, nobody())
-
-
-def decoded(file: Path, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(read_bytes(file), type=kind)
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}; expected COCO keypoint results or annotations") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file}: no COCO keypoint results or annotations: {error}") from error
 
 
 def by_image(entries: Sequence[Person], file: Path, smallest_confidence: float | None) -> Mapping[int, Found]:

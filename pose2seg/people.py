@@ -89,9 +89,7 @@ def in_whole_pixels(joints: NDArray[np.floating]) -> NDArray[np.float32]:
 
 def open_people(data: PeopleData, split: shapes.Split, settings: Training) -> CocoDataset:
     """The keypoint data set that the configuration names; without annotations, the built-in one's people."""
-    folders, annotations = commands.files_of(shapes.fill_in(data, split, annotations="keypoints"), split)
-    keep_empty = data.keep_empty or split == "val"
-    return CocoDataset(folders, annotations, limit=settings.limit or None, keep_empty=keep_empty)
+    return commands.open_dataset(shapes.fill_in(data, split, annotations="keypoints"), split, settings)
 
 
 def files(dataset: CocoDataset) -> str:

@@ -3,7 +3,6 @@
 With --detector FILE torchvision's Keypoint R-CNN finds the joints, in videos too.
 """
 
-import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +11,15 @@ from pathlib import Path
 import torch
 
 import pose2seg
+from common.data.images import is_video
 from common.errors import UserError
 from common.ops.precision import autocast
 from common.results import Instances
-from common.run.distributed import choose_device
 from common.run.ranges import NotNegative, Share
 from maskworks import command_line, report
 from maskworks.command_line import program
 from maskworks.prediction.command import Notes, Predict, predict_all
 from maskworks.prediction.files import categories
-from maskworks.prediction.film import predict_film
 from maskworks.prediction.number_format import fastest
 from maskworks.published.names import local_file
 from pose2seg.alignment import NEEDED_JOINTS
@@ -68,9 +66,7 @@ def main() -> None:
     refuse_unused_options(options)
     options.weights = str(local_file(options.weights))
     model = pose2seg.load(options.weights, device=options.device)
-    device = choose_device(options.device)
-    model = model.to(device).to(memory_format=torch.channels_last)
-    report.of_predictions(predict(model, options, finder(options, device)))
+    report.of_predictions(predict(model, options, finder(options, model.templates.device)))
 
 
 def refuse_unused_options(options: PredictPeople) -> None:
@@ -88,7 +84,13 @@ def finder(options: PredictPeople, device: torch.device) -> FindPeople:
         detector = Detector(Path(options.detector), device, *scores)
         return lambda path, image: detector([image])[0]
     known = read_for_files(Path(options.keypoints), options.smallest_confidence)
-    return lambda path, image: known(path)
+
+    def find(path: Path, image: Picture) -> Found:
+        if is_video(path):
+            raise UserError(f"{path}: the joints in a video have to be found: name a --detector")
+        return known(path)
+
+    return find
 
 
 def predict(model: Pose2Seg, options: PredictPeople, find: FindPeople) -> Path | None:
@@ -96,27 +98,13 @@ def predict(model: Pose2Seg, options: PredictPeople, find: FindPeople) -> Path |
     device = model.templates.device
     precision = fastest(device) if options.precision == "auto" else options.precision
 
-    def answer(path: Path, image: Picture, name: str = "") -> tuple[Instances, Notes]:
-        people, notes = enough_joints(find(path, image), name or str(path))
+    def answer(path: Path, image: Picture, name: str) -> tuple[Instances, Notes]:
+        people, notes = enough_joints(find(path, image), name)
         scores = None if people.scores is None else torch.from_numpy(people.scores)
         with autocast(device, precision):
             return model.predict([image], [people.joints], [scores])[0], notes
 
-    def film(path: Path, target: Path) -> Notes:
-        if not options.detector:
-            raise UserError(f"{path}: the joints in a video have to be found: name a --detector")
-        left_out: list[tuple[str, str]] = []
-        frames = itertools.count(1)
-
-        def in_frame(image: Picture) -> Instances:
-            people, notes = answer(path, image, f"{path}, frame {next(frames)}")
-            left_out.extend(notes)
-            return people
-
-        predict_film(in_frame, path, target, model.category_ids, options.threshold, options.limit, options.track)
-        return left_out
-
-    done = predict_all(options, categories(model.class_names, model.category_ids, None), answer, film)
+    done = predict_all(options, categories(model.class_names, model.category_ids, None), answer)
     if done and done.photographs and not (done.annotations or done.notes) and options.keypoints:
         raise UserError(f"{options.keypoints}: it has nobody in these photographs; are its files called as they are?")
     if not done or not done.photographs:

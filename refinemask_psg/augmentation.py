@@ -42,7 +42,9 @@ class RandomCrop(v2.Transform):  # type: ignore[misc]
     def forward(self, *inputs: Any) -> Any:
         (items,) = inputs
         height, width = items["image"].shape[-2:]
-        crop_height, crop_width = (self._length(side) for side in (height, width))
+        crop_height, crop_width = (
+            int(torch.randint(min(self.smallest, side), min(self.largest, side) + 1, ())) for side in (height, width)
+        )
         top = int(torch.randint(height - crop_height + 1, ()))
         left = int(torch.randint(width - crop_width + 1, ()))
         cropped = {
@@ -52,10 +54,6 @@ class RandomCrop(v2.Transform):  # type: ignore[misc]
             for name, item in items.items()
         }
         return without_lost_objects(cropped)
-
-    def _length(self, side: int) -> int:
-        low, high = min(self.smallest, side), min(self.largest, side)
-        return int(torch.randint(low, high + 1, ()))
 
 
 def without_lost_objects(items: dict[str, Any]) -> dict[str, Any]:

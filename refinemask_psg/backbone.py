@@ -1,5 +1,7 @@
 """The backbones: torchvision's residual networks, frozen, group-normed or deformable, and Swins (swin.py)."""
 
+from functools import partial
+
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -34,7 +36,7 @@ class ResNetBackbone(nn.Module):
     def __init__(self, config: Model):
         super().__init__()
         block, blocks, groups, width = ARCHITECTURES[config.backbone]
-        norm = FrozenStatisticsBatchNorm if config.norm == "frozen_batch" else group_norm
+        norm = FrozenStatisticsBatchNorm if config.norm == "frozen_batch" else partial(nn.GroupNorm, 32)
         body = ResNet(block, blocks, groups=groups, width_per_group=width, norm_layer=norm)
         if config.stride_in_1x1:
             for stage in (body.layer2, body.layer3, body.layer4):
@@ -89,7 +91,3 @@ class DeformableConv2d(nn.Module):
                 features.to(digits), offset[:, :18].to(digits), self.weight, self.bias, self.stride, 1, mask
             )
         return sampled.to(features.dtype)
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels)

@@ -1,6 +1,5 @@
 """Every setting of RefineMask and its relatives, its default, and the published variants."""
 
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -8,11 +7,9 @@ import tyro
 
 from common.run.ranges import Count, Decay, NotNegative, Positive, Share, Whole, WholeOrUnset, Width
 from common.run.settings import Data, Images, Optimizer, Schedule, Training, coco_2017
-from refinemask_psg.psg.config import Relations, shapes_relations
+from refinemask_psg.psg.config import Relations
 
 CASCADE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
-
-
 Body = (
     Literal["resnet10", "resnet50", "resnet101", "resnext101_32x4d", "resnext101_32x8d", "resnext101_64x4d"]
     | Literal["swin_tiny", "swin_small"]
@@ -254,37 +251,33 @@ def _mmdet_swin(variant: str, backbone: Literal["swin_tiny", "swin_small"]) -> C
     """MMDetection 3's Mask R-CNN on a single Swin."""
     config = _composite_swin(variant, Model(mask_head="plain"))
     config.model.composite, config.model.backbone = False, backbone
-    config.test = Inference(nms_in="input", drop_empty_proposals=True)
-    return config
+    return replace(config, test=Inference(nms_in="input", drop_empty_proposals=True))
 
 
 def _mmdet_cascade() -> Config:
     """MMDetection 3's Cascade Mask R-CNN. It predicts as that does; in training, its mask heads see the last stage."""
+    model = replace(CASCADE, fpn_upsampling="nearest", box_samples=512, box_class_agnostic=True)
+    model.mask_head, model.mask_heads = "plain", 3
     config = _refinemask("mmdet_cascade_mask_rcnn_r50_1x", "resnet50", 12)
-    config.model = replace(
-        CASCADE, fpn_upsampling="nearest", box_samples=512, box_class_agnostic=True, mask_head="plain", mask_heads=3
-    )
-    config.test = Inference(nms_in="input", drop_empty_proposals=True)
-    return config
+    return replace(config, model=model, test=Inference(nms_in="input", drop_empty_proposals=True))
 
 
 def _mmdet_caffe_cascade() -> Config:
     """The same on a ResNet in the manner of Caffe: BGR, not divided, strides in the 1x1 convolutions."""
     config = _mmdet_cascade()
-    config.variant = "mmdet_cascade_mask_rcnn_r50_caffe_1x"
-    config.model = replace(
+    model = replace(
         config.model, stride_in_1x1=True, channels="bgr", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)
     )
-    return config
+    return replace(config, variant="mmdet_cascade_mask_rcnn_r50_caffe_1x", model=model)
 
 
 def _detectron2_cascade(variant: str, epochs: int) -> Config:
     """Detectron2's Cascade Mask R-CNN: in the manner of Caffe, with one mask head on the last boxes."""
     config = _mmdet_caffe_cascade()
-    config.variant, config.training.epochs = variant, epochs
+    config.training.epochs = epochs
     stds = tuple((x, x, size, size) for x, size in ((1 / 10, 1 / 5), (1 / 20, 1 / 10), (1 / 30, 1 / 15)))
-    config.model = replace(config.model, mask_heads=1, box_stds=stds, conventions="detectron2")
-    return config
+    model = replace(config.model, mask_heads=1, box_stds=stds, conventions="detectron2")
+    return replace(config, variant=variant, model=model)
 
 
 def _psg(variant: str, head: Literal["bert", "pairs"]) -> Config:
@@ -314,15 +307,12 @@ def _psg(variant: str, head: Literal["bert", "pairs"]) -> Config:
 def _psg_shapes() -> Config:
     """Scene graphs of the built-in data set; nothing is mirrored, as "left of" is one of its predicates."""
     config = _shapes()
-    config.variant = "psg_shapes"
-    config.training.epochs, config.training.evaluate_every = 14, 7
-    config.model = replace(
-        config.model, mask_targets="bitmaps", semantic_head=True, semantic_channels=64, semantic_weight=1.0
-    )
     config.test.score_threshold = 0.3
     config.augment.flip = 0.0
-    config.relations = shapes_relations()
-    return config
+    model = replace(config.model, mask_targets="bitmaps", semantic_head=True, semantic_channels=64, semantic_weight=1.0)
+    bert = Relations(layers=2, hidden=128, attention_heads=4, intermediate=256, positions=2, dropout=0.0)
+    relations = replace(bert, head="bert", things=8, pair_channels=32, loss_weight=1.0)
+    return replace(config, variant="psg_shapes", model=model, relations=relations)
 
 
 def _shapes() -> Config:
@@ -353,26 +343,27 @@ def _shapes() -> Config:
 
 
 VARIANTS: dict[str, Config] = {
-    "shapes": _shapes(),
-    "refinemask_r50_1x": _refinemask("refinemask_r50_1x", "resnet50", 12),
-    "refinemask_r50_2x": _refinemask("refinemask_r50_2x", "resnet50", 24),
-    "refinemask_r101_1x": _refinemask("refinemask_r101_1x", "resnet101", 12),
-    "refinemask_r101_2x": _refinemask("refinemask_r101_2x", "resnet101", 24),
-    "refinemask_r50_cityscapes": _cityscapes(),
-    "refinemask_r50_lvis": _lvis("refinemask_r50_lvis", "resnet50"),
-    "refinemask_r101_lvis": _lvis("refinemask_r101_lvis", "resnet101"),
-    "mask_rcnn_cbv2_swin_tiny": _composite_swin("mask_rcnn_cbv2_swin_tiny", Model(mask_head="plain")),
-    "refine_cbv2_swin_tiny_mask_rcnn": _composite_swin(
-        "refine_cbv2_swin_tiny_mask_rcnn", Model(fpn_upsampling="bilinear", box_samples=384)
-    ),
-    "refine_cbv2_swin_tiny_cascade_last": _composite_swin("refine_cbv2_swin_tiny_cascade_last", deepcopy(CASCADE)),
-    "mmdet_mask_rcnn_swin_tiny": _mmdet_swin("mmdet_mask_rcnn_swin_tiny", "swin_tiny"),
-    "mmdet_mask_rcnn_swin_small": _mmdet_swin("mmdet_mask_rcnn_swin_small", "swin_small"),
-    "mmdet_cascade_mask_rcnn_r50_1x": _mmdet_cascade(),
-    "mmdet_cascade_mask_rcnn_r50_caffe_1x": _mmdet_caffe_cascade(),
-    "detectron2_cascade_mask_rcnn_r50_1x": _detectron2_cascade("detectron2_cascade_mask_rcnn_r50_1x", 12),
-    "detectron2_cascade_mask_rcnn_r50_3x": _detectron2_cascade("detectron2_cascade_mask_rcnn_r50_3x", 37),
-    "psg": _psg("psg", "bert"),
-    "psg_pairs": _psg("psg_pairs", "pairs"),
-    "psg_shapes": _psg_shapes(),
+    config.variant: config
+    for config in (
+        _shapes(),
+        _refinemask("refinemask_r50_1x", "resnet50", 12),
+        _refinemask("refinemask_r50_2x", "resnet50", 24),
+        _refinemask("refinemask_r101_1x", "resnet101", 12),
+        _refinemask("refinemask_r101_2x", "resnet101", 24),
+        _cityscapes(),
+        _lvis("refinemask_r50_lvis", "resnet50"),
+        _lvis("refinemask_r101_lvis", "resnet101"),
+        _composite_swin("mask_rcnn_cbv2_swin_tiny", Model(mask_head="plain")),
+        _composite_swin("refine_cbv2_swin_tiny_mask_rcnn", Model(fpn_upsampling="bilinear", box_samples=384)),
+        _composite_swin("refine_cbv2_swin_tiny_cascade_last", CASCADE),
+        _mmdet_swin("mmdet_mask_rcnn_swin_tiny", "swin_tiny"),
+        _mmdet_swin("mmdet_mask_rcnn_swin_small", "swin_small"),
+        _mmdet_cascade(),
+        _mmdet_caffe_cascade(),
+        _detectron2_cascade("detectron2_cascade_mask_rcnn_r50_1x", 12),
+        _detectron2_cascade("detectron2_cascade_mask_rcnn_r50_3x", 37),
+        _psg("psg", "bert"),
+        _psg("psg_pairs", "pairs"),
+        _psg_shapes(),
+    )
 }

@@ -15,7 +15,8 @@ from torch import Tensor
 from common.errors import UserError
 from maskworks.published import reading
 from maskworks.published.coco_classes import COCO_CLASSES, COCO_STUFF
-from maskworks.published.mmdetection import caffe_style, inputs, lvis, tested
+from maskworks.published.detectron2 import of_detectron2
+from maskworks.published.mmdetection import caffe_style, inputs, lvis, pixels_before_channels, tested
 from maskworks.published.origin import Classes, Origin, Said, at, choose_recipe, plain_dict, settle
 from maskworks.published.reading import four_numbers
 from maskworks.published.renaming import Converted, Rules, count, missing_counters, refuse_other_layers, rename, whole
@@ -115,11 +116,12 @@ def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: 
     weights = {names[name]: state[name] for name in names}
     weights |= missing_counters(weights)
     if source == "MMDetection 3, Swin":
-        weights = {name: position_major(name, value) for name, value in weights.items()}
+        merges = [name for name in weights if ".downsample." in name]
+        weights |= {name: pixels_before_channels(weights[name]) for name in merges}
     relations = relation_settings(state)
     told = lvis(class_count(weights))
     if origin is not None and source == detectron2.SOURCE:
-        told |= detectron2.said_by(origin)
+        told |= of_detectron2(origin, detectron2.ONLY, detectron2.SETTINGS, "refinemask_psg")
     elif origin is not None:
         told |= recipe_32x8d(weights) | of_mmdetection(origin)
     if source == SWINS_OWN:
@@ -147,17 +149,6 @@ def published_classes(config: Config, count: int) -> Classes | None:
     if config.relations.head == "none" or config.relations.predicates != PSG_PREDICATES or count != len(PSG_CLASSES):
         return None
     return Classes(PSG_CLASSES, tuple(range(1, count + 1)), "wangqixun/psg, whose relation head it has")
-
-
-def position_major(name: str, value: Tensor) -> Tensor:
-    """MMDetection 3's patch merging lists the four pixels within each channel, Swin's own the channels of each pixel.
-
-    And its second and third pixel are the other way round.
-    """
-    if ".downsample." not in name:
-        return value
-    by_pixel = value.reshape(*value.shape[:-1], -1, 4)[..., [0, 2, 1, 3]]
-    return by_pixel.transpose(-1, -2).flatten(-2)
 
 
 def config_of(weights: Mapping[str, Tensor], variant: str) -> Config:
@@ -198,18 +189,14 @@ def fitting_recipes(weights: Mapping[str, Tensor], source: str, relations: Relat
     if source == "refine_caslm":
         cascade = "box_heads.2.classes.weight" in weights
         return ["refine_cbv2_swin_tiny_cascade_last" if cascade else "refine_cbv2_swin_tiny_mask_rcnn"]
+    published_in_both = backbone_of(weights) in ("resnet50", "resnet101") and deformable_of(weights) == "none"
     return {
         "CBNetV2": ["mask_rcnn_cbv2_swin_tiny"],
         "MMDetection 3, Swin": [f"mmdet_mask_rcnn_{backbone_of(weights)}"],
         SWINS_OWN: [f"mmdet_mask_rcnn_{backbone_of(weights)}"],
-        CASCADE_OF_MMDETECTION: [CAFFE, PYTORCH] if published_by_both(weights) else [PYTORCH],
+        CASCADE_OF_MMDETECTION: [CAFFE, PYTORCH] if published_in_both else [PYTORCH],
         detectron2.SOURCE: ["detectron2_cascade_mask_rcnn_r50_1x", "detectron2_cascade_mask_rcnn_r50_3x"],
     }[source]
-
-
-def published_by_both(weights: Mapping[str, Tensor]) -> bool:
-    """Whether cascades on such a backbone are published in the manner of Caffe too."""
-    return backbone_of(weights) in ("resnet50", "resnet101") and deformable_of(weights) == "none"
 
 
 def recipe_32x8d(weights: Mapping[str, Tensor]) -> dict[str, Said]:

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from maskworks.published.detectron2 import RESNET, of_detectron2
-from maskworks.published.origin import Origin, Said
+from maskworks.published.detectron2 import RESNET
 from maskworks.published.reading import Settings, four_numbers, number, whole_number
 from maskworks.published.renaming import Rules
 
@@ -56,8 +55,3 @@ SETTINGS: Settings = {
     "test.nms": (number, ("MODEL.ROI_HEADS.NMS_THRESH_TEST",)),
     "test.max_instances": (whole_number, ("TEST.DETECTIONS_PER_IMAGE",)),
 }
-
-
-def said_by(origin: Origin) -> dict[str, Said]:
-    """Our settings as Detectron2's configuration gives them; what is not done here is refused."""
-    return of_detectron2(origin, ONLY, SETTINGS, "refinemask_psg")

@@ -15,12 +15,11 @@ def main() -> None:
         model.scene_graph.settings = config.relations
         psg_commands.evaluate(model, config)
         return
-    device = commands.start(config.training)
     config.data = own_data.located(config.data, sys.argv[1:])
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     commands.refuse_other_classes(dataset, model.class_names)
     scoring = commands.INSTANCES if len(model.mask_heads) else commands.BOXES
-    commands.evaluate("refinemask_psg", config, model.to(device), dataset, own_data.scored_in_tiles(scoring))
+    commands.evaluate("refinemask_psg", config, model, dataset, own_data.scored_in_tiles(scoring))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Region proposals (arXiv 1506.01497): which of the pyramid's anchors hold an object, and how its box differs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,7 +13,6 @@ from refinemask_psg.config import Model
 
 STDS = (1.0, 1.0, 1.0, 1.0)
 TRAINING_NMS = 0.7
-Suppress = Callable[[Tensor, Tensor, Tensor, float], Tensor]  # boxes, scores, groups, threshold -> those kept
 
 
 class Proposals(NamedTuple):
@@ -69,16 +68,11 @@ def propose(
             scores.append(level_scores[:before_nms])
             levels.append(torch.full_like(order, level))
         candidates = torch.cat(boxes), torch.cat(scores), torch.cat(levels)
-        kept = best(*candidates, after_nms, threshold, drop_empty, batched_nms if detectron2 else nms_within)
-        found.append(Proposals(kept.boxes, kept.scores.sigmoid() if detectron2 else kept.scores))
+        if drop_empty:
+            extents = candidates[0][:, 2:] - candidates[0][:, :2]
+            sound = (extents > 0).all(dim=1).nonzero().squeeze(1)
+            candidates = candidates[0][sound], candidates[1][sound], candidates[2][sound]
+        kept = (batched_nms if detectron2 else nms_within)(*candidates, threshold)[:after_nms]
+        best, certainty = candidates[0][kept], candidates[1][kept]
+        found.append(Proposals(best, certainty.sigmoid() if detectron2 else certainty))
     return found
-
-
-def best(
-    boxes: Tensor, scores: Tensor, levels: Tensor, count: int, threshold: float, drop_empty: bool, nms: Suppress
-) -> Proposals:
-    if drop_empty:
-        sound = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1).nonzero().squeeze(1)
-        boxes, scores, levels = boxes[sound], scores[sound], levels[sound]
-    kept = nms(boxes, scores, levels, threshold)[:count]
-    return Proposals(boxes[kept], scores[kept])

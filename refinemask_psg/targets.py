@@ -16,6 +16,7 @@ from common.ops.guarded_sampling import roi_align
 from refinemask_psg.boxes import pairwise_iou
 
 BACKGROUND, IGNORED = -1, -2
+How = Literal["random", "hard", "even"]  # candidates are drawn, if there are more than wanted
 Outlines = Sequence[NDArray[np.float32]]  # of one object
 
 
@@ -42,11 +43,7 @@ def match(
 
 
 def sample(
-    matches: Tensor,
-    count: int,
-    most_positive: int,
-    how: Literal["random", "hard", "even"],
-    hardness: Tensor | None = None,
+    matches: Tensor, count: int, most_positive: int, how: How, hardness: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Indices of positive and of background candidates, `count` together at most; sorted."""
     positive = choose((matches >= 0).nonzero().squeeze(1), most_positive, how, hardness)
@@ -54,7 +51,7 @@ def sample(
     return positive, negative
 
 
-def choose(candidates: Tensor, count: int, how: Literal["random", "hard", "even"], hardness: Tensor | None) -> Tensor:
+def choose(candidates: Tensor, count: int, how: How, hardness: Tensor | None) -> Tensor:
     total = len(candidates)
     if total <= count:
         return candidates
@@ -94,9 +91,7 @@ class Candidates:
         padded = torch.cat((labels, labels.new_tensor([classes])))  # index -1: background
         return cls(torch.cat((objects, proposals)), matches, padded[matches])
 
-    def sample(
-        self, objects: Tensor, count: int, how: Literal["random", "hard", "even"], hardness: Tensor | None
-    ) -> Sampled:
+    def sample(self, objects: Tensor, count: int, how: How, hardness: Tensor | None) -> Sampled:
         """A quarter of the samples may be positive."""
         positive, negative = sample(self.matches, count, count // 4, how, hardness)
         both, owners = torch.cat((positive, negative)), self.matches[positive]

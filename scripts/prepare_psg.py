@@ -16,21 +16,12 @@ import msgspec
 import tyro
 from msgspec import Struct
 
+from common.data.annotation_files import read_as
 from common.errors import UserError
 from common.files import write_text
 from common.run.runlog import Bar
 from maskworks.command_line import program
-from refinemask_psg.psg.files import (
-    Image,
-    Predicate,
-    PsgEntry,
-    PsgFile,
-    image_of,
-    panoptic_file,
-    read,
-    read_psg,
-    read_test,
-)
+from refinemask_psg.psg.files import Image, Predicate, PsgEntry, PsgFile, image_of, panoptic_file, read_psg, read_test
 
 COCO_THINGS = 80
 
@@ -107,8 +98,8 @@ def instances_of(path: Path, entries: Sequence[PsgEntry]) -> dict[str, Any]:
 
     Of two entries of one image the last has them.
     """
-    expected = "COCO's instances_val2017.json"
-    checked, coco = read(path, _Instances, expected), read(path, dict[str, Any], expected)
+    expected = "COCO's instances_val2017.json; download it again"
+    checked, coco = read_as(path, _Instances, expected), read_as(path, dict[str, Any], expected)
     if len(checked.categories) != COCO_THINGS:
         raise UserError(f"{path}: {len(checked.categories)} categories, expected COCO's {COCO_THINGS}")
     new_ids = {category.id: number for number, category in enumerate(checked.categories, start=1)}

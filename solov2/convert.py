@@ -10,7 +10,7 @@ from torch import Tensor
 from common.errors import UserError
 from maskworks.published import detectron2, reading
 from maskworks.published.mmdetection import caffe_style, inputs, tested
-from maskworks.published.origin import Decision, Origin, Said, choose_recipe, settle, values_of
+from maskworks.published.origin import Decision, Origin, Said, choose_recipe, nearest, settle, values_of
 from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, whole
 from solov2.config import VARIANTS, Config
 
@@ -197,17 +197,13 @@ def _config(
     structure: dict[str, Any], source: str, origin: Origin | None, variant: str | None
 ) -> tuple[Config, list[Decision]]:
     """The published recipe nearest to this network (of the schedules, the longest), or the one named."""
-
-    def differences(name: str) -> int:
-        return sum(getattr(VARIANTS[name].model, field) != value for field, value in structure.items())
-
-    published = [
-        name
-        for name in VARIANTS
+    published = {
+        name: each
+        for name, each in VARIANTS.items()
         if name not in ("shapes", "small") and name.startswith("adelaidet") == (source == ADELAIDET)
-    ]
-    nearest = min(map(differences, published))  # may be over 0: MMDetection's light DCN model modulates, none here does
-    decides = {name: values_of(VARIANTS[name], DECIDING) for name in published if differences(name) == nearest}
+    }
+    # none may be quite the same: MMDetection's light DCN model modulates, none here does
+    decides = {name: values_of(VARIANTS[name], DECIDING) for name in nearest(published, {"model": structure})}
     recipe = choose_recipe(decides, variant, origin)
     config = deepcopy(VARIANTS[recipe.value])
     config.model = replace(config.model, **structure)

@@ -22,8 +22,8 @@ from pose2seg.postprocess import inverse_warp
 from pose2seg.targets import window_targets
 from refinemask_psg import config as refinemask
 from refinemask_psg import postprocess as refinemask_postprocess
-from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.psg.panoptic_merge import enlarged_rows
+from refinemask_psg.u2net.resizing import resize_smoothed
 from solov2 import postprocess as solov2_postprocess
 from solov2.targets import quarter
 from upsnet.config import Inference as Settings
@@ -250,7 +250,7 @@ def test_u2nets_photographs_shrink_as_a_gaussian_and_linear_steps_between_pixels
         image = random.randint(0, 256, (height, width, 3)).astype(np.uint8)
         whole = np.einsum("rh,hwc,kw->rkc", shrinking(height, rows), image / 255, shrinking(width, columns))
         expected = np.clip(whole, image.min() / 255, image.max() / 255)
-        assert np.abs(resize_antialiased(image, rows, columns) - expected).max() < 1e-9
+        assert np.abs(resize_smoothed(image, rows, columns) - expected).max() < 1e-9
 
 
 def test_drawings_repeat_pixels_as_opencvs_nearest_does():

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from common.errors import UserError
-from maskworks.published.origin import Decision, Origin, choose_recipe, settle
+from maskworks.published.origin import Decision, Origin, choose_recipe, nearest, settle
 from maskworks.published.renaming import Converted, Rules, count, rename, resnet_body, whole
 from upsnet.classes import CITYSCAPES, COCO
 from upsnet.config import VARIANTS, Config
@@ -82,14 +82,11 @@ def config_of(
         "mask_channels": len(weights["mask_head.convs.0.weight"]),
         "things": len(weights["box_head.classes.weight"]) - 1,
     }
-
-    def differences(name: str) -> int:
-        return sum(getattr(VARIANTS[name].model, field) != value for field, value in structure.items())
-
-    published = [name for name in VARIANTS if name != "shapes"]
-    nearest = min(map(differences, published))
-    fitting = [name for name in published if differences(name) == nearest]
-    likes = {name: (each.test, replace(each.model, **structure)) for name, each in VARIANTS.items() if name in fitting}
+    published = {name: each for name, each in VARIANTS.items() if name != "shapes"}
+    likes = {
+        name: (VARIANTS[name].test, replace(VARIANTS[name].model, **structure))
+        for name in nearest(published, {"model": structure})
+    }
     recipe = choose_recipe(likes, variant, origin)
     config = deepcopy(VARIANTS[recipe.value])
     config.model = replace(config.model, **structure)

@@ -6,33 +6,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Struct, ValidationError
+from msgspec import Struct
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from common.data.annotation_checks import check_files, check_image
-from common.data.annotation_files import Fault, Int, Side, Whole
+from common.data.annotation_files import Fault, ImageEntry, Int, Whole, find_among, read_as
 from common.data.batches import UNLABELLED
 from common.data.coco import Sample, as_paths, pair_folders, stop_at_fatal
 from common.data.images import read_ids
 from common.data.shards import folder_of
 from common.errors import UserError
-from common.files import leads_inside, read_bytes
+from common.files import leads_inside
 from common.metrics.panoptic import IDS, VOID
 from common.ops import masks as rle
 from common.run.settings import Data, Training
-from maskworks.commands import files_of
-
-
-class ImageEntry(Struct, gc=False):
-    id: Whole
-    file_name: str
-    width: Side
-    height: Side
+from maskworks import shapes
+from maskworks.commands import open_as
 
 
 class SegmentEntry(Struct, gc=False):
@@ -172,13 +166,11 @@ class PanopticDataset(Dataset[Sample]):
                 f"{path}: the PNG is {ids.shape[1]} x {ids.shape[0]}, but its image "
                 f"{self.sizes[index, 1]} x {self.sizes[index, 0]}; write it again at the image's size"
             )
-        own = np.array([*(segment.id for segment in entry.annotation.segments_info), VOID])
-        order = np.argsort(own)
-        found = order[np.searchsorted(own[order], ids).clip(max=len(own) - 1)]
-        stray = np.flatnonzero(own[found] != ids)
+        found = find_among(ids, np.array([segment.id for segment in entry.annotation.segments_info], np.int64))
+        stray = np.flatnonzero((found < 0) & (ids != VOID))
         if len(stray):
             raise UserError(f"{path}: segment {ids.flat[stray[0]]} is not in {file}; correct one of them")
-        return np.where(found == len(own) - 1, -1, found)
+        return found
 
     def polygons(self, index: int) -> list[list[NDArray[np.float32]]]:
         """The objects' outlines: a PNG has none."""
@@ -235,14 +227,7 @@ def existing_picture_folder(annotations: Path) -> Path:
 
 
 def read_panoptic(path: Path) -> PanopticFile:
-    try:
-        return msgspec.json.decode(read_bytes(path), type=PanopticFile)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}); expected a panoptic JSON") from error
-    except ValidationError as error:
-        raise UserError(f"{path}: not in COCO's panoptic format: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON: {error}") from error
+    return read_as(path, PanopticFile, "a file in COCO's panoptic format")
 
 
 def _categories(file: PanopticFile, path: Path) -> list[CategoryEntry]:
@@ -299,8 +284,6 @@ def _repeated(ids: Sequence[int]) -> list[int]:
     return [int(value) for value in values[counts > 1]]
 
 
-def open_panoptic(data: Data, split: Literal["train", "val"], settings: Training) -> PanopticDataset:
-    """The training or validation set that the configuration names."""
-    images, annotations = files_of(data, split)
-    keep_empty = data.keep_empty or split == "val"
-    return PanopticDataset(images, annotations, limit=settings.limit or None, keep_empty=keep_empty)
+def open_panoptic(data: Data, split: shapes.Split, settings: Training) -> PanopticDataset:
+    """The training or validation set that the configuration names; without annotations, the built-in one."""
+    return open_as(PanopticDataset, shapes.fill_in(data, split, annotations="panoptic"), split, settings)

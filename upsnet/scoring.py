@@ -23,9 +23,8 @@ from common.metrics.coco_input import Kind
 from common.metrics.panoptic import Pairs, count_pairs, quality_of_pairs
 from common.ops import masks as rle
 from common.results import Panoptic, Segment
-from common.run.distributed import gather, is_main, process_count, process_index
+from common.run.distributed import gather
 from common.run.evaluation import photographs
-from common.run.runlog import Bar
 from maskworks.commands import Scoring
 from maskworks.report.examples import Example
 from maskworks.report.mistakes import Mistakes, compare_segments, sum_up
@@ -85,14 +84,11 @@ def evaluate_panoptic_model(
     would change with the number of processes.
     """
     counted: list[Counted] = []
-    indices = range(process_index(), len(dataset), process_count())
-    with Bar("evaluating", len(dataset), show=is_main()) as bar:
-        for numbers, images in photographs(dataset, indices, 1, workers):
-            for number, found in zip(numbers, model.predict_everything(images), strict=True):
-                counted.append(count(dataset, number, found))
-                if folder is not None:
-                    found.panoptic.to_png().save(folder / counted[-1].prediction["file_name"])
-            bar.advance(len(images) * process_count())
+    for numbers, images in photographs(dataset, 1, workers):
+        for number, found in zip(numbers, model.predict_everything(images), strict=True):
+            counted.append(count(dataset, number, found))
+            if folder is not None:
+                found.panoptic.to_png().save(folder / counted[-1].prediction["file_name"])
     return score(dataset, sorted(gather(counted), key=lambda each: each.number))
 
 

@@ -6,7 +6,7 @@ import torch
 
 from common.errors import UserError
 from common.run.callbacks import Callback, Run
-from maskworks import commands, own_data, report, shapes, training
+from maskworks import commands, own_data, report, training
 from upsnet.augmentation import training_transforms
 from upsnet.config import VARIANTS
 from upsnet.network import DIVISOR, UPSNet
@@ -18,9 +18,8 @@ from upsnet.weights import initialise
 def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Callback] = ()) -> Run:
     config = own_data.configured(VARIANTS, arguments, task="panoptic")
     device = commands.start(config.training)
-    data = shapes.fill_in(config.data, "train", "val", annotations="panoptic")
-    training_data = open_panoptic(data, "train", config.training)
-    validation_data = open_panoptic(data, "val", config.training)
+    training_data = open_panoptic(config.data, "train", config.training)
+    validation_data = open_panoptic(config.data, "val", config.training)
     config.model.things = training_data.thing_count
     if not 0 < training_data.thing_count < len(training_data.class_names):
         count = f"{training_data.thing_count} of its {len(training_data.class_names)} classes are things (isthing: 1)"

@@ -13,7 +13,6 @@ import json
 import sys
 from pathlib import Path
 
-import torch
 import tyro
 
 import yolact
@@ -39,7 +38,7 @@ def main() -> None:
 def show(options: Show) -> None:
     named = ["--weights", options.weights] if options.weights else []
     model, _ = commands.model_to_evaluate("yolact", VARIANTS, yolact.load, named)
-    model = model.to(choose_device(options.device)).to(memory_format=torch.channels_last)
+    model = model.to(choose_device(options.device))
     if options.image:
         show_image(model, options)
     if options.images:
@@ -52,11 +51,9 @@ def show(options: Show) -> None:
 
 def score() -> None:
     model, config = commands.model_to_evaluate("yolact", VARIANTS, yolact.load)
-    device = commands.start(config.training)
     config.data = own_data.located(config.data, sys.argv[1:])
     dataset = commands.open_dataset(shapes.fill_in(config.data, "val"), "val", config.training)
     commands.refuse_other_classes(dataset, model.class_names)
-    model = model.to(device).to(memory_format=torch.channels_last)
     folder = commands.evaluate("yolact", config, model, dataset, own_data.scored_in_tiles(commands.INSTANCES))
     if is_main():
         write_result_files(folder)

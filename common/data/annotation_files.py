@@ -128,6 +128,26 @@ class Annotations:
         return decode_segmentation(self.text[begin : self.text_ends[index]].data)
 
 
+def read_as(path: Path, kind: type[T], expected: str) -> T:
+    """A JSON file as a `kind`; a UserError if it is none."""
+    try:
+        content = read_bytes(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); expected {expected}") from error
+    return decode_as(content, kind, str(path), expected)
+
+
+def decode_as(content: bytes, kind: type[T], where: str, expected: str) -> T:
+    """JSON as a `kind`; what is wrong with it, and in which entry, is one line."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem, _, place = str(error).partition(" - at `$")
+        place = place.rstrip("`")  # such as .data[1].relations[0]
+        where += place if place.startswith("[") else place.replace(".", ": ", 1)
+        raise UserError(f"{where}: {problem}; expected {expected}") from error
+
+
 def read_columns(path: Path) -> tuple[Annotations, list[Fault]]:
     """The file's content and the entries that cannot be read, which are missing from the content."""
     content = _parse(path)
@@ -243,8 +263,8 @@ def _assemble(
         [image.file_name for image in images],
         np.array([(image.height, image.width) for image in images], np.int32).reshape(-1, 2),
         ids,
-        _find(image_ids, image_columns),
-        _find(category_ids, np.array([category.id for category in categories], np.int64)),
+        find_among(image_ids, image_columns),
+        find_among(category_ids, np.array([category.id for category in categories], np.int64)),
         real[:, :4].copy(),
         real[:, 4].copy(),
         crowd.astype(bool),
@@ -256,10 +276,10 @@ def _assemble(
     )
 
 
-def _find(values: Int, among: Int) -> Int:
-    """Where each value is among others (the first of equals); -1 where it is not."""
+def find_among(values: Int, among: Int) -> Int:
+    """Where each of the values, in any shape, is among others (the first of equals); -1 where it is not."""
     if not len(among):
-        return np.full(len(values), -1)
+        return np.full(values.shape, -1)
     order = np.argsort(among, kind="stable")
     position = np.minimum(np.searchsorted(among[order], values), len(among) - 1)
     return np.where(among[order[position]] == values, order[position], -1)

@@ -95,31 +95,30 @@ def scored_for(kind: Kind, detections: list[Detection]) -> list[Detection]:
 def detect(answer: Finder, dataset: AnnotatedImages, batch_size: int, workers: int) -> list[Detection]:
     """This process's share of the detections; of each image only their RLE is kept."""
     detections: list[Detection] = []
-    indices = range(process_index(), len(dataset), process_count())
-    with Bar("evaluating", len(dataset), show=is_main()) as bar:
-        for numbers, images in photographs(dataset, indices, batch_size, workers):
-            for number, result in zip(numbers, answer(numbers, images), strict=True):
-                detections += result.to_coco(int(dataset.image_ids[number]), dataset.category_ids)
-            bar.advance(len(images) * process_count())
+    for numbers, images in photographs(dataset, batch_size, workers):
+        for number, result in zip(numbers, answer(numbers, images), strict=True):
+            detections += result.to_coco(int(dataset.image_ids[number]), dataset.category_ids)
     return detections
 
 
 def photographs(
-    dataset: LabelledImages, indices: range, batch_size: int, workers: int
+    dataset: LabelledImages, batch_size: int, workers: int, title: str = "evaluating"
 ) -> Iterator[tuple[list[int], list[NDArray[np.uint8]]]]:
-    """Batches of a data set's photographs with their numbers, read ahead by workers."""
+    """Batches of this process's share of the photographs, with their numbers, read ahead by workers; with a bar."""
     loader: DataLoader[Any] = DataLoader(
-        _Photographs(dataset, indices),
+        _Photographs(dataset, range(process_index(), len(dataset), process_count())),
         batch_size,
         num_workers=worker_count(workers),
         collate_fn=list,
         worker_init_fn=single_threaded,
     )
-    for batch in loader:
-        for item in batch:
-            if isinstance(item, UserError):
-                raise item
-        yield [number for number, _ in batch], [image.numpy() for _, image in batch]
+    with Bar(title, len(dataset), show=is_main()) as bar:
+        for batch in loader:
+            for item in batch:
+                if isinstance(item, UserError):
+                    raise item
+            yield [number for number, _ in batch], [image.numpy() for _, image in batch]
+            bar.advance(len(batch) * process_count())
 
 
 class _Photographs(Dataset[Any]):

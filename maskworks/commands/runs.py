@@ -45,6 +45,7 @@ from maskworks.training.batch_size import fit_batch_size
 
 EXAMPLES_IN_REPORT = 16
 M = TypeVar("M", bound=Learner)
+D = TypeVar("D", bound=LabelledImages)
 
 
 class Config(Protocol):
@@ -119,9 +120,13 @@ def build_network(network: Callable[[Any, tuple[str, ...]], M], config: Any, cla
 
 
 def open_dataset(data: Data, split: Literal["train", "val"], settings: Training) -> CocoDataset:
-    """The training or validation set that the configuration names."""
+    return open_as(CocoDataset, data, split, settings)
+
+
+def open_as(kind: Callable[..., D], data: Data, split: Literal["train", "val"], settings: Training) -> D:
+    """The training or validation set that the configuration names, as a data set of this kind."""
     images, annotations = files_of(data, split)
-    return CocoDataset(images, annotations, limit=settings.limit or None, keep_empty=data.keep_empty or split == "val")
+    return kind(images, annotations, limit=settings.limit or None, keep_empty=data.keep_empty or split == "val")
 
 
 def files_of(data: Data, split: Literal["train", "val"]) -> tuple[list[str], list[str]]:
@@ -332,7 +337,7 @@ def evaluate(
 def model_to_evaluate(
     package: str, variants: Mapping[str, Any], load: Callable[[str], M], arguments: Sequence[str] | None = None
 ) -> tuple[M, Any]:
-    """The checkpoint that the command line names; its own settings changed by the file's, changed by the flags'.
+    """The checkpoint that the command line names, on its device; its own settings changed by the file's and the flags'.
 
     `training.weights` then says which file it is, `training.run` where its evaluations go.
     """
@@ -350,7 +355,7 @@ def model_to_evaluate(
     ):
         config.training.run = str(path.parent)  # a run's checkpoint is evaluated in the run's folder
     model.config = config
-    return model, config
+    return model.to(start(config.training)).to(memory_format=torch.channels_last), config
 
 
 def evaluation_folder(package: str, config: Config, data: str = "", scoring: Scoring | None = None) -> Path:

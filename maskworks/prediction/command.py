@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -35,8 +35,7 @@ from maskworks.prediction.number_format import fastest
 
 Json = dict[str, Any]
 Notes = Sequence[tuple[str, str]]  # who or what in an image was left out, and why
-Find = Callable[[Path, Picture], tuple[Result, Notes]]  # a file and its picture -> what is found
-Film = Callable[[Path, Path], Notes]  # a video and the file to draw it to
+Find = Callable[[Path, Picture, str], tuple[Result, Notes]]  # a file, a picture in it, its name -> what is found
 KINDS = ("drawings", "diagrams", "masks", "panoptic", "journal")  # the folders under --out,
 FORMATS = ("coco", "labelme", "yolo", "cvat", "label-images")  # and those of --format
 # the options that no image's result depends on
@@ -93,15 +92,10 @@ def predict(
     model = model.to(device).to(memory_format=torch.channels_last)
     precision = fastest(device) if options.precision == "auto" else options.precision
 
-    def answer(_: Path, image: Picture) -> tuple[Result, Notes]:
+    def answer(path: Path, image: Picture, name: str) -> tuple[Result, Notes]:
         return predict_one(model, image, precision), ()
 
-    def film(path: Path, target: Path) -> Notes:
-        find = partial(predict_one, model, precision=precision)
-        predict_film(find, path, target, category_ids, options.threshold, options.limit, options.track)
-        return ()
-
-    done = predict_all(options, categories(class_names, category_ids, thing_count), answer, film, remarks)
+    done = predict_all(options, categories(class_names, category_ids, thing_count), answer, remarks)
     if not done or not done.photographs:
         return None
     print(f"{done.photographs} photographs done, {done.skipped} files skipped")
@@ -119,18 +113,32 @@ class Done:
 
 
 def predict_all(
-    options: Predict, classes: list[Json], answer: Find, film: Film, remarks: Remarks = lambda result: ()
+    options: Predict, classes: list[Json], answer: Find, remarks: Remarks = lambda result: ()
 ) -> Done | None:
     """All that a command line names, a share of it in each process; the main one learns what they have done."""
-    output = Output(Path(options.out), [entry["id"] for entry in classes], options.threshold, remarks)
+    ids = [entry["id"] for entry in classes]
+    output = Output(Path(options.out), ids, options.threshold, remarks)
 
     def photograph(path: Path, name: str, image: Picture, shown: bool) -> Json:
-        result, notes = answer(path, image)
+        result, notes = answer(path, image, str(path))
         return output.write(path, name, image, result, shown) | {"notes": list(notes)}
+
+    def film(path: Path, name: str) -> Json:
+        notes: list[tuple[str, str]] = []
+        frames = count(1)
+
+        def in_frame(image: Picture) -> Result:
+            result, own = answer(path, image, f"{path}, frame {next(frames)}")
+            notes.extend(own)
+            return result
+
+        target = output.folder / f"{name}.mp4"
+        predict_film(in_frame, path, target, ids, options.threshold, options.limit, options.track)
+        return {"notes": notes}
 
     with Work(options, {"classes": classes}) as work:
         work.photographs(photograph)
-        work.films(lambda path, name: {"notes": list(film(path, output.folder / f"{name}.mp4"))})
+        work.films(film)
         work.journal.gather()
         if not is_main():
             return None

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from maskworks.published.origin import Origin, Said, at
 from maskworks.published.reading import flag, read_value, three_numbers, whole_number
 
@@ -55,6 +57,15 @@ def lvis(classes: int) -> dict[str, Said]:
     """The thresholds of LVIS's recipes, for a model with so many classes that tells nothing else."""
     source = f"the published recipes of {classes} classes, LVIS's"
     return {setting: Said(value, source) for setting, value in LVIS_TEST.items()} if classes in LVIS_CLASSES else {}
+
+
+def pixels_before_channels(values: Tensor) -> Tensor:
+    """A weight of version 3's patch merging in the order of Swin's authors: the four pixels, a column's two together.
+
+    MMDetection has the four pixels within each channel, a row's two together.
+    """
+    by_channel = values.reshape(*values.shape[:-1], -1, 4)[..., [0, 2, 1, 3]]
+    return by_channel.transpose(-1, -2).flatten(-2)
 
 
 def _normalisation(recipe: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

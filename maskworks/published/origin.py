@@ -112,6 +112,17 @@ def choose_recipe(
     )
 
 
+def nearest(variants: Mapping[str, Any], told: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The variants that differ least from what is told of them: section -> setting -> its value."""
+
+    def differences(name: str) -> int:
+        sections = ((getattr(variants[name], section), values) for section, values in told.items())
+        return sum(getattr(own, key) != value for own, values in sections for key, value in values.items())
+
+    fewest = min(map(differences, variants))
+    return [name for name in variants if differences(name) == fewest]
+
+
 def values_of(config: object, settings: Sequence[str]) -> tuple[Any, ...]:
     """What a configuration decides, to compare recipes by."""
     return tuple(reduce(getattr, setting.split("."), config) for setting in settings)

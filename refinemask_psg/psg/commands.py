@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,28 +28,18 @@ SCORING = commands.Scoring(
 
 def open_psg(config: Config, split: shapes.Split) -> PsgDataset:
     """The training or validation set that the configuration names; without annotations, the built-in one."""
-    images, files = commands.files_of(shapes.fill_in(config.data, split, annotations="scene_graph"), split)
-    return PsgDataset(
-        images,
-        files,
-        split,
-        limit=config.training.limit or None,
-        keep_empty=config.data.keep_empty or split == "val",
-        original_faults=config.relations.original_faults,
-    )
+    kind = partial(PsgDataset, split=split, original_faults=config.relations.original_faults)
+    data = shapes.fill_in(config.data, split, annotations="scene_graph")
+    return commands.open_as(kind, data, split, config.training)
 
 
-def refuse_other_data(dataset: PsgDataset, class_names: tuple[str, ...], predicates: tuple[str, ...]) -> None:
-    """Stop if a data set has not the classes and predicates of a checkpoint, or of the training set."""
-    for kind, expected, found in (
-        ("classes", class_names, dataset.class_names),
-        ("predicates", predicates, dataset.predicate_names),
-    ):
-        if expected != found:
-            raise UserError(
-                f"{dataset.file}: its {kind} are not those that the model has; use data with the same in the same "
-                f"order. Data: {list(found)}. Model: {list(expected)}"
-            )
+def refuse_other_predicates(dataset: PsgDataset, predicates: tuple[str, ...]) -> None:
+    """Stop if a data set has not the predicates of a checkpoint, or of the training set."""
+    if dataset.predicate_names != predicates:
+        raise UserError(
+            f"{dataset.file}: its predicates are not those that the model has; use data with the same in the same "
+            f"order. Data: {list(dataset.predicate_names)}. Model: {list(predicates)}"
+        )
 
 
 # --- training
@@ -59,7 +50,7 @@ def train(config: Config, callbacks: Sequence[Callback] = ()) -> Run:
     refuse_settings(config)
     device = commands.start(config.training)
     training_data, validation_data = open_psg(config, "train"), open_psg(config, "val")
-    refuse_other_data(validation_data, training_data.class_names, training_data.predicate_names)
+    refuse_other_predicates(validation_data, training_data.predicate_names)
     config.relations = described(config, training_data)
     own_data.mirror_no_sides(config, training_data.predicate_names)
     model = commands.build_network(RefineMask, config, training_data.class_names)
@@ -110,9 +101,8 @@ def described(config: Config, training_data: PsgDataset) -> Relations:
 
 def evaluate(model: RefineMask, config: Config) -> None:
     """Print the tables, the baseline in them, and write metrics.json."""
-    device = commands.start(config.training)
     config.data = own_data.located(config.data, sys.argv[1:], "scene_graph")
     dataset = open_psg(config, "val")
-    refuse_other_data(dataset, model.class_names, config.relations.predicates)
-    model = model.to(device).to(memory_format=torch.channels_last)
+    commands.refuse_other_classes(dataset, model.class_names)
+    refuse_other_predicates(dataset, config.relations.predicates)
     commands.evaluate("refinemask_psg", config, model, dataset, SCORING)

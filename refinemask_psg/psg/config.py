@@ -60,19 +60,3 @@ class Relations:
     """Train the relation head alone; the detector and the semantic network stay as they are."""
     original_faults: bool = False
     """Do what the original got wrong as well: README, "What is not as in the original"."""
-
-
-def shapes_relations() -> Relations:
-    """For the built-in data set, from scratch on two processor cores."""
-    return Relations(
-        head="bert",
-        things=8,
-        layers=2,
-        hidden=128,
-        attention_heads=4,
-        intermediate=256,
-        positions=2,
-        dropout=0.0,
-        pair_channels=32,
-        loss_weight=1.0,
-    )

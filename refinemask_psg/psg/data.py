@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from common.data.annotation_checks import check_image
+from common.data.annotation_files import decode_as, find_among, read_as
 from common.data.batches import UNLABELLED
 from common.data.coco import Sample
 from common.data.images import read_ids
@@ -44,10 +45,7 @@ class SegmentTable:
 
     def rows(self, segment_map: Int) -> Int:
         """[H, W]: which of the segments a pixel belongs to; -1: none of them."""
-        ids = np.append(self.ids, -1)
-        order = np.argsort(ids)
-        found = order[np.searchsorted(ids[order], segment_map).clip(max=len(ids) - 1)]
-        return np.where(ids[found] == segment_map, found, -1)
+        return find_among(segment_map, self.ids)
 
 
 class PsgDataset(Dataset[Sample]):
@@ -208,11 +206,11 @@ class PsgDataset(Dataset[Sample]):
 
 def read_prepared(path: Path, split: Split) -> files.PreparedFile:
     """A prepared file, or the split of a competition's file as it would be prepared."""
-    keys = files.read(path, dict[str, msgspec.Raw], "a PSG file")
+    keys = read_as(path, dict[str, msgspec.Raw], files.EXPECTED)
     if "data" in keys:
         psg = files.read_psg(path)
         content = msgspec.json.encode(files.panoptic_file(psg, psg.split()[split == "val"]))
-        return files.decode(content, files.PreparedFile, str(path), "a PSG file")
+        return decode_as(content, files.PreparedFile, str(path), files.EXPECTED)
     if "relations_categories" not in keys:
         raise UserError(f"{path}: has no relations_categories; expected a file of scripts/prepare_psg.py or PSG's own")
-    return files.read(path, files.PreparedFile, "a prepared PSG file")
+    return read_as(path, files.PreparedFile, "a prepared PSG file")

@@ -6,19 +6,17 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 
-from common.data.annotation_files import Side, Whole
+from common.data.annotation_files import Side, Whole, read_as
 from common.errors import UserError
-from common.files import read_bytes
 
+EXPECTED = "a PSG file; download it again"
 Number = int | float
 Digits = Annotated[str, Meta(pattern="^[0-9]{1,15}$")]  # an id in quotes
 Triplet = tuple[Whole, Whole, Whole]  # subject and object, places in segments_info; predicate
-T = TypeVar("T")
 
 # --- the competition's files ---
 
@@ -82,29 +80,9 @@ class TestFile(Struct):
     data: list[TestEntry]
 
 
-def read(path: Path, kind: type[T], expected: str) -> T:
-    """A JSON file as a `kind`; a UserError if it is none."""
-    try:
-        content = read_bytes(Path(path))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
-    return decode(content, kind, str(path), expected)
-
-
-def decode(content: bytes, kind: type[T], where: str, expected: str) -> T:
-    """JSON as a `kind`; what is wrong with it, and in which entry, is one line."""
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem, _, place = str(error).partition(" - at `$")
-        place = place.rstrip("`")  # such as .data[1].relations[0]
-        where += place if place.startswith("[") else place.replace(".", ": ", 1)
-        raise UserError(f"{where}: {problem}; expected {expected}, download it again") from error
-
-
 def read_test(path: Path) -> list[TestEntry]:
     """The images of psg_val_test.json, in the order in which a submission has them."""
-    entries = read(path, TestFile, "a PSG file").data
+    entries = read_as(path, TestFile, EXPECTED).data
     for index, entry in enumerate(entries):
         if problem := path_fault(entry.file_name):
             raise UserError(f"{path}: data[{index}] (image_id {entry.image_id!r:.40}): its file_name {problem}")
@@ -113,7 +91,7 @@ def read_test(path: Path) -> list[TestEntry]:
 
 def read_psg(path: Path) -> PsgFile:
     """A file of the competition with every entry checked."""
-    file = read(path, PsgFile, "a PSG annotation file")
+    file = read_as(path, PsgFile, EXPECTED)
     classes, predicates = len(file.thing_classes) + len(file.stuff_classes), range(len(file.predicate_classes))
     for index, entry in enumerate(file.data):
         if problem := next(faults_of(entry, classes, predicates), None):

@@ -6,7 +6,7 @@
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,9 +17,8 @@ from torch import Tensor
 
 from common.metrics.panoptic import Pairs, count_pairs, quality_of_pairs
 from common.results import Panoptic, Segment
-from common.run.distributed import gather, is_main, process_count, process_index
+from common.run.distributed import gather
 from common.run.evaluation import photographs
-from common.run.runlog import Bar
 from common.run.training import Metrics
 from maskworks.report.examples import Example
 from maskworks.report.mistakes import Mistakes, compare_segments, sum_up
@@ -77,7 +76,11 @@ def evaluate_scene_graphs(
     model: torch.nn.Module, dataset: PsgDataset, batch_size: int, workers: int
 ) -> SceneGraphEvaluation:
     assert isinstance(model, RefineMask)
-    images = sorted(gather(list(score_images(model, dataset, batch_size, workers))), key=lambda each: each.number)
+    own = []
+    for numbers, pictures in photographs(dataset, batch_size, workers):
+        for number, picture, graph in zip(numbers, pictures, model.predict(pictures), strict=True):
+            own.append(score_image(model, dataset, number, picture, graph))
+    images = sorted(gather(own), key=lambda each: each.number)
     metrics = {"panoptic": panoptic_quality(images, dataset)} | relation_scores(images, dataset)
     if "relations" in metrics:
         quality = metrics["panoptic"]["All"]["pq"] or 0.0
@@ -85,17 +88,6 @@ def evaluate_scene_graphs(
     labels = {identity: label for label, identity in enumerate(dataset.category_ids)}
     compared = (compare_segments(each.pairs, each.true, each.found, labels) for each in images)
     return SceneGraphEvaluation(metrics, sum_up(dataset.class_names, compared, threshold=None))
-
-
-def score_images(model: RefineMask, dataset: PsgDataset, batch_size: int, workers: int) -> Iterator[ImageScores]:
-    """This process's share of the images."""
-    indices = range(process_index(), len(dataset), process_count())
-    with Bar("evaluating", len(dataset), show=is_main()) as bar:
-        for numbers, pictures in photographs(dataset, indices, batch_size, workers):
-            for number, picture, graph in zip(numbers, pictures, model.predict(pictures), strict=True):
-                assert isinstance(graph, SceneGraph)
-                yield score_image(model, dataset, number, picture, graph)
-            bar.advance(len(pictures) * process_count())
 
 
 def score_image(

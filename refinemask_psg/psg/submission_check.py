@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from common.data.annotation_files import decode_as
 from common.data.images import MAX_PIXELS
 from common.errors import UserError
-from refinemask_psg.psg.files import TestEntry, decode, entry_faults, read_test
+from refinemask_psg.psg.files import TestEntry, entry_faults, read_test
 
 LAYOUT = "submission/relation.json and submission/panseg/*.png"
 MAX_BYTES = 2**30  # of one unpacked file
@@ -86,7 +87,7 @@ def open_submission(file: Path) -> Opened:
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{file}: cannot be read as a zip ({error}); zip the folder submission again") from error
     expected = "a list with relations, segments_info and pan_seg_file_name for each image"
-    entries = decode(content, list[SubmittedImage], f"{file}: relation.json", expected)
+    entries = decode_as(content, list[SubmittedImage], f"{file}: relation.json", expected)
     return Opened(file, archive, entries, found[0].removesuffix("relation.json"))
 
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.u2net.config import Augment
+from refinemask_psg.u2net.resizing import resize_smoothed
 
 
 class RescaleAndCrop(v2.Transform):  # type: ignore[misc]
@@ -21,7 +21,7 @@ class RescaleAndCrop(v2.Transform):  # type: ignore[misc]
 
     def forward(self, items: dict[str, Any]) -> dict[str, Any]:
         side, crop = self.settings.size, self.settings.crop
-        scaled = resize_antialiased(items["image"].permute(1, 2, 0).numpy(), side, side)  # [side, side, 3], 0 to 1
+        scaled = resize_smoothed(items["image"].permute(1, 2, 0).numpy(), side, side)  # [side, side, 3], 0 to 1
         image = torch.from_numpy(np.rint(scaled * 255).astype(np.uint8)).permute(2, 0, 1)
         matte = F.interpolate(items["semantic"][None, None], (side, side), mode="nearest-exact")[0, 0]
         top, left = torch.randint(side - crop + 1, (2,)).tolist()

@@ -56,11 +56,12 @@ class Photographs(Dataset[Sample]):
 
 def open_saliency(data: SaliencyData, split: shapes.Split, settings: Training) -> Photographs:
     """The training or validation set that the configuration names; without annotations, the built-in one."""
-    images, annotations = commands.files_of(shapes.fill_in(data, split), split)
+    filled = shapes.fill_in(data, split)
+    images, annotations = commands.files_of(filled, split)
     files = [Path(each) for each in annotations]
     if any(path.is_dir() for path in files):
         return open_folders([Path(each) for each in images], files, data.faulty == "skip", settings.limit)
-    dataset = CocoDataset(images, files, limit=settings.limit or None, keep_empty=data.keep_empty or split == "val")
+    dataset = commands.open_dataset(filled, split, settings)
     if not dataset.has_masks:
         raise UserError(f"{', '.join(map(str, files))}: boxes only; expected objects with masks, or a folder of masks")
     paths = [dataset.path(index) for index in range(len(dataset))]

@@ -1,7 +1,5 @@
 """Score U-2-Net: python eval.py [--weights FILE] [--data.val.images DIR --data.val.annotations DIR] [--flags]."""
 
-import torch
-
 from maskworks import commands
 from maskworks.command_line import program
 from refinemask_psg.u2net.config import VARIANTS
@@ -12,9 +10,7 @@ from refinemask_psg.u2net.weights import PACKAGE, load
 
 def main() -> None:
     model, config = commands.model_to_evaluate(PACKAGE, VARIANTS, load)
-    device = commands.start(config.training)
     dataset = open_saliency(config.data, "val", config.training)
-    model = model.to(device).to(memory_format=torch.channels_last)
     commands.evaluate(PACKAGE, config, model, dataset, SCORING)
 
 

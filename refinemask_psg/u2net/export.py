@@ -14,8 +14,8 @@ from common.errors import UserError
 from maskworks import command_line, exported, exporting
 from maskworks.command_line import program
 from maskworks.shapes.scenes import draw_scene
-from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.u2net.network import U2Net, normalise, stretch
+from refinemask_psg.u2net.resizing import resize_smoothed
 from refinemask_psg.u2net.weights import load
 
 # of a map's values: a quarter of a grey level; of what half precision leaves of it, five
@@ -52,7 +52,7 @@ def main() -> None:
         raise UserError(f"--images {options.images} --size {options.size}: expected at least 1, and a side")
     model = load(options.weights)
     graph, side = Graph(model).eval(), options.size or model.config.test.size
-    scenes = [resize_antialiased(draw_scene(0, "val", number).image, side, side) for number in range(options.images)]
+    scenes = [resize_smoothed(draw_scene(0, "val", number).image, side, side) for number in range(options.images)]
     images = torch.from_numpy(np.stack(scenes).astype(np.float32)).permute(0, 3, 1, 2).contiguous()
     words = exported.words("u2net", model.config, size=(side, side))
     session = exporting.write(graph, {"images": images}, options, ("maps",), words)

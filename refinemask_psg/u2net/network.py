@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from common.data.batches import Batch
-from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.u2net.config import VARIANTS, Config
+from refinemask_psg.u2net.resizing import resize_smoothed
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIDES = 6
@@ -107,7 +107,7 @@ class U2Net(nn.Module):
     def preprocess(self, image: NDArray[np.uint8], size: int = 0) -> Tensor:
         """A photograph [H, W, 3] RGB -> network input [3, size, size]; its proportions are not kept."""
         size = size or self.config.test.size
-        small = resize_antialiased(image, size, size)
+        small = resize_smoothed(image, size, size)
         normed = (small / max(float(small.max()), 1e-6) - np.array(MEAN)) / np.array(STD)
         return torch.from_numpy(normed.astype(np.float32)).permute(2, 0, 1).contiguous()
 

@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from common.results import Instances
-from common.run.distributed import gather, is_main, process_count, process_index
+from common.run.distributed import gather
 from common.run.evaluation import photographs
-from common.run.runlog import Bar
 from common.run.training import Metrics
 from maskworks.commands import Scoring
 from maskworks.report.examples import Example
@@ -40,12 +39,9 @@ class SaliencyEvaluation:
 def evaluate_saliency(model: torch.nn.Module, dataset: Photographs, batch: int, workers: int) -> SaliencyEvaluation:
     assert isinstance(model, U2Net)
     own: list[tuple[int, Scores]] = []  # of this process's share of the photographs, each with its number
-    indices = range(process_index(), len(dataset), process_count())
-    with Bar("evaluating", len(dataset), show=is_main()) as bar:
-        for numbers, pictures in photographs(dataset, indices, batch, workers):
-            for number, matte in zip(numbers, model.mattes(pictures), strict=True):
-                own.append((number, measure(matte, dataset.matte(number) > 128)))
-            bar.advance(len(pictures) * process_count())
+    for numbers, pictures in photographs(dataset, batch, workers):
+        for number, matte in zip(numbers, model.mattes(pictures), strict=True):
+            own.append((number, measure(matte, dataset.matte(number) > 128)))
     scores = [score for _, score in sorted(gather(own), key=lambda each: each[0])]
     return SaliencyEvaluation({"saliency": summary(scores)}, np.array([each.overlap for each in scores]))
 

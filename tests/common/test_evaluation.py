@@ -91,7 +91,7 @@ def test_examples_show_truth_beside_prediction(dataset):
 def test_a_photograph_that_cannot_be_read_is_named(dataset, monkeypatch):
     monkeypatch.setattr(dataset, "path", lambda number: dataset.folders[0] / "gone.jpg")
     with pytest.raises(UserError, match=r"gone\.jpg"):
-        list(photographs(dataset, range(1), 1, 0))
+        list(photographs(dataset, 1, 0))
 
 
 def test_only_rle_is_kept_of_the_masks(dataset):

@@ -137,7 +137,7 @@ def test_training_evaluation_and_prediction_read_alike_and_say_so(
     (tmp_path / "a.json").write_text(json.dumps(content))
     dataset = CocoDataset([tmp_path], [tmp_path / "a.json"])
     describe_pictures(dataset)
-    seen = [dataset[0].image, *next(photographs(dataset, range(1), 1, 0))[1]]
+    seen = [dataset[0].image, *next(photographs(dataset, 1, 0))[1]]
     with Work(Predict([str(path)], "", str(tmp_path / "out"), device="cpu"), {}) as work:
         work.photographs(lambda path, name, pixels, shown: {"pixels": seen.append(pixels)})
     assert len(seen) == 3

@@ -8,8 +8,9 @@ import torch
 
 from common.errors import UserError
 from glip.config import VARIANTS
-from glip.convert import convert, in_our_order, of_mmdetection
+from glip.convert import convert, of_mmdetection
 from glip.network import GLIP
+from maskworks.published.mmdetection import pixels_before_channels
 from maskworks.published.origin import Origin
 from maskworks.published.renaming import rename
 from tests.given import given_folder
@@ -171,5 +172,5 @@ def test_merged_patches_are_put_in_our_order():
     """Theirs: channel by channel, places (0,0) (0,1) (1,0) (1,1); ours: place by place, (0,0) (1,0) (0,1) (1,1)."""
     theirs = torch.tensor([[10 * channel + place for channel in range(3) for place in (0, 1, 2, 3)]])
     ours = [10 * channel + place for place in (0, 2, 1, 3) for channel in range(3)]
-    assert in_our_order(theirs)[0].tolist() == ours
-    assert in_our_order(theirs[0]).tolist() == ours
+    assert pixels_before_channels(theirs)[0].tolist() == ours
+    assert pixels_before_channels(theirs[0]).tolist() == ours

@@ -41,6 +41,7 @@ def of_the_checkpoint() -> Config:
 def evaluated(line: str) -> Config:
     """The settings of an evaluation; its checkpoint is one of light_r18_448, trained with other settings."""
     model = SimpleNamespace(config=deepcopy(of_the_checkpoint()))
+    model.to = lambda *_, **__: model
     _, config = model_to_evaluate("solov2", VARIANTS, lambda path: model, line.split())
     return config
 

@@ -129,7 +129,7 @@ def test_results_give_joints_and_scores_by_image(crowded, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[{", "no COCO keypoint results"),
+        ("[{", "expected COCO keypoint results"),
         ('[{"image_id": 1, "keypoints": [1, 2]}]', "entry 0 has 2 keypoint numbers, expected 51"),
         ('[{"keypoints": []}]', "image_id"),
         (results((77, 1.0, 17)), "none of its image ids"),

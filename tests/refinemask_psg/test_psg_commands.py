@@ -90,7 +90,7 @@ def test_settings_that_scene_graphs_cannot_have_are_refused(flag):
 def test_other_predicates_are_refused_with_both_lists(made):
     dataset = PsgDataset([made.root], [made.scene_graph], "val")
     with pytest.raises(UserError, match=r"psg\.json: its predicates are not .*'left of'.*'riding'"):
-        psg_commands.refuse_other_data(dataset, dataset.class_names, ("riding",))
+        psg_commands.refuse_other_predicates(dataset, ("riding",))
 
 
 def test_predict_draws_and_writes_relations(made, weights, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.models.swin_transformer import PatchMerging, shifted_window_attention
 
-from refinemask_psg.convert import position_major
+from maskworks.published.mmdetection import pixels_before_channels
 from refinemask_psg.swin import WINDOW, CompositeSwin, Swin, WindowAttention, shift_mask
 
 
@@ -43,7 +43,7 @@ def test_mmdetections_merging_is_rearranged():
     expected = (weight @ unfolded)[0].T.reshape(2, 2, 12)
     layer = PatchMerging(6)
     with torch.no_grad():
-        layer.reduction.weight.copy_(position_major("stage.downsample.reduction.weight", weight))
+        layer.reduction.weight.copy_(pixels_before_channels(weight))
         layer.norm = torch.nn.Identity()  # type: ignore[assignment]
         torch.testing.assert_close(layer(features)[0], expected)
 

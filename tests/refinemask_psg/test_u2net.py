@@ -17,10 +17,10 @@ from common.data.batches import UNLABELLED, Prepared, Target
 from common.errors import UserError
 from maskworks.shapes.scenes import draw_scene
 from refinemask_psg import U2Net, load_u2net
-from refinemask_psg.antialias import resize_antialiased
 from refinemask_psg.psg.panoptic_merge import semantic_map
 from refinemask_psg.semantic import SemanticU2Head, semantic_losses, semantic_target
 from refinemask_psg.u2net.network import map_losses, stretch
+from refinemask_psg.u2net.resizing import resize_smoothed
 from tests.running import call
 
 
@@ -93,7 +93,7 @@ def test_shrinking_is_scikit_images(height, width, size, seed):
     transform = pytest.importorskip("skimage.transform")
     image = np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
     expected = transform.resize(image, (size, size), mode="constant")
-    assert np.abs(resize_antialiased(image, size, size) - expected).max() < 1e-6
+    assert np.abs(resize_smoothed(image, size, size) - expected).max() < 1e-6
 
 
 @torch.no_grad()

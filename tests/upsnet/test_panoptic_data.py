@@ -100,7 +100,7 @@ FAULTS = {
     "is not R \\+ 256 G": lambda content, _: first_segment(content).update(id=2**24),
     "leads out of": lambda content, _: content["annotations"][0].update(file_name="../x.png"),
     "there is no such file": lambda content, folder: (folder / content["annotations"][0]["file_name"]).unlink(),
-    "not in COCO's panoptic format": lambda content, _: content["categories"][0].pop("isthing"),
+    "expected a file in COCO's panoptic format": lambda content, _: content["categories"][0].pop("isthing"),
 }
 
 

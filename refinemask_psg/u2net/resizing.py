@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def resize_antialiased(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
+def resize_smoothed(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
     """[H, W, C] bytes -> [height, width, C] from 0 to 1, bilinear; smoothed along the sides that shrink."""
     low, high = int(image.min()) / 255, int(image.max()) / 255
     values = image.astype(np.float64) / 255
