@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import tyro
 
 from common.errors import UserError
 from common.files import read_text
@@ -21,7 +20,6 @@ from common.run import command_line
 
 T = TypeVar("T")
 YAML_MEGABYTES, MOST_THINGS, DEEPEST = 0.1, 10**5, 200
-UNSET = -1  # stands for a number that nobody gave
 UNPREFIXED = "training"  # the section whose flags and keys have no prefix
 # What people change; the help without --help-all shows these.
 TO_TRAIN = (
@@ -91,12 +89,9 @@ def configure(
 def changed(base: T, words: Sequence[str], prog: str, file: str = "") -> T:
     """`base` changed by flags. Where these say how many epochs, but not how many steps, no steps of the base stay."""
     config: Any = command_line.read(type(base), prog, words, base, file)
-    if config.training.steps:
-        unset: Any = deepcopy(base)
-        unset.training.epochs = unset.training.steps = UNSET
-        given = tyro.cli(type(base), args=words, default=unset, prog=prog).training
-        if given.epochs != UNSET and given.steps == UNSET:
-            config.training.steps = 0
+    given = {command_line.flag_of(word) for word in words}
+    if "--epochs" in given and "--steps" not in given:
+        config.training.steps = 0
     return config  # type: ignore[no-any-return]
 
 
