@@ -1,5 +1,6 @@
 """For all tests: nothing is timed, and `--not-passed` leaves out what passed in the run before; what several share."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -31,6 +32,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         before = set(config.cache.get(PASSED, []))
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in before])
         items[:] = [item for item in items if item.nodeid not in before]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()  # what was imported stays: no later collection looks through it
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

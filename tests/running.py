@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import TextIO
 
 import numpy as np
@@ -157,12 +157,22 @@ def logged_steps(run: Path) -> list[dict]:
 
 def small_data(folder: Path, count: int = 6, annotations: str = "instances") -> list[str]:
     """The flags that name a small training and validation set of drawn scenes."""
+    shutil.copytree(drawn(count).name, folder, dirs_exist_ok=True)
     flags = []
     for split in ("train", "val"):
         made = shapes.ensure(split, seed=5, count=count, cache=folder)
         flags += [f"--data.{split}.images", str(made.images)]
         flags += [f"--data.{split}.annotations", str(getattr(made, annotations))]
     return flags
+
+
+@cache
+def drawn(count: int) -> TemporaryDirectory[str]:
+    """Drawn once in a process; it takes longer than a step of training."""
+    folder = TemporaryDirectory()
+    for split in ("train", "val"):
+        shapes.ensure(split, seed=5, count=count, cache=Path(folder.name))
+    return folder
 
 
 def make_photographs(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,16 @@ from tests.accelerator import SUPPORTED
 from tests.running import call, python
 from tests.small import SMALL, flags, package_of
 
+SIDES = shlex.split("--augment.long-side 96 --augment.short-sides 96 --test.long-side 96 --test.short-side 96")
+SIZED = dict.fromkeys(("solov2", "maskrcnn", "upsnet", "refinemask", "glip"), SIDES)  # the others are small already
 SHORT = ["--steps", "1", "--limit", "2", "--batch-size", "2", "--workers", "0", "--no-report"]
+
+
+def short(name: str, folder: Path) -> list[str]:
+    """Flags of a training of one step and an evaluation."""
+    return [*flags(name, folder / "data"), *SIZED.get(name, ()), *SHORT]
+
+
 needs_pretending = pytest.mark.skipif(not SUPPORTED, reason="this PyTorch cannot pretend a device")
 
 
@@ -34,7 +44,7 @@ needs_pretending = pytest.mark.skipif(not SUPPORTED, reason="this PyTorch cannot
 @pytest.mark.parametrize("name", SMALL)
 def test_nothing_is_left_on_the_processor(name: str, tmp_path: Path) -> None:
     """One step of training and an evaluation."""
-    command = [f"{package_of(name)}.train", *flags(name, tmp_path / "data"), *SHORT, "--run", tmp_path]
+    command = [f"{package_of(name)}.train", *short(name, tmp_path), "--run", tmp_path]
     python("-m", "tests.accelerator", *command, cwd=tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())
 
@@ -71,8 +81,7 @@ def test_training_and_evaluation_run_in_half_the_digits(
         return of_probabilities(*arguments, **named)
 
     monkeypatch.setattr(torch.nn.functional, "binary_cross_entropy", refused_by_gpus)
-    words = [*flags(name, tmp_path / "data"), *SHORT, "--precision", "bf16", "--run", tmp_path]
-    call(f"{package_of(name)}.train", *words)
+    call(f"{package_of(name)}.train", *short(name, tmp_path), "--precision", "bf16", "--run", tmp_path)
     line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
     assert math.isfinite(line["loss"])
     assert json.loads((tmp_path / "metrics.json").read_text())

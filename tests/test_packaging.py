@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from common.ops.masks import encode
+from tests import running
 from tests.small import flags
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +84,7 @@ def environment(tmp_path: Path, wheels: list[Path]) -> tuple[Path, Path]:
 
 def run_from_outside(tmp_path: Path, wheels: list[Path]) -> str:
     """Installs wheels, and runs a program elsewhere."""
-    python, target = environment(tmp_path, wheels)
+    _, target = environment(tmp_path, wheels)
     program = """
 import common, solov2, torch
 from pathlib import Path
@@ -94,10 +95,8 @@ mask[0, 5:20, 7:11] = True
 assert (decode(encode(mask)) == mask.numpy()).all()
 print(encode(mask)[0]["counts"], Path(common.__file__).parent.parent)
 """
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    finished = subprocess.run(
-        [python, "-c", program], check=False, cwd=tmp_path, env=clean, capture_output=True, text=True
-    )
+    (tmp_path / "program.py").write_text(program)
+    finished = running.python(tmp_path / "program.py", cwd=tmp_path, path=target)
     assert finished.returncode == 0, finished.stderr
     counts, where = finished.stdout.split(maxsplit=1)
     assert Path(where.strip()).resolve() == target.resolve()

@@ -10,8 +10,6 @@ from copy import deepcopy
 from itertools import pairwise
 from typing import Any, TypeVar
 
-import tyro
-
 from common.errors import UserError
 from common.run.configuration import differences, to_dict
 from maskworks.command_line.help import HELP, help_page
@@ -19,7 +17,6 @@ from maskworks.command_line.reading import flag_of, nearest, read
 from maskworks.command_line.yaml_files import yaml_as_flags
 
 T = TypeVar("T")
-UNSET = -1  # stands for a number that nobody gave
 # What a checkpoint's weights are made for; what of it is only looked up while predicting; what only training reads.
 OF_THE_NETWORK = ("variant:", "model.", "text.", "relations.")
 READ_LATER = (
@@ -73,12 +70,9 @@ def configure(
 def changed(base: T, words: Sequence[str], prog: str, file: str = "") -> T:
     """`base` changed by flags. Where these say how many epochs, but not how many steps, no steps of the base stay."""
     config: Any = read(type(base), prog, words, base, file)
-    if config.training.steps:
-        unset: Any = deepcopy(base)
-        unset.training.epochs = unset.training.steps = UNSET
-        given = tyro.cli(type(base), args=words, default=unset, prog=prog).training
-        if given.epochs != UNSET and given.steps == UNSET:
-            config.training.steps = 0
+    given = {flag_of(word) for word in words}
+    if "--epochs" in given and "--steps" not in given:
+        config.training.steps = 0
     return config  # type: ignore[no-any-return]
 
 

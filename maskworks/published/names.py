@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from common.errors import UserError
 from common.files import digest_of, user_cache
 from common.ops.batch_norm_folding import fold_batch_norms
-from common.run.checkpoint import DIGEST, check_weights, fitting_together, load, require_file
+from common.run.checkpoint import DIGEST, Unset, check_weights, fitting_together, load, require_file
 from common.run.configuration import from_dict
 from common.run.distributed import choose_device
 from common.run.model import Learner
@@ -139,7 +139,8 @@ def open_model(
     with torch.device("meta"), fitting_together(str(file)):  # takes no memory, whatever sizes the file claims
         outline = network(config, found.class_names, found.category_ids)
     check_weights(outline, found.weights, str(file))
-    model = network(config, found.class_names, found.category_ids)
+    with Unset():
+        model = network(config, found.class_names, found.category_ids)
     model.load_state_dict(dict(found.weights))
     if not trainable:
         fold_batch_norms(model)

@@ -95,3 +95,13 @@ def test_configuration_differences_are_named():
     before = {"optimizer": {"lr": 0.1, "clip": 1.0}, "seed": 0}
     now = {"optimizer": {"lr": 0.2, "clip": 1.0}, "seed": 0, "extra": True}
     assert differences(before, now) == ["optimizer.lr: 0.1 before, 0.2 now", "extra: None before, True now"]
+
+
+def test_a_network_for_a_files_weights_is_made_without_random_numbers():
+    before = torch.get_rng_state()
+    with checkpoint.Unset():
+        made = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 4))
+        torch.nn.init.kaiming_normal_(made[0].weight)
+        torch.nn.init.trunc_normal_(made[2].weight)
+    assert torch.equal(before, torch.get_rng_state())
+    assert made[1].weight.tolist() == [1] * 4  # what isn't random is as always

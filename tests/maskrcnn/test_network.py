@@ -63,6 +63,7 @@ ALIKE = {
 def test_every_variant_learns_and_finds(variant):
     torch.manual_seed(0)
     config = small(variant)
+    config.model.fpn_channels = config.model.box_channels = config.model.mask_channels = 64
     model = MaskRCNN(config, CLASSES)
     losses = model.train().losses(batch_of(config))
     assert set(losses) == {"objectness", "proposal_boxes", "category", "boxes", "mask"}

@@ -9,6 +9,7 @@ import hashlib
 import json
 import zipfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,21 @@ def fill(name: str, shape: tuple[int, ...], overrides: dict[str, dict[str, float
     """The made-up value of the parameter or buffer `name`, the same on every machine."""
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
+    changes = [change for pattern, change in (overrides or {}).items() if fnmatch.fnmatchcase(name, pattern)]
+    if not changes:
+        return kept(name, shape).copy()
+    value = drawn(name, shape)
+    for change in changes:
+        value = value * change.get("scale", 1.0) + change.get("shift", 0.0)
+    return np.asarray(value, np.float32)
+
+
+@lru_cache(400)  # a ResNet's; the cases of a system have many parameters in common
+def kept(name: str, shape: tuple[int, ...]) -> Array:
+    return np.asarray(drawn(name, shape), np.float32)
+
+
+def drawn(name: str, shape: tuple[int, ...]) -> Array:
     digest = hashlib.sha256(name.encode()).digest()
     # RandomState, not default_rng: its stream is frozen for good.
     random = np.random.RandomState(int.from_bytes(digest[:4], "little"))
@@ -42,10 +58,7 @@ def fill(name: str, shape: tuple[int, ...], overrides: dict[str, dict[str, float
         value = random.uniform(0.8, 1.2, shape)
     else:
         value = 0.05 * random.standard_normal(shape)
-    for pattern, change in (overrides or {}).items():
-        if fnmatch.fnmatchcase(name, pattern):
-            value = value * change.get("scale", 1.0) + change.get("shift", 0.0)
-    return np.asarray(value, np.float32)
+    return value
 
 
 def sample(array: Array, limit: int = SAMPLE_LIMIT) -> Array:

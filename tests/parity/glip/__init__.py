@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from common.results import Instances
+from common.run.checkpoint import Unset
 from glip.config import Config, Inference, Model, Text
 from glip.convert import convert
 from glip.dynamic_head import Answers
@@ -121,7 +122,8 @@ def rule(case: Case, name: str) -> Rule | None:
 def build(case: Case, converted: Converted[Config]) -> GLIP:
     """The network the checkpoint was recognised as, with the case's settings and, strictly, its weights."""
     config = with_settings(converted.config, case.spec["settings"])
-    model = GLIP(config, class_names(case))
+    with Unset():
+        model = GLIP(config, class_names(case))
     model.load_state_dict(converted.weights, strict=True)
     return model.eval()
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from common.data.batches import Batch, Target, collate
+from common.run.checkpoint import Unset
 from maskrcnn import demo
 from maskrcnn.config import Config
 from maskrcnn.convert import class_count, convert
@@ -133,7 +134,8 @@ def build(case: Case, converted: Converted[Config]) -> MaskRCNN:
     if origin_of(case) is None:
         change = with_mmdetection_settings if "test_cfg" in settings else with_benchmark_settings
         config = change(config, settings)
-    model = MaskRCNN(config, [f"class {index}" for index in range(class_count(converted.weights))])
+    with Unset():
+        model = MaskRCNN(config, [f"class {index}" for index in range(class_count(converted.weights))])
     model.load_state_dict(converted.weights, strict=True)
     return model.eval()
 

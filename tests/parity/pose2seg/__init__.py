@@ -10,6 +10,7 @@ from torch import Tensor
 
 from common.data.batches import Batch, Target
 from common.errors import UserError
+from common.run.checkpoint import Unset
 from maskworks.shapes.scenes import Scene, draw_scene
 from pose2seg.alignment import align
 from pose2seg.backbone import STRIDE
@@ -53,7 +54,8 @@ def compute(case: Case, device: str) -> dict[str, Array]:
     if not case.spec["state_dict"]:
         return pose2seg_ops.compute(case, device)
     converted = convert(published_checkpoint(case))
-    model = Pose2Seg(with_settings(converted.config, case.spec["settings"]))
+    with Unset():
+        model = Pose2Seg(with_settings(converted.config, case.spec["settings"]))
     model.load_state_dict(converted.weights, strict=True)
     model.templates = pose2seg_ops.expanded(case, device)
     model = model.to(device).eval()

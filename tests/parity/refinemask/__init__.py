@@ -14,6 +14,7 @@ from torch import Tensor
 from common.data.batches import Batch, Target, collate
 from common.errors import UserError
 from common.ops import masks as rle
+from common.run.checkpoint import Unset
 from maskworks.published.origin import Origin
 from maskworks.published.renaming import Converted
 from refinemask_psg.boundary import fuse
@@ -146,7 +147,8 @@ def build(case: Case, converted: Converted[Config]) -> RefineMask:
     """The network the checkpoint was recognised as, with the case's settings and, strictly, its weights."""
     names = [f"class {index}" for index in range(class_count(converted.weights))]
     told = {"mmdetection", "detectron2"} & set(case.spec["settings"])  # the converter has followed it
-    model = RefineMask(converted.config if told else with_settings(case, converted.config), names)
+    with Unset():
+        model = RefineMask(converted.config if told else with_settings(case, converted.config), names)
     model.load_state_dict(converted.weights, strict=True)
     return model.eval()
 

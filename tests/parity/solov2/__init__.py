@@ -13,6 +13,7 @@ from torch import Tensor
 
 from common.data.batches import Batch, Target, collate, normalise
 from common.ops import matrix_nms
+from common.run.checkpoint import Unset
 from maskworks.published.origin import Origin
 from maskworks.published.renaming import Converted
 from maskworks.shapes.scene_files import THING_IDS
@@ -124,7 +125,8 @@ def build(case: Case, converted: Converted[Config]) -> SOLOv2:
     config, settings = converted.config, case.spec["settings"]
     if "detectron2" not in settings:
         config = with_settings(config, settings)
-    model = SOLOv2(config, [f"class {index}" for index in range(classes)])
+    with Unset():
+        model = SOLOv2(config, [f"class {index}" for index in range(classes)])
     model.load_state_dict(converted.weights, strict=True)
     return model.eval()
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from common.data.batches import UNLABELLED
 from common.errors import UserError
+from common.run.checkpoint import Unset
 from maskworks.published.renaming import Converted
 from tests.parity import networks, rules
 from tests.parity.case import Array, Case
@@ -163,7 +164,8 @@ def equal_pixels(tolerance: float) -> Rule:
 def build(case: Case, converted: Converted[Config]) -> UPSNet:
     """The network the checkpoint was recognised as, with the case's settings and, strictly, its weights."""
     names = [f"class {index}" for index in range(class_count(converted.weights))]
-    model = UPSNet(with_settings(converted.config, case.spec["settings"]), names)
+    with Unset():
+        model = UPSNet(with_settings(converted.config, case.spec["settings"]), names)
     model.load_state_dict(converted.weights, strict=True)
     stated = [case.spec["settings"][name] for name in ("num_classes", "first_thing_seg_class", "num_seg_classes")]
     if stated != [model.things + 1, model.stuff, model.things + model.stuff]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from common.data.batches import Target
+from common.run.checkpoint import Unset
 from maskworks.published.renaming import Converted
 from maskworks.shapes.scene_files import THING_IDS
 from maskworks.shapes.scenes import Scene, draw_scene
@@ -125,7 +126,8 @@ def mean_mask_iou(count: int) -> Rule:
 def build(case: Case, converted: Converted[Config]) -> YOLACT:
     """The network the checkpoint was recognised as, with the case's settings and, strictly, its weights."""
     config = with_settings(converted.config, case.spec["settings"])
-    model = YOLACT(config, [f"class {index}" for index in range(class_count(converted.weights))])
+    with Unset():
+        model = YOLACT(config, [f"class {index}" for index in range(class_count(converted.weights))])
     model.load_state_dict(converted.weights, strict=True)
     return model.eval()
 
