@@ -99,7 +99,8 @@ def become(asked: dict[str, Any], rank: int) -> None:
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(asked["processes"]))
     program, *sys.argv[1:] = asked["words"]
     folder = asked["cwd"] if program == "-m" else str(Path(program).parent)
-    if asked["environment"]["PYTHONPATH"] != ROOT:
+    changes_torch = "tests.accelerator" in asked["words"]  # before our packages take anything from it
+    if changes_torch or asked["environment"]["PYTHONPATH"] != ROOT:
         packages = {"common", *(name.partition(".")[0] for name in OURS)}
         for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
             del sys.modules[name]
