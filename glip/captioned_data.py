@@ -18,6 +18,7 @@ from common.files import read_text
 from common.run.settings import Data, Training
 from glip.prompts import Caption, Phrase
 from maskworks import commands, shapes
+from maskworks.shards.columns import kept
 
 IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "feet": "foot"}
 
@@ -35,7 +36,7 @@ class CaptionedDataset:
     ):
         if len(annotations) != 1:
             raise UserError(f"{len(annotations)} files of captions: expected one; join them first")
-        self.boxes = CocoDataset(images, annotations, limit=limit, keep_empty=keep_empty)
+        self.boxes = CocoDataset(images, annotations, limit=limit, keep_empty=keep_empty, read=kept)
         self.annotation_files = self.boxes.annotation_files
         self.sizes, self.image_ids = self.boxes.sizes, self.boxes.image_ids
         file = self.annotation_files[0]

@@ -15,6 +15,7 @@ from common.run.training import Metrics
 from glip.network import GLIP
 from glip.prompts import Wording, class_prompt
 from glip.scoring import evaluate_classes
+from maskworks.shards.columns import kept
 
 SPLITS = ("test", "valid")
 ANNOTATIONS = ("annotations_without_background.json", "_annotations.coco.json", "annotations.json", "instances.json")
@@ -31,7 +32,7 @@ def evaluate_folder(model: GLIP, root: Path, settings: Training) -> tuple[Metric
     scores: Metrics = {}
     classes: dict[str, dict[str, float]] = {}
     for folder, annotations in found:
-        dataset = CocoDataset([annotations.parent], [annotations], limit=settings.limit or None)
+        dataset = CocoDataset([annotations.parent], [annotations], limit=settings.limit or None, read=kept)
         prompt = class_prompt(
             dataset.class_names, model.tokeniser, model.config.text, wordings(folder, len(dataset.class_names))
         )

@@ -17,6 +17,7 @@ from common.run.evaluation import evaluate_instances
 from common.run.settings import Images
 from maskworks import commands, exported, openvino_export
 from maskworks.onnx_export import partners
+from maskworks.shards.columns import kept
 
 KEPT_BACK = 5  # every fifth picture of the folder takes no part, and shows what it costs
 DRAWN = 0.3  # predict.py's threshold: what is compared
@@ -34,7 +35,7 @@ def pictures_in(folder: str) -> tuple[list[Path], list[Path]]:
 def data_of(validation: Images, class_names: Sequence[str]) -> CocoDataset | None:
     if not validation.images and not validation.annotations:
         return None
-    dataset = CocoDataset(validation.images, validation.annotations)
+    dataset = CocoDataset(validation.images, validation.annotations, read=kept)
     commands.refuse_other_classes(dataset, class_names)
     return dataset
 

@@ -106,7 +106,7 @@ FLOORS = {  # room -> what it may import beside itself; the models may import al
     "maskworks.prediction": ("common", "maskworks.picture_kinds", "maskworks.report"),
     "maskworks.commands": (
         "common",
-        *(f"maskworks.{name}" for name in ("command_line", "picture_kinds", "report", "training")),
+        *(f"maskworks.{name}" for name in ("command_line", "picture_kinds", "report", "shards", "training")),
     ),
     "maskworks.training": ("common", "maskworks.command_line", "maskworks.memory"),
     "maskworks.own_data": (
@@ -115,10 +115,8 @@ FLOORS = {  # room -> what it may import beside itself; the models may import al
     ),
     "maskworks.many": (
         "common",
-        *(
-            f"maskworks.{name}"
-            for name in ("command_line", "prediction", "commands", "published", "__main__", "__version__", "load")
-        ),
+        *(f"maskworks.{name}" for name in ("command_line", "prediction", "commands", "published", "shards")),
+        *(f"maskworks.{name}" for name in ("__main__", "__version__", "load")),
     ),
     "maskworks.published": ("common", "maskworks.command_line", "maskworks.packages", "maskworks.memory"),
     "maskworks.shapes": ("common", "maskworks.command_line", "maskworks.shards"),

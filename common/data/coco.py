@@ -7,7 +7,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from common.data import columns
 from common.data.annotation_checks import check_files, check_image, read_annotations
 from common.data.annotation_files import (
     Annotations,
@@ -33,6 +32,7 @@ from common.files import leads_inside
 from common.ops import masks as rle
 
 SHOWN_FAULTS = 3
+Reader = Callable[[Path], tuple[Annotations, str]]  # a file -> what is in it, and in words what is left out of it
 log = logging.getLogger(__name__)
 
 
@@ -80,6 +80,7 @@ class CocoDataset(Dataset[Sample]):
     """The images of COCO annotation files, in the files' order; images without annotations are kept or not.
 
     Image folders and annotation files are paired; one folder may serve all files. None: nobody looks at the pictures.
+    Commands `read` the files by maskworks/shards/columns.py, which keeps what is in large ones.
     """
 
     def __init__(
@@ -89,12 +90,13 @@ class CocoDataset(Dataset[Sample]):
         *,
         limit: int | None = None,
         keep_empty: bool = True,
+        read: Reader | None = None,
     ) -> None:
         if limit is not None and limit < 1:
             raise UserError(f"limit {limit}: expected at least 1 image, or no limit")
         self.annotation_files = as_paths(annotations)
         self.folders = pair_folders(as_paths(Path() if images is None else images), self.annotation_files)
-        files = [load(path) for path in self.annotation_files]
+        files = [load(path, read or read_usable) for path in self.annotation_files]
         self.categories = _same_categories(files, self.annotation_files)
         self.class_names = tuple(category.name for category in self.categories)
         self.category_ids = tuple(category.id for category in self.categories)
@@ -288,15 +290,15 @@ class CocoDataset(Dataset[Sample]):
         return UserError(f"{file}: annotation {self.source_ids[at]}: {problem}; correct or remove it")
 
 
-def load(path: Path) -> Annotations:
+def load(path: Path, read: Reader) -> Annotations:
     """Read and check one file: stop at fatal faults, say in one line what is left out."""
-    annotations, left_out = columns.kept(path, _read)
+    annotations, left_out = read(path)
     if left_out:
         log.warning("%s: left out %s; to see which: %s", path, left_out, _doctor(path))
     return annotations
 
 
-def _read(path: Path) -> tuple[Annotations, str]:
+def read_usable(path: Path) -> tuple[Annotations, str]:
     annotations, faults = read_annotations(path)
     stop_at_fatal(path, faults)
     left_out = Counter(fault.kind for fault in faults if fault.severity == "dropped")

@@ -41,6 +41,7 @@ from maskworks.report.details import write_run_details
 from maskworks.report.examples import Example, examples
 from maskworks.report.mistakes import THRESHOLD, Mistakes, of_instances
 from maskworks.report.training_pictures import write_training_pictures
+from maskworks.shards.columns import kept
 from maskworks.training.batch_size import fit_batch_size
 
 EXAMPLES_IN_REPORT = 16
@@ -120,7 +121,7 @@ def build_network(network: Callable[[Any, tuple[str, ...]], M], config: Any, cla
 
 
 def open_dataset(data: Data, split: Literal["train", "val"], settings: Training) -> CocoDataset:
-    return open_as(CocoDataset, data, split, settings)
+    return open_as(partial(CocoDataset, read=kept), data, split, settings)
 
 
 def open_as(kind: Callable[..., D], data: Data, split: Literal["train", "val"], settings: Training) -> D:

@@ -22,6 +22,7 @@ from maskworks.command_line import program
 from maskworks.commands import refuse_other_classes, write_scores
 from maskworks.many import parts
 from maskworks.many.results import as_coco, rows
+from maskworks.shards.columns import kept
 
 Json = dict[str, Any]
 AT_ONCE = 1000  # photographs that are in memory with what was found in them
@@ -50,7 +51,7 @@ def main() -> None:
     made_by = parts.finished(options.target)[1]
     if made_by is None:
         raise UserError(f"{options.target}: no results of predict-many there")
-    dataset = CocoDataset(None, [options.annotations])
+    dataset = CocoDataset(None, [options.annotations], read=kept)
     refuse_other_classes(dataset, [each["name"] for each in made_by["classes"]])
     pairs = Pairs(options.target, dataset)
     evaluation = Evaluation(coco_details_of_parts(pairs.parts(), options.max_detections), [])

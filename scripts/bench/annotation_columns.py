@@ -21,6 +21,7 @@ from rich.table import Table
 
 from common.data.annotation_checks import Inventory
 from common.data.coco import CocoDataset
+from maskworks.shards.columns import kept
 
 EACH = 8  # annotations of an image
 WAYS = {"JSON": "inf", "first time": "0", "columns": "0"}  # MASKWORKS_COLUMNS_MEGABYTES
@@ -74,7 +75,7 @@ def measure(file: Path) -> tuple[float, float, float]:
     """Opened, with the files' names checked against a folder that is made up."""
     Inventory._plain_files = lambda self, name: Everything()  # type: ignore[assignment,method-assign,return-value]
     before, start = private(), time.monotonic()
-    dataset = CocoDataset([file.parent], [file])
+    dataset = CocoDataset([file.parent], [file], read=kept)
     seconds = time.monotonic() - start
 
     def read_all() -> int:

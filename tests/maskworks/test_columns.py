@@ -3,16 +3,20 @@
 import json
 import logging
 import multiprocessing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from common.data import columns
-from common.data.coco import CocoDataset, _read
+from common.data.coco import CocoDataset as AsRead
+from common.data.coco import read_usable
 from common.errors import UserError
 from maskworks import shapes
+from maskworks.shards import columns
+
+CocoDataset = partial(AsRead, read=columns.kept)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,7 @@ def files(scenes, tmp_path) -> dict[str, Path]:
     return {"objects": tmp_path / "objects.json", "people": scenes.keypoints}
 
 
-def all_of(dataset: CocoDataset) -> list[Any]:
+def all_of(dataset: AsRead) -> list[Any]:
     own = [np.asarray(getattr(dataset, name)).tolist() for name in ("image_ids", "sizes", "boxes", "labels", "crowd")]
     return [*own, dataset.class_names, dataset.annotations_json(), [dataset.polygons(i) for i in range(len(dataset))]]
 
@@ -96,7 +100,7 @@ def test_several_processes_ask_at_once_and_one_of_them_reads(files, kept):
         def counted(path: Path) -> Any:
             with read.get_lock():
                 read.value += 1
-            return _read(path)
+            return read_usable(path)
 
         columns.kept(files["objects"], counted)
 

@@ -6,7 +6,6 @@ A file is known by its digest. Only usable annotations are kept, those of an ima
 import logging
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -15,6 +14,7 @@ import msgspec
 import numpy as np
 
 from common.data.annotation_files import Annotations, CategoryEntry
+from common.data.coco import Reader, read_usable
 from common.errors import UserError
 from common.files import digest_of, user_cache
 
@@ -29,7 +29,7 @@ class Named(msgspec.Struct):
     left_out: str
 
 
-def kept(path: Path, read: Callable[[Path], tuple[Annotations, str]]) -> tuple[Annotations, str]:
+def kept(path: Path, read: Reader = read_usable) -> tuple[Annotations, str]:
     """What `read` makes of a file, and what it left out; of a large file from the cache, once it is there."""
     try:
         if not path.is_file() or path.stat().st_size < float(os.environ.get(LEAST, "200")) * 1e6:
