@@ -14,7 +14,7 @@ from maskworks.published.coco_classes import COCO_CLASSES
 from maskworks.published.mmdetection import inputs, pixels_before_channels
 from maskworks.published.origin import Decision, Origin, Said, choose_recipe, nearest, settle
 from maskworks.published.reading import Settings, number, refuse_others, said, three_numbers, whole_number
-from maskworks.published.renaming import Converted, Rules, count, rename, whole
+from maskworks.published.renaming import Converted, Rules, count, rename, required, whole
 
 PARTS = ("backbone.", "pyramid.", "text.", "head.")  # of our network; what gets no such name has no place in it
 DROPPED = (".cls_logits.", ".pooler.", ".position_ids", ".relative_position_index")  # not used by the originals either
@@ -129,13 +129,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 @whole
 def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its shapes, or is the one named."""
-    source = recognise(state)
-    if source is None:
-        raise UserError(
-            "this is not a GLIP checkpoint that is known here: none of "
-            + ", ".join(name for name, _ in SOURCES.values())
-            + " is in it"
-        )
+    source = required(recognise(state), "GLIP", (mark for mark, _ in SOURCES.values()))
     fused = any(".b_attn." in name for name in state)
     names = {name: ours for name in state if (ours := our_name(name, SOURCES[source][1], fused)) is not None}
     weights = {ours: arranged(state[name], ours, source) for name, ours in names.items()}

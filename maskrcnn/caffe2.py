@@ -47,12 +47,7 @@ def benchmark_names(blobs: Mapping[str, Tensor]) -> dict[str, str]:
 
 def with_statistics(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights and, for each merged batch norm, the statistics that change nothing."""
-    neutral: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        prefix, _, last = name.rpartition(".")
-        if last == "weight" and value.ndim == 1:
-            neutral |= {
-                f"{prefix}.running_mean": torch.zeros_like(value),
-                f"{prefix}.running_var": torch.ones_like(value),
-            }
-    return dict(weights) | neutral
+    scales = {name: value for name, value in weights.items() if name.endswith(".weight") and value.ndim == 1}
+    means = {f"{name.removesuffix('weight')}running_mean": torch.zeros_like(value) for name, value in scales.items()}
+    variances = {f"{name.removesuffix('weight')}running_var": torch.ones_like(value) for name, value in scales.items()}
+    return dict(weights) | means | variances

@@ -21,7 +21,7 @@ from maskworks.published.class_lists import data_set_of
 from maskworks.published.coco_classes import COCO_CATEGORY_IDS
 from maskworks.published.mmdetection import lvis
 from maskworks.published.origin import Decision, Origin, Said, choose_recipe, plain_dict, settle, values_of
-from maskworks.published.renaming import Converted, Rules, count, refuse_other_layers, rename, whole
+from maskworks.published.renaming import Converted, Rules, count, refuse_other_layers, rename, required, whole
 
 BENCHMARK: Rules = [
     (r"^module\.", ""),
@@ -115,11 +115,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 @whole
 def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its names and shapes, or is the one named."""
-    source = recognise(state)
-    if source is None:
-        raise UserError(
-            "this is not a Mask R-CNN checkpoint that is known here: it has the names of none of " + ", ".join(SOURCES)
-        )
+    source = required(recognise(state), "Mask R-CNN", (mark for marks, _ in SOURCES.values() for mark in marks))
     first = benchmark_names(state) if source == DETECTRON else {name: name for name in state}
     rules = [*SOURCES[source][1], *((pattern, UNUSED) for pattern in IGNORED)]
     names = {name: renamed for name, between in first.items() if (renamed := rename(between, rules))}

@@ -5,15 +5,12 @@ several pieces.
 Every fault is named with its file; then nothing is written, unless --skip-faulty leaves these images out.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
 
 from common.errors import UserError
 from common.files import read_text

@@ -5,14 +5,11 @@ annotation files are copied beside them. --data.train.images FOLDER_OR_URL --dat
 the same weights as from the loose files.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
 
 from maskworks.command_line import program
 from maskworks.shards import writing

@@ -6,14 +6,11 @@ a class number and an outline (x y x y x y ...), or a class number and a box (ce
 Every fault is named with its file and line; then nothing is written, unless --skip-faulty leaves these images out.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # scripts are not installed
 
 from common.errors import UserError
 from maskworks.command_line import program

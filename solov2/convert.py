@@ -7,11 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from common.errors import UserError
 from maskworks.published import detectron2, reading
 from maskworks.published.mmdetection import caffe_style, inputs, tested
 from maskworks.published.origin import Decision, Origin, Said, choose_recipe, nearest, settle, values_of
-from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, whole
+from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, required, whole
 from solov2.config import VARIANTS, Config
 
 DEEPEST = 8  # tower that is looked for
@@ -145,13 +144,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 @whole
 def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its shapes, or is the one named."""
-    source = recognise(state)
-    if source is None:
-        raise UserError(
-            "this is not a SOLOv2 checkpoint that is known here: none of "
-            + ", ".join(name for name, _ in SOURCES.values())
-            + " is in it"
-        )
+    source = required(recognise(state), "SOLOv2", (mark for mark, _ in SOURCES.values()))
     names = {name: rename(name, SOURCES[source][1]) for name in state}
     weights = {names[name]: value for name, value in state.items()}
     weights |= missing_counters(weights)

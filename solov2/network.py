@@ -146,11 +146,8 @@ class CategoryKernelHead(nn.Module):
         self.kernel_tower = self._tower(config, config.fpn_channels + 2 + 4 * config.waves)
         self.category = nn.Conv2d(config.tower_channels, classes, 3, padding=1)
         self.kernel = nn.Conv2d(config.tower_channels, config.mask_channels + 4 * config.waves, 3, padding=1)
-        for conv in (
-            *(unit.conv for unit in (*self.category_tower, *self.kernel_tower)),
-            self.category,
-            self.kernel,
-        ):
+        towers = (*self.category_tower, *self.kernel_tower)
+        for conv in (*(unit.conv for unit in towers), self.category, self.kernel):
             nn.init.normal_(conv.weight, std=0.01)
         # a cell starts with a probability of 0.01 for each category (arXiv 1708.02002, section 4.1)
         nn.init.constant_(self.category.bias, -float(np.log(99.0)))  # type: ignore[arg-type]
@@ -171,13 +168,9 @@ class CategoryKernelHead(nn.Module):
     @staticmethod
     def _tower(config: Model, inputs: int) -> nn.Sequential:
         width, depth = config.tower_channels, config.tower_depth
-        deformable = [
-            config.deformable
-            if config.deformable_towers == "all" or (config.deformable_towers == "last" and last)
-            else "none"
-            for last in [False] * (depth - 1) + [True]
-        ]
-        return nn.Sequential(*(ConvNorm(inputs if i == 0 else width, width, 3, deformable[i]) for i in range(depth)))
+        deformable = {"none": 0, "last": 1, "all": depth}[config.deformable_towers]  # so many of the last ones
+        kinds = ["none"] * (depth - deformable) + [config.deformable] * deformable
+        return nn.Sequential(*(ConvNorm(inputs if i == 0 else width, width, 3, kind) for i, kind in enumerate(kinds)))
 
 
 class ConvNorm(nn.Module):

@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from common.errors import UserError
 from maskworks.published.origin import Decision, Origin, choose_recipe, nearest, settle
-from maskworks.published.renaming import Converted, Rules, count, rename, resnet_body, whole
+from maskworks.published.renaming import Converted, Rules, count, rename, required, resnet_body, whole
 from upsnet.classes import CITYSCAPES, COCO
 from upsnet.config import VARIANTS, Config
 
@@ -57,9 +56,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 @whole
 def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its shapes, or is the one named."""
-    source = recognise(state)
-    if source is None:
-        raise UserError(f"this is not a UPSNet checkpoint that is known here: {UPSNET_NAME} is not in it")
+    source = required(recognise(state), "UPSNet", [UPSNET_NAME])
     names = {name: rename(name, UPSNET) for name in state}
     weights = {names[name]: value for name, value in state.items()}
     config, decisions = config_of(weights, origin, variant)

@@ -12,7 +12,7 @@ from common.errors import UserError
 from maskworks.published.mmdetection import inputs, tested
 from maskworks.published.origin import Decision, Origin, Said, at, choose_recipe, settle
 from maskworks.published.reading import Settings, number, refuse_others, said, whole_number
-from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, resnet_body, whole
+from maskworks.published.renaming import Converted, Rules, count, missing_counters, rename, required, resnet_body, whole
 from yolact.boxes import level_sizes, priors_per_cell
 from yolact.config import VARIANTS, Config
 
@@ -103,13 +103,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 @whole
 def convert(state: Mapping[str, Tensor], origin: Origin | None = None, variant: str | None = None) -> Converted[Config]:
     """Rename a published state dict; the variant follows from its shapes, or is the one named."""
-    source = recognise(state)
-    if source is None:
-        raise UserError(
-            "this is not a YOLACT checkpoint that is known here: neither "
-            + " nor ".join(SOURCES.values())
-            + " is in it"
-        )
+    source = required(recognise(state), "YOLACT", SOURCES.values())
     if source == DBOLYA:
         state = {name: value for name, value in state.items() if not LEFT_OVER.fullmatch(name)}
     backbone = DARKNET if "backbone._preconv.0.weight" in state else RESNET

@@ -43,6 +43,13 @@ def renamed_by(
     return lambda state: convert(state).weights if recognise(state) else None
 
 
+def required(source: str | None, model: str, marks: Iterable[str]) -> str:
+    """Whose names a file has; `marks` are those by which a file of this model would have been recognised."""
+    if source is None:
+        raise UserError(f"this is not a {model} checkpoint that is known here: none of {', '.join(marks)} is in it")
+    return source
+
+
 def refuse_other_layers(network: nn.Module, weights: Iterable[str], family: str, known: str, file: str) -> None:
     """Stop where a file of a known family has layers that its network here has not; `known` says which have none."""
     ours = network.state_dict()

@@ -7,7 +7,6 @@ head on 100 boxes. Weights are made up, as they change nothing here. A multiplic
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,20 +24,6 @@ from upsnet.network import UPSNet
 VARIANTS = ("resnet50_coco", "efficientnet_b0_coco")
 
 
-@dataclass
-class Settings:
-    height: int = 480
-    """Of the photograph."""
-    width: int = 640
-    """Of the photograph."""
-    rounds: int = 2
-    """How often each part is timed; the lowest time is printed."""
-    proposals: int = 1000
-    """Regions that the box head sees."""
-    boxes: int = 100
-    """Regions that the mask head sees."""
-
-
 def deformable_flops(features: Any, weight: Any, *_: Any, out_shape: tuple[int, ...], **__: Any) -> int:
     """Of torchvision's deformable convolution: those of a plain one, and seven for each bilinear sample."""
     images, outputs, height, width = out_shape
@@ -47,20 +32,16 @@ def deformable_flops(features: Any, weight: Any, *_: Any, out_shape: tuple[int, 
     return 2 * taps * outputs + 7 * taps
 
 
-def parts(model: UPSNet, settings: Settings) -> dict[str, Callable[[], object]]:
-    """What is timed, by name."""
-    prepared = model.preprocess(np.zeros((settings.height, settings.width, 3), np.uint8))
+def parts(model: UPSNet, height: int, width: int, proposals: int, boxes: int) -> dict[str, Callable[[], object]]:
+    """What is timed, by name: of a photograph, of so many regions for the box head and for the mask head."""
+    prepared = model.preprocess(np.zeros((height, width, 3), np.uint8))
     images = torch.randn(1, *prepared.tensor.shape)
     answers = model(images)
-    regions = boxes_in(prepared.resized_size, settings.proposals)
+    regions = boxes_in(prepared.resized_size, proposals)
     return {
         "whole image": lambda: model(images),
-        f"{settings.proposals} boxes": lambda: model.box_head(
-            region_features(answers.pyramid, [regions], BoxHead.size)
-        ),
-        f"{settings.boxes} masks": lambda: model.mask_head(
-            region_features(answers.pyramid, [regions[: settings.boxes]], MaskHead.size)
-        ),
+        f"{proposals} boxes": lambda: model.box_head(region_features(answers.pyramid, [regions], BoxHead.size)),
+        f"{boxes} masks": lambda: model.mask_head(region_features(answers.pyramid, [regions[:boxes]], MaskHead.size)),
     }
 
 
@@ -80,16 +61,16 @@ def flops(way: Callable[[], object]) -> int:
 
 
 @torch.no_grad()
-def main() -> None:
-    settings = tyro.cli(Settings)
+def main(height: int = 480, width: int = 640, rounds: int = 2, proposals: int = 1000, boxes: int = 100) -> None:
+    """Of each part the lowest time of so many rounds is printed."""
     torch.set_num_threads(1)
     print(f"{'':24}{'part':16}{'parameters':>12}{'GFLOP':>10}{'CPU seconds':>14}")
     for variant in VARIANTS:
         torch.manual_seed(0)
         model = UPSNet(upsnet.VARIANTS[variant], list(COCO)).eval()
-        ways = parts(model, settings)
+        ways = parts(model, height, width, proposals, boxes)
         work = {name: flops(way) / 1e9 for name, way in ways.items()}
-        seconds = {name: min(times) for name, times in measure(ways, settings.rounds).items()}
+        seconds = {name: min(times) for name, times in measure(ways, rounds).items()}
         parameters = sum(value.numel() for value in model.parameters()) / 1e6
         backbone = sum(value.numel() for value in model.backbone.parameters()) / 1e6
         for name in ways:
@@ -99,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)
