@@ -23,10 +23,20 @@ ENDINGS = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
 
 
 @dataclass
+class Annotated(Images):
+    """Pictures on which --precision int8 says what it costs in AP; none: it says how many instances it finds again."""
+
+    images: list[str] = field(default_factory=list)
+    """Image folders: one for all annotation files, or one for each."""
+    annotations: list[str] = field(default_factory=list)
+    """COCO-format annotation files, with the checkpoint's classes."""
+
+
+@dataclass
 class Validation:
     """Data to measure on."""
 
-    val: Images = field(default_factory=Images)
+    val: Annotated = field(default_factory=Annotated)
 
 
 @dataclass
@@ -46,7 +56,7 @@ class Export:
     calibration: str = ""
     """Folder of pictures like those to come, which show int8 the ranges of values; every fifth shows its cost."""
     data: Validation = field(default_factory=Validation)
-    """With --precision int8: annotated pictures; what it costs in AP is said too."""
+    """Only with --precision int8."""
 
 
 @dataclass

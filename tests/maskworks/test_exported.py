@@ -178,7 +178,8 @@ def test_eight_bits_are_measured_on_pictures_that_took_no_part(files, ir, tmp_pa
     monkeypatch.setattr(quantisation, "DRAWN", 0.0)
     exact = maskworks.load(folder / "m.xml")
     names = [{"id": number, "name": name} for number, name in zip(IDS, CLASSES, strict=True)]
-    picture = {"id": 1, "file_name": "0.png", "width": 192, "height": 192}
+    height, width, _ = draw_scene(0, "val", 0).image.shape
+    picture = {"id": 1, "file_name": "0.png", "width": width, "height": height}
     thing = {"id": 1, "image_id": 1, "category_id": 4, "bbox": [8, 8, 50, 50], "area": 2500, "iscrowd": 0}
     thing["segmentation"] = [[8, 8, 58, 8, 58, 58, 8, 58]]
     (tmp_path / "a.json").write_text(json.dumps({"images": [picture], "annotations": [thing], "categories": names}))
