@@ -129,11 +129,5 @@ def instances(found: Sequence[Candidates], prepared: Prepared, names: tuple[str,
     """The findings of all captions as one result, best first; boxes end after their last pixel, as COCO's do."""
     boxes, scores, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
     order = scores.argsort(descending=True, stable=True)
-    return Instances(
-        scores=scores[order],
-        labels=labels[order],
-        boxes=boxes[order] + boxes.new_tensor([0, 0, 1, 1]),
-        masks=None,
-        size=prepared.original_size,
-        class_names=names,
-    )
+    boxes = boxes[order] + boxes.new_tensor([0, 0, 1, 1])
+    return Instances(scores[order], labels[order], boxes, None, prepared.original_size, names)

@@ -56,15 +56,9 @@ def whole(shares: Tensor) -> Tensor:
 
 def instances_of_people(masks: Tensor, joints: Tensor, scores: Tensor, class_names: tuple[str, ...]) -> Instances:
     """People, in the order they were given: masks [n, H, W], joints [n, 17, 3] in the photograph, scores [n]."""
-    return Instances(
-        scores=scores,
-        labels=torch.zeros(len(masks), dtype=torch.int64, device=masks.device),
-        boxes=boxes_around(masks),
-        masks=masks,
-        size=(masks.shape[1], masks.shape[2]),
-        class_names=class_names,
-        keypoints=joints,
-    )
+    labels = torch.zeros(len(masks), dtype=torch.int64, device=masks.device)
+    size = masks.shape[1], masks.shape[2]
+    return Instances(scores, labels, boxes_around(masks), masks, size, class_names, keypoints=joints)
 
 
 def boxes_around(masks: Tensor) -> Tensor:

@@ -142,14 +142,7 @@ class RefineMask(nn.Module):
         if len(self.mask_heads):
             soft = probabilities(self.masks(pyramid, found), found.labels)
             masks = paste(soft, found.boxes, prepared.original_size, self.config.test)
-        return Instances(
-            scores=found.scores,
-            labels=found.labels,
-            boxes=found.boxes,
-            masks=masks,
-            size=prepared.original_size,
-            class_names=self.class_names,
-        )
+        return Instances(found.scores, found.labels, found.boxes, masks, prepared.original_size, self.class_names)
 
     def graph(self, answers: Answers, row: int, prepared: Prepared) -> SceneGraph:
         """One image's scene graph, from the answers to its batch."""

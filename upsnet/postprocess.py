@@ -77,14 +77,9 @@ def instances_of(found: Found, masks: Tensor, prepared: Prepared, test: Inferenc
         for at in range(0, len(boxes), MASKS_AT_ONCE)
     ]
     empty = torch.zeros(0, *prepared.original_size, dtype=torch.bool, device=boxes.device)
-    return Instances(
-        scores=found.scores,
-        labels=found.labels - 1,
-        boxes=boxes + boxes.new_tensor([0, 0, 1, 1]),  # as everywhere outside, to the end of the last pixel
-        masks=torch.cat([empty, *bits]),
-        size=prepared.original_size,
-        class_names=names,
-    )
+    boxes = boxes + boxes.new_tensor([0, 0, 1, 1])  # as everywhere outside, to the end of the last pixel
+    masks = torch.cat([empty, *bits])
+    return Instances(found.scores, found.labels - 1, boxes, masks, prepared.original_size, names)
 
 
 def paste_masks(logits: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
@@ -154,9 +149,5 @@ def panoptic_of(
             is_thing = label >= stuff
             name = label - stuff if is_thing else things + label
             infos.append(Segment(at + 1, name, is_thing, numbered[number] if is_thing else 1.0))
-    return Panoptic(
-        segments=(segments + 1).masked_fill(void, 0).to(torch.int32),
-        infos=infos,
-        class_names=names,
-        size=prepared.original_size,
-    )
+    segments = (segments + 1).masked_fill(void, 0).to(torch.int32)
+    return Panoptic(segments, infos, names, prepared.original_size)

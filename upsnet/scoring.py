@@ -184,13 +184,9 @@ def panoptic_examples(model: UPSNet, dataset: PanopticDataset, numbers: Sequence
 def panoptic_truth(dataset: PanopticDataset, number: int, sample: Sample) -> Panoptic:
     """A sample's ground truth in the form of a result."""
     segments, labels = dataset.segments(number), dataset.segment_labels(number).tolist()
-    return Panoptic(
-        segments=torch.from_numpy(segments + 1).to(torch.int32),
-        infos=[Segment(at + 1, label, label < dataset.thing_count) for at, label in enumerate(labels)],
-        class_names=dataset.class_names,
-        size=(sample.image.shape[0], sample.image.shape[1]),
-        image=sample.image,
-    )
+    infos = [Segment(at + 1, label, label < dataset.thing_count) for at, label in enumerate(labels)]
+    numbered, size = torch.from_numpy(segments + 1).to(torch.int32), (sample.image.shape[0], sample.image.shape[1])
+    return Panoptic(numbered, infos, dataset.class_names, size, sample.image)
 
 
 SCORING = Scoring(evaluate_panoptic_model, panoptic_examples, PanopticEvaluation.mistakes, ("panoptic", "All", "pq"))

@@ -65,13 +65,8 @@ class SceneGraphHead(nn.Module):
     def result(self, feature: Tensor, semantic_logits: Tensor, instances: Instances, prepared: Prepared) -> SceneGraph:
         """One image: feature [C, h, w], semantic logits [classes + 1, h, w], instances with masks -> scene graph."""
         settings = self.settings
-        merged = merge(
-            semantic_map(semantic_logits, prepared),
-            instances,
-            settings.things,
-            settings.score_threshold,
-            original_faults=settings.original_faults,
-        )
+        semantic, faults = semantic_map(semantic_logits, prepared), settings.original_faults
+        merged = merge(semantic, instances, settings.things, settings.score_threshold, original_faults=faults)
         ids, scores = entities(merged, len(instances.class_names))
         graph = panoptic(merged, ids, scores, settings.things, instances.class_names)
         labels = torch.tensor([info.label for info in graph.infos], device=feature.device, dtype=torch.int64)
