@@ -53,7 +53,10 @@ def test_pictures_predicted_together_give_what_each_gives_alone(models, name):
         alone = told(models[name].predict(picture))
         assert len(alone["scores"]) > 0
         np.testing.assert_array_equal(together["labels"], alone["labels"])
-        np.testing.assert_allclose(together["scores"], alone["scores"], rtol=1e-4, atol=1e-6)
+        rtol, atol = (1e-5, 1e-5) if name in ("maskrcnn", "refinemask_psg") else (1e-4, 1e-6)
+        np.testing.assert_allclose(together["scores"], alone["scores"], rtol, atol)
+        if name == "maskrcnn":
+            np.testing.assert_allclose(together["boxes"], alone["boxes"], rtol, atol)
         assert (together["masks"] != alone["masks"]).mean() < 1e-3
 
 

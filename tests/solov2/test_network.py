@@ -65,7 +65,7 @@ def test_frozen_stages_and_statistics_stay_as_they_are():
 def test_folding_batch_norms_changes_nothing_but_the_speed(variant):
     torch.manual_seed(0)
     backbone, images = Backbone(VARIANTS[variant].model).eval(), torch.randn(1, 3, 64, 64)
-    assert_folding_changes_nothing(backbone, lambda: backbone(images))
+    assert_folding_changes_nothing(backbone, lambda: backbone(images), most=1e-5)
 
 
 def test_a_place_is_most_like_itself_by_its_waves_and_the_same_at_any_resolution():
