@@ -133,7 +133,7 @@ def call(module: str, *words: object) -> None:
 def status(main: Callable[[], object], *words: object) -> int:
     """The exit status of a program that is run in this process as its file runs it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["command", *map(str, words)])
+        patch.setattr(sys, "argv", [f"{main.__module__.rpartition('.')[2]}.py", *map(str, words)])
         try:
             program.run(main)
         except SystemExit as end:
