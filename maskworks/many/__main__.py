@@ -61,7 +61,7 @@ def main() -> None:
     options = command_line.read(PredictMany, "maskworks predict-many")
     with needing("maskworks predict-many", "'maskworks[ray]'"):
         import pyarrow  # noqa: F401
-        import ray.data  # noqa: F401
+        import ray.data
     package, file = package_of(options.weights)
     weights = local_file(file)
     made_by = described(package, weights, options)
@@ -80,7 +80,7 @@ def main() -> None:
     except KeyboardInterrupt:
         raise UserError("interrupted; the same command goes on") from None
     finally:
-        engine.stop()
+        ray.shutdown()
     print(f"{count} photographs done, {skipped} of them skipped{f' (first: {reason})' if skipped else ''}")
     if skipped == count and not there:
         raise UserError(f"none of the photographs could be read; {options.out} says of each why")

@@ -43,12 +43,6 @@ def start(address: str, workers: int, readers: int, memory: float) -> dict[str, 
     return {name: int(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU")}
 
 
-def stop() -> None:
-    import ray
-
-    ray.shutdown()
-
-
 def run(pieces: Sequence[Piece], weights: bytes, made_by: Row, gpus: bool, options: Any) -> Iterator[Row]:
     """Do all pieces; says of each part that is written how many photographs it has, and how many were skipped."""
     import pyarrow as pa
@@ -83,12 +77,8 @@ def decode(batch: Any, tries: Any, settings: Row) -> Iterator[Any]:
         lambda some: (decoded(each, settings["max_pixels"]) for each in some),
         lambda photograph: decoded(photograph._replace(error=LOST), 0),
     )
-    texts, numbers = ("path", "digest", "error"), ("height", "width")
-    schema = pa.schema(
-        [(name, pa.string()) for name in texts]
-        + [(name, pa.int32()) for name in numbers]
-        + [("pixels", pa.large_binary())]
-    )
+    kinds = dict.fromkeys(("path", "digest", "error"), pa.string()) | dict.fromkeys(("height", "width"), pa.int32())
+    schema = pa.schema(kinds | {"pixels": pa.large_binary()})
     gathered: list[Row] = []
     for row in rows:
         gathered.append(row)

@@ -74,15 +74,9 @@ def as_coco(row: Json, classes: Sequence[Json], threshold: float) -> Json:
         if found["score"] < threshold:
             continue
         left, top, right, bottom = found["box"]
-        entry: Json = {
-            "image_id": 0,
-            "category_id": ids[found["class"]],
-            "bbox": [left, top, right - left, bottom - top],
-        }
-        entry["score"] = found["score"]
-        entry |= {"segmentation": found["rle"]} if found["rle"] else {}
-        entry |= {"mask_score": found["mask_score"]} if found["mask_score"] is not None else {}
-        annotations.append(entry)
+        entry = {"image_id": 0, "category_id": ids[found["class"]], "bbox": [left, top, right - left, bottom - top]}
+        given = {"score": found["score"], "segmentation": found["rle"], "mask_score": found["mask_score"]}
+        annotations.append(entry | {name: value for name, value in given.items() if value is not None})
     image = {"file_name": row["path"], "height": row["height"], "width": row["width"]}
     return {"image": image, "annotations": annotations}
 

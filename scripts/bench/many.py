@@ -55,6 +55,8 @@ def plain_loop(weights: Path, pieces: list[sources.Piece]) -> float:
 
 def with_engine(weights: Path, pieces: list[sources.Piece], workers: int, out: str) -> float:
     """Of all less what a run takes that has a photograph for each worker: the start of processes and models."""
+    import ray
+
     engine.start("", workers, 1, 0.5)
     taken = []
     for number, some in enumerate((pieces[:workers], pieces)):
@@ -62,7 +64,7 @@ def with_engine(weights: Path, pieces: list[sources.Piece], workers: int, out: s
         begin = time.perf_counter()
         list(engine.run(some, weights.read_bytes(), {"settings": SETTINGS}, False, options))
         taken.append(time.perf_counter() - begin)
-    engine.stop()
+    ray.shutdown()
     return taken[1] - taken[0]
 
 

@@ -75,19 +75,16 @@ def generate(folder: Path, count: int) -> None:
     random = np.random.default_rng(0)
     outlines, masks = draw_shapes(random, SHAPES)
     classes = [{"id": number, "name": f"class {number}"} for number in range(1, CLASSES + 1)]
-    owned = [random.integers(0, SHAPES, (min(AT_ONCE, count - at), OBJECTS)) for at in range(0, count, AT_ONCE)]
+    owned = random.integers(0, SHAPES, (count, OBJECTS))
     labels = random.integers(1, CLASSES + 1, SHAPES).tolist()
     with (folder / "truth.json").open("w") as file:
         images = [{"id": number, "file_name": f"{number}.jpg"} | SIZE for number in range(count)]
         file.write(json.dumps({"categories": classes, "images": images})[:-1] + ', "annotations": [')
-        for number, shape in enumerate(shape for some in owned for own in some for shape in own):
+        for number, shape in enumerate(owned.ravel().tolist()):
             entry: Any = {"id": number + 1, "image_id": number // OBJECTS, "category_id": labels[shape], "iscrowd": 0}
             file.write(", " * (number > 0) + json.dumps(entry | outlines[shape]))
         file.write("]}")
-    rows = (
-        row(random, masks, labels, own.tolist(), number)
-        for number, own in enumerate(own for some in owned for own in some)
-    )
+    rows = (row(random, masks, labels, own.tolist(), number) for number, own in enumerate(owned))
     while some := list(islice(rows, AT_ONCE)):
         parts.write(pa.Table.from_pylist(some, parts.schema()), str(folder), {"classes": classes})
 
@@ -96,8 +93,8 @@ def row(random: np.random.Generator, masks: Any, labels: list[int], own: list[in
     """A photograph in which all but the last objects were found, and others that aren't there."""
     found = []
     for shape in [*own[:-1], *random.integers(0, SHAPES, FOUND - len(own) + 1).tolist()]:
-        x, y, width, height = masks[shape]["bbox"]
-        entry = {"class": f"class {labels[shape]}", "score": random.random(), "rle": masks[shape]["segmentation"]}
+        (x, y, width, height), code = masks[shape]["bbox"], masks[shape]["segmentation"]
+        entry = {"class": f"class {labels[shape]}", "score": random.random(), "rle": code}
         found.append(entry | {"box": [x, y, x + width, y + height]})
     return {"path": f"/photographs/{number}.jpg", "instances": found} | SIZE
 
