@@ -68,8 +68,8 @@ def quantise(file: Path, around: Sequence[str], calibration: str, validation: Im
         both: tuple[Any, Any] = (exact, rough)
         first, second = (evaluate_instances(model, dataset, 1, 0).metrics for model in both)
         for kind, scores in first.items():
-            lost = scores["AP"] - second[kind]["AP"]
-            print(f"{kind} AP of {len(dataset)} pictures: fp32 {scores['AP']:.4f}, int8 {lost:.4f} less")
+            fp32, int8 = scores["AP"], second[kind]["AP"]
+            print(f"{kind} AP of {len(dataset)} pictures: fp32 {fp32:.4f}, int8 {int8:.4f} ({int8 - fp32:+.4f})")
 
 
 def library() -> Any:
