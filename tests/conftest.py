@@ -38,6 +38,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()  # what was imported stays: no later collection looks through it
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or libraries complain at the end of what was never freed
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" and report.passed:
         passed.append(report.nodeid)

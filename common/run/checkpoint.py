@@ -75,13 +75,18 @@ def load_weights(module: Learner | nn.Module, weights: Mapping[str, Tensor], sou
 
 
 class Unset(TorchFunctionMode):
-    """Inside, a network is made without random values, which take longer than all else and which a file's replace."""
+    """Inside, a network is made without random values, which take longer than all else and which a file's replace.
+
+    They are 0: what draws again until a value is in its range, as PyTorch's trunc_normal_, must come to an end.
+    """
 
     def __torch_function__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: Mapping[str, Any] | None = None
     ) -> Any:
         if getattr(function, "__name__", "") in ("normal_", "uniform_", "kaiming_uniform_"):
-            return arguments[0] if arguments else (named or {})["tensor"]
+            tensor: Tensor = arguments[0] if arguments else (named or {})["tensor"]
+            with torch.no_grad():
+                return tensor.zero_()
         return function(*arguments, **(named or {}))
 
 

@@ -54,6 +54,8 @@ def configured(
     if task in OF_SEGMENTS:
         return of_segments({base.variant: base} | others, asked, data, arguments, prog)  # type: ignore[no-any-return]
     train, val = checks.opened(data.train), checks.opened(data.val)
+    if base.variant == SMALL:
+        data = cut_as_usual(data, train, {flag_of(word) for word in arguments})
     tiling = Tiling.of(data.tile, data.overlap)
     measures = fitting.Measures.of(train, tiling)
     if limit := asked.training.limit:
@@ -72,6 +74,18 @@ def configured(
     )  # the settings say it from here on, to --resume and --config as well
     review(config, measures, train, val, masks=task != "captions")
     return config  # type: ignore[no-any-return]
+
+
+def cut_as_usual(data: D, train: checks.Set, given: set[str]) -> D:
+    """With tiles where pictures are of very different sizes, if nobody has said anything of tiles."""
+    tile = 0 if data.tile or "--data.tile" in given else fitting.tile_for(train)
+    if not tile:
+        return data
+    say(
+        f"pictures above {tile} pixels a side are cut into tiles of that size, in which things are as large as in the "
+        "others; --data.tile 0 leaves them whole"
+    )
+    return replace(data, tile=tile, overlap=data.overlap if "--data.overlap" in given else tile // 4)
 
 
 def of_segments(variants: Mapping[str, Any], asked: Any, data: Data, arguments: Sequence[str], prog: str) -> Any:

@@ -8,6 +8,8 @@ A package takes of `fitted` what it has. The rules, all for the training picture
 - the finest grid's cells are half of s wide, within 20 to 64 cells; coarser levels have COCO's proportions to it;
 - an image may have 1.25 times as many objects as the fullest one, and no fewer than 100; of the regions that a step
   learns from there are twice as many as nine of ten pictures have objects, between 64 and 256;
+- where a twentieth of the objects is in pictures whose long side is over 1.5 times the usual one (the median), and 99 %
+  of all objects are within half of that, larger pictures are cut into tiles of about the usual side;
 - where 95 % of the objects are in one piece, so are the answers: what a young network draws elsewhere is a mistake.
 """
 
@@ -31,6 +33,7 @@ STEPS = (1_000, 20_000)
 OFTEN = 20  # epochs
 NEARLY_ALL = 0.95
 FEW = 2  # pictures for a step without a GPU
+LARGER, IN_LARGER, SMALL_THINGS = 1.5, 0.05, 0.5
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,18 @@ class Measures:
     def input_side(self) -> int:
         wanted = min(max(WANTED / self.small, 256), 512, max(256, 2 * self.long_side))
         return round(wanted / 32) * 32
+
+
+def tile_for(train: Set) -> int:
+    """The side of the tiles that larger pictures are cut into, so that things are as large in all; 0: none are cut."""
+    a = train.a
+    own = np.flatnonzero(a.usable & ~a.crowd)
+    long_sides = a.sizes.max(axis=1)
+    usual = float(np.median(long_sides))
+    if not len(own) or (long_sides[a.image_index[own]] > LARGER * usual).mean() < IN_LARGER:
+        return 0
+    small = np.quantile(a.boxes[own, 2:].max(axis=1), 0.99) <= SMALL_THINGS * usual
+    return max(64, round(usual / 32) * 32) if small else 0
 
 
 def seen_sizes(sizes: NDArray[np.int32], tiling: Tiling | None) -> NDArray[np.int32]:

@@ -102,6 +102,7 @@ def test_a_network_for_a_files_weights_is_made_without_random_numbers():
     with checkpoint.Unset():
         made = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 4))
         torch.nn.init.kaiming_normal_(made[0].weight)
+        assert not torch.full((9,), 9.0).normal_().any()  # or trunc_normal_, which draws again, would not end
         torch.nn.init.trunc_normal_(made[2].weight)
     assert torch.equal(before, torch.get_rng_state())
     assert made[1].weight.tolist() == [1] * 4  # what isn't random is as always

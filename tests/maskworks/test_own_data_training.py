@@ -159,6 +159,31 @@ def test_settings_are_fitted_to_the_tiles_that_pictures_are_cut_into(tmp_path: P
     assert (cut.most, cut.usual) == (max(inside), int(np.quantile(inside, 0.9)))
 
 
+def test_pictures_that_are_larger_than_usual_are_cut_where_their_things_are_small(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight pictures of 100 pixels and two of 300, with so large a thing in each."""
+    for side in (40, 60):
+        sizes = [100] * 8 + [300] * 2
+        for at, size in enumerate(sizes, start=1):
+            save(tmp_path / f"{side}/{at}.png", np.full((size, size), at, np.uint8))
+        thing = {"category_id": 1, "bbox": [0, 0, side, side], "area": side * side, "iscrowd": 0}
+        thing["segmentation"] = [[0, 0, side, 0, side, side, 0, side]]
+        content = {
+            "images": [{"id": at, "file_name": f"{at}.png", "height": n, "width": n} for at, n in enumerate(sizes, 1)],
+            "categories": [{"id": 1, "name": "thing"}],
+            "annotations": [thing | {"id": at, "image_id": at} for at in range(1, 11)],
+        }
+        file = text(tmp_path / f"{side}/annotations.json", json.dumps(content))
+        words = ["--data", file, "--data.val-fraction", "0.01"]
+        data = configured(solov2, *words).data
+        said = "pictures above 96 pixels a side are cut" in capsys.readouterr().out
+        assert (data.tile, data.overlap, said) == ((96, 24, True) if side == 40 else (0, Data().overlap, False))
+        assert configured(solov2, *words, "--data.tile", "0").data.tile == 0
+        assert configured(solov2, *words, "--data.tile", "128", "--data.overlap", "32").data.tile == 128
+        assert configured(solov2, "light_r18_448", *words, "--data.check", "say").data.tile == 0
+
+
 def test_every_fitted_setting_is_one_of_some_package() -> None:
     variants = [module.VARIANTS["small"] for module in (solov2, yolact, maskrcnn)]
     for name in fitting.fitted(SMALL):
