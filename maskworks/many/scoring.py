@@ -12,7 +12,6 @@ import tyro
 
 from common.data.coco import CocoDataset
 from common.errors import UserError, needing
-from common.metrics import coco_details_of_parts
 from common.metrics.coco import LIMIT, RECALL_LIMITS
 from common.metrics.coco_input import Kind
 from common.run.evaluation import Evaluation, scored_for
@@ -22,6 +21,7 @@ from maskworks.command_line import program
 from maskworks.commands import refuse_other_classes, write_scores
 from maskworks.many import parts
 from maskworks.many.results import as_coco, rows
+from maskworks.many.scores_of_parts import coco_details_of_parts
 from maskworks.shards.columns import kept
 
 Json = dict[str, Any]

@@ -19,8 +19,9 @@ import tyro
 from coco_map import draw_shapes
 
 from common.data.coco import CocoDataset
-from common.metrics import coco_details, coco_details_of_parts
+from common.metrics import coco_details
 from maskworks.many import parts, scoring
+from maskworks.many.scores_of_parts import coco_details_of_parts
 
 CLASSES, OBJECTS, FOUND, SHAPES, AT_ONCE = 80, 7, 10, 2000, 5000  # objects of a photograph, and detections
 SIZE = {"height": 480, "width": 640}

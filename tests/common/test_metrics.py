@@ -16,8 +16,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from common.errors import UserError
-from common.metrics import coco_details, coco_details_of_parts, evaluate_coco
+from common.metrics import coco_details, evaluate_coco
 from common.ops import masks as rle
+from maskworks.many.scores_of_parts import coco_details_of_parts
 from tests.given import given_folder
 
 Json = dict[str, Any]
