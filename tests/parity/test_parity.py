@@ -29,8 +29,10 @@ SLOW = {
     "refinemask-mmdet_cascade_mask_x101_32x4d_dconv",
     "refinemask-mmdet_cascade_r101",
     "solov2-r50_3x_shapes",
-    # given ones whose parts are all in another: losses_tiny, refine_cbv2_swin_tiny_cascade_last, u2netp, darknet53_550
+    # given ones whose parts are all in others: losses_tiny; r50_fpn and mmdet_r50_caffe_c4;
+    # refine_cbv2_swin_tiny_cascade_last; u2netp; darknet53_550
     "given-glip-losses_a_tiny",
+    "given-maskrcnn-r50_c4",
     "given-refinemask-mask_rcnn_cbv2_swin_tiny",
     "given-refinemask-u2net",
     "given-yolact-resnet50_550",
