@@ -38,6 +38,7 @@ def load(
 ) -> Any:
     """The model in any checkpoint: a file of ours, a published name, or anybody's file; its package is found.
 
+    One that was trained on tiles cuts what is larger than these, and joins what it finds, as predict.py does.
     `trust` runs the compiled program in a .pt2 file, which can do whatever this user can.
     """
     from common.errors import UserError
@@ -51,12 +52,20 @@ def load(
 
         if device not in ("auto", "cpu") or precision != "fp32":
             raise UserError(f"{source}: runs on the processor, as exported; leave out device and precision")
-        return exported.load(Path(file), trust)
+        return cutting(exported.load(Path(file), trust))
     if package not in MODULES:
-        return import_module(package).load(file, device=device, precision=precision)
+        return cutting(import_module(package).load(file, device=device, precision=precision))
     if precision != "fp32":
         raise UserError(f"{source}: {package} computes in fp32 only; leave out precision={precision!r}")
     return import_module(MODULES[package]).load(file).to(choose_device(device))
+
+
+def cutting(model: Any) -> Any:
+    if not model.config.data.tile:
+        return model
+    from maskworks.own_data import as_trained
+
+    return as_trained(model)
 
 
 refuse_another_common(HOME / "common")

@@ -26,6 +26,7 @@ from common.errors import UserError, needing
 from common.ops import masks as rle
 from common.results import Instances, Panoptic, Result
 from common.run import distributed
+from maskworks import own_data
 from maskworks.command_line import program
 from maskworks.packages import NETWORKS
 from maskworks.published.names import local_file, package_in
@@ -93,7 +94,7 @@ class Studio:
         if self.loaded and self.loaded[0] == weights:
             return self.loaded[1]
         self.loaded = None
-        model: nn.Module = import_module(package_of(Path(weights))).load(Path(weights))
+        model: nn.Module = own_data.as_trained(import_module(package_of(Path(weights))).load(Path(weights)))
         if self.options.vocabulary:
             model.config.text.vocabulary = self.options.vocabulary  # type: ignore[union-attr]
         self.loaded = (weights, model.to(distributed.choose_device(self.options.device)))

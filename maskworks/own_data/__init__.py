@@ -10,13 +10,14 @@ are cut by `tiles` to train, predicted by `tile_prediction`, and `tile_joining` 
 from maskworks.own_data.augmentation import mirror_no_sides, training_set
 from maskworks.own_data.configured import configured, located
 from maskworks.own_data.correcting import PredictToCorrect, refuse_to_replace, to_correct
-from maskworks.own_data.tile_prediction import PredictInTiles, as_asked, scored_in_tiles
+from maskworks.own_data.tile_prediction import PredictInTiles, as_asked, as_trained, scored_in_tiles
 from maskworks.own_data.tiles import cut
 
 __all__ = [
     "PredictInTiles",
     "PredictToCorrect",
     "as_asked",
+    "as_trained",
     "configured",
     "cut",
     "located",

@@ -8,7 +8,8 @@ from torch import nn
 
 from common.errors import UserError
 from common.results import Instances
-from common.run.model import Model, Picture
+from common.run.model import Model, Source
+from common.run.prediction_batches import as_picture, one_or_many
 from common.run.ranges import WholeOrUnset
 from common.run.settings import Data
 from maskworks.commands import Evaluated, Scoring
@@ -40,8 +41,14 @@ class InTiles(nn.Module):
         self.model, self.tiling, self.config = model, tiling, model.config
         self.class_names, self.category_ids = model.class_names, model.category_ids
 
-    def predict(self, images: Sequence[Picture]) -> list[Instances]:
-        return [in_tiles(self.model.predict, image, self.tiling) for image in images]
+    @one_or_many
+    def predict(self, images: Sequence[Source]) -> list[Instances]:
+        return [in_tiles(self.model.predict, as_picture(image), self.tiling) for image in images]
+
+
+def as_trained(model: M) -> M:
+    """The model; one that learnt from tiles cuts what is larger."""
+    return tiled(model, Tiling.of(model.config.data.tile, model.config.data.overlap))
 
 
 def tiled(model: M, tiling: Tiling | None) -> M:
@@ -65,9 +72,6 @@ def chosen_tiling(options: Predict, trained: Data) -> Tiling | None:
 
 def scored_in_tiles(scoring: Scoring) -> Scoring:
     """A scoring that looks at pictures as the model was trained to."""
-
-    def as_trained(model: Any) -> Any:
-        return tiled(model, Tiling.of(model.config.data.tile, model.config.data.overlap))
 
     def evaluate(model: Any, *others: Any, limit: int) -> Evaluated:
         return scoring.evaluate(as_trained(model), *others, limit=limit)

@@ -1,24 +1,31 @@
 """The packages that find instances learn from tiles, and answer in them."""
 
 import shlex
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+import maskworks
 from common.data.batches import collate
 from common.data.coco import CocoDataset
 from common.data.loader import TrainingSet
+from common.run.checkpoint import Checkpoint, save
+from common.run.configuration import to_dict
 from maskrcnn.augmentation import training_transforms as maskrcnn_transforms
 from maskworks import own_data, shapes
 from maskworks.command_line.variants import configure
 from maskworks.commands.runs import INSTANCES, open_dataset
-from maskworks.own_data.tiles import TiledDataset
+from maskworks.own_data.tile_joining import in_tiles
+from maskworks.own_data.tiles import TiledDataset, Tiling
 from maskworks.packages import NETWORKS
 from solov2.augmentation import training_transforms as solov2_transforms
 from tests.small import SMALL
+from tests.tiny import photograph, tiny
 from yolact.augmentation import SSDAugmentation
 
 TRANSFORMS: dict[str, Any] = {
@@ -56,3 +63,22 @@ def test_a_step_on_tiles_and_an_evaluation_in_them(package: str, tmp_path: Path)
     sizes = {int(identity): size for identity, size in zip(whole.image_ids, whole.sizes.tolist(), strict=True)}
     assert detections
     assert all(found["segmentation"]["size"] == sizes[found["image_id"]] for found in detections)
+
+
+def test_in_python_too_a_model_that_learnt_from_tiles_cuts_what_is_larger(tmp_path: Path) -> None:
+    config = tiny("solov2")
+    config.data = replace(config.data, tile=64, overlap=16)
+    torch.manual_seed(0)
+    weights = import_module("solov2").SOLOv2(config, ("a", "b")).state_dict()
+    content = Checkpoint("solov2", to_dict(config), ("a", "b"), (1, 2), weights)
+    save(tmp_path / "model.safetensors", content)
+    loaded = maskworks.load(tmp_path / "model.safetensors", device="cpu")
+    large, small = photograph(100, 120), photograph(60, 60)
+    found = loaded.predict(large)
+    assert found.size == (100, 120)
+    joined = in_tiles(loaded.model.predict, large, Tiling(64, 16))
+    whole = loaded.model.predict(large)
+    assert torch.equal(found.scores, joined.scores)
+    assert found.scores.tolist() != whole.scores.tolist()
+    Image.fromarray(small).save(tmp_path / "small.png")
+    assert torch.equal(loaded.predict(tmp_path / "small.png").scores, loaded.model.predict(small).scores)
