@@ -45,7 +45,7 @@ def main(
         run = out / package
         asked = ["--data", data, "--minutes", str(minutes), "--run", str(run), "--no-report", *shlex.split(flags)]
         subprocess.run([sys.executable, "-m", f"{package}.train", *asked], check=True, stdout=sys.stderr)
-        model = importlib.import_module(package).load(run / "best.safetensors")
+        model = own_data.as_trained(importlib.import_module(package).load(run / "best.safetensors"))
         of_train, of_val = (evaluate_instances(model, each, 8, 0, limit=limit) for each in (train, val))
         scored[package] = of_train, of_val
     means = [np.mean([field_score(train, of_train, cut, 0.5) for of_train, _ in scored.values()]) for cut in CUTS]
