@@ -119,7 +119,7 @@ def refuse_unfit(options: Export, words: dict[str, str]) -> None:
             raise UserError(f"--precision int8: predict.py runs no file of {package}, so nothing would show its cost")
         if not options.calibration:
             raise UserError("--precision int8 needs pictures that show the ranges of values: --calibration FOLDER")
-        quantisation.library()
+        quantisation.quiet_nncf()
         quantisation.pictures_in(options.calibration)
         quantisation.data_of(options.data.val, json.loads(words["class_names"]))
         return

@@ -45,7 +45,7 @@ def quantise(file: Path, around: Sequence[str], calibration: str, validation: Im
 
     What is `around` the layers (coordinates, counts, suppression) stays in single precision.
     """
-    nncf = library()
+    nncf = quiet_nncf()
     seen, kept_back = pictures_in(calibration)
     exact = exported.load(file)
 
@@ -72,7 +72,8 @@ def quantise(file: Path, around: Sequence[str], calibration: str, validation: Im
             print(f"{kind} AP of {len(dataset)} pictures: fp32 {fp32:.4f}, int8 {int8:.4f} ({int8 - fp32:+.4f})")
 
 
-def library() -> Any:
+def quiet_nncf() -> Any:
+    """The module, which neither reports its use nor logs its steps; a line where it is missing."""
     os.environ.setdefault("NNCF_CI", "1")  # or it reports its use to its makers
     with needing("--precision int8", "nncf"):
         import nncf
